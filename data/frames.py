@@ -1,0 +1,148 @@
+"""Frames of one video as 8-bit arrays, from an image folder or a video file.
+
+Images may be grey, colour, CMYK, with alpha, or 16-bit; what comes out is uint8, grey (H,W) or RGB
+(H,W,3). 16-bit images are divided by 256 when they use the full range, else scaled by the container
+maximum of their actual bit depth (10, 12, 14 or 16), never by their own contents: frames of one
+video must keep one brightness scale.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from data.errors import InputError
+
+Image = npt.NDArray[np.uint8]
+
+VIDEO_SUFFIXES = (".avi", ".mp4", ".mov", ".mkv", ".wmv", ".m4v")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff")
+MAX_PIXELS = 100_000_000  # a larger image is refused, not decoded
+
+
+def to_uint8(image: npt.NDArray[np.generic], who: str) -> npt.NDArray[np.uint8]:
+    """8-bit twin of an 8- or 16-bit image; the scale depends on the bit depth, not the contents."""
+    if image.dtype == np.uint8:
+        return image  # type: ignore[return-value]
+    if image.dtype == np.uint16:
+        peak = int(image.max(initial=0))
+        depth = next((d for d in (10, 12, 14) if peak < 1 << d), 16)
+        return (image >> (depth - 8)).astype(np.uint8)
+    raise InputError(who, expected="an 8- or 16-bit image", got=str(image.dtype))
+
+
+def read_image(path: Path, *, colour: bool = False) -> Image:
+    """Decode one image file to (H,W) grey or (H,W,3) RGB uint8.
+
+    Raises InputError, code `unreadable_frame`, when the file is missing, empty, truncated beyond
+    decoding, a directory, forbidden, or larger than MAX_PIXELS.
+    """
+    who = path.name
+    try:
+        raw = np.fromfile(path, np.uint8)
+    except OSError as error:
+        raise InputError(
+            who, expected="a readable image file", got=str(error), code="unreadable_frame"
+        ) from error
+    flag = cv2.IMREAD_ANYDEPTH | (cv2.IMREAD_COLOR if colour else cv2.IMREAD_GRAYSCALE)
+    try:
+        image = cv2.imdecode(raw, flag) if raw.size else None
+    except cv2.error as error:
+        raise InputError(
+            who, expected="an image that can be decoded", got=str(error), code="unreadable_frame"
+        ) from error
+    if image is None or image.size == 0:
+        raise InputError(
+            who,
+            expected="an image that can be decoded",
+            got=f"{raw.size} bytes that cannot",
+            code="unreadable_frame",
+        )
+    if image.shape[0] * image.shape[1] > MAX_PIXELS:
+        raise InputError(
+            who,
+            expected=f"at most {MAX_PIXELS} pixels",
+            got=f"{image.shape[1]}x{image.shape[0]}",
+            code="unreadable_frame",
+        )
+    image = to_uint8(image, who)
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB) if colour else image  # type: ignore[return-value]
+
+
+class FrameSource:
+    """Random and sequential access to a video's frames by zero-based index."""
+
+    def __init__(self, paths: Sequence[Path] | Path, num_frames: int | None = None) -> None:
+        """`paths`: one file per frame in order, or a single video file with its frame count."""
+        self._video = paths if isinstance(paths, Path) else None
+        self._paths = [] if isinstance(paths, Path) else list(paths)
+        self._length = num_frames if num_frames is not None else len(self._paths)
+        self._capture: cv2.VideoCapture | None = None
+        self._next = 0
+
+    def __len__(self) -> int:
+        return self._length
+
+    def read(self, index: int, *, colour: bool = False) -> Image:
+        """Frame `index` as uint8 (H,W) or (H,W,3) RGB; InputError `unreadable_frame` otherwise."""
+        if not 0 <= index < self._length:
+            raise InputError(
+                f"frame {index}", expected=f"0..{self._length - 1}", got=str(index)
+            )
+        if self._video is None:
+            return read_image(self._paths[index], colour=colour)
+        return self._read_video(index, colour)
+
+    def iter(
+        self, indices: Iterable[int] | None = None, *, colour: bool = False
+    ) -> Iterator[tuple[int, Image | None]]:
+        """(index, frame) in the order given; None where a frame cannot be read."""
+        for index in range(self._length) if indices is None else indices:
+            try:
+                yield index, self.read(index, colour=colour)
+            except InputError:
+                yield index, None
+
+    def _read_video(self, index: int, colour: bool) -> Image:
+        assert self._video is not None
+        if self._capture is None or index < self._next:
+            self._capture = cv2.VideoCapture(str(self._video))
+            self._next = 0
+        image = None
+        while self._next <= index:  # seeking by frame number is inexact in most codecs
+            if self._next < index:
+                good = self._capture.grab()
+            else:
+                good, image = self._capture.read()
+            if not good:
+                raise InputError(
+                    f"{self._video.name}, frame {index}",
+                    expected=f"{self._length} decodable frames",
+                    got=f"the stream ends at {self._next}",
+                    code="unreadable_frame",
+                )
+            self._next += 1
+        assert image is not None
+        code = cv2.COLOR_BGR2RGB if colour else cv2.COLOR_BGR2GRAY
+        return cv2.cvtColor(image, code)  # type: ignore[return-value]
+
+
+def count_video_frames(path: Path) -> int:
+    """Decodable frames of a video file, counted by grabbing (containers often lie).
+
+    Raises InputError, code `unreadable_video`, when it cannot be opened.
+    """
+    capture = cv2.VideoCapture(str(path))
+    if not capture.isOpened():
+        raise InputError(
+            path.name, expected="a video file", got="a file no decoder opens", code="unreadable_video"
+        )
+    count = 0
+    while capture.grab():
+        count += 1
+    capture.release()
+    return count

@@ -1,0 +1,1 @@
+"""Thin Prefect wrappers: log, call one pure function, return a small record."""
