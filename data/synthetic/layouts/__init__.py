@@ -1,0 +1,27 @@
+"""The layouts by name. One layout = one file here + one line in `_LAYOUTS`."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+from data.synthetic.layouts.base import Layout
+
+# name -> "module:class"; imported on demand.
+_LAYOUTS = {
+    "casme2": "casme2:Casme2",
+    "samm_lv": "samm_lv:SammLv",
+}
+
+
+def layout_names() -> list[str]:
+    """All layout names, in the order of the map."""
+    return list(_LAYOUTS)
+
+
+def get_layout(name: str) -> Layout:
+    """The layout called `name`; `ValueError` naming the known ones otherwise."""
+    if name not in _LAYOUTS:
+        raise ValueError(f"unknown layout {name!r}; known layouts: {', '.join(_LAYOUTS)}")
+    module, cls = _LAYOUTS[name].split(":")
+    layout: Layout = getattr(import_module(f"data.synthetic.layouts.{module}"), cls)()
+    return layout

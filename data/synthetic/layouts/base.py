@@ -1,0 +1,211 @@
+"""The small interface between the generator and one dataset's shape on disk.
+
+The generator decides *what happens* (who, which expression, when, how strong); a `Layout`
+decides *how it is filed*: names of subjects and folders, file numbers, frames kept, sheets.
+Adding a layout is one file with one `Layout` subclass and one line in `layouts/__init__.py`.
+
+Order of calls made by `write_dataset`, all in one process:
+
+1. `place(videos, rng)`          names and numbers every planned video;
+2. (frames are rendered and written, in parallel);
+3. `tables(videos, rng)`         the truthful content of the sheets;
+4. `plant(tables, videos, out, rng)`   only with `defects=True`: alters tables and files;
+5. `write_sheets(out, tables)`   writes the workbooks.
+
+`rng` is seeded by (seed, layout, step), so every step is repeatable on its own.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+Cell = str | int | float | None
+Row = dict[str, Cell]
+Tables = dict[str, list[Row]]
+
+
+@dataclass(frozen=True)
+class Camera:
+    """One recording device. A layout with several films the same performances several times.
+
+    `name` is free text ("HS", "VIS", ""); `fps` is the device's real rate; `colour` False means
+    grey frames; `suffix` is the file ending without dot ("jpg" | "bmp" | "png", or "avi" for one
+    file per video); `quality` is the JPEG quality; `subjects` the share of subjects it filmed
+    (the last ones, at least one).
+    """
+
+    name: str
+    fps: float
+    colour: bool
+    suffix: str = "jpg"
+    quality: int = 92
+    subjects: float = 1.0
+
+
+@dataclass(frozen=True)
+class ActionUnit:
+    """One action unit of an event; `left` and `right` are the image sides' peaks in pixels."""
+
+    number: int
+    left: float
+    right: float
+    coded: bool = True
+    """False for a weak accompanying movement that no coder would have written down."""
+
+
+@dataclass(frozen=True)
+class Event:
+    """One expression or blink. All frame fields are 0-based indices of *rendered* frames.
+
+    `apex` is the first frame of the plateau, `apex_end` its last, `apex_centre` the plateau's
+    centre (fractional). For a blink, `units` is empty and `emotion` is None.
+    """
+
+    kind: Literal["micro", "macro", "blink"]
+    onset: int
+    apex: int
+    apex_end: int
+    apex_centre: float
+    offset: int
+    emotion: str | None
+    units: tuple[ActionUnit, ...]
+
+    @property
+    def aus(self) -> str:
+        """The coded action units as coders write them: "1+2", "6+12"; "" for a blink."""
+        return "+".join(str(n) for n in sorted(u.number for u in self.units if u.coded))
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where and under which names a video's frames lie.
+
+    `subject` the dataset's own spelling; `video` unique in the dataset, e.g. "sub01/EP02_01f";
+    `folder` posix path under the dataset root (for an "avi" camera: the file itself);
+    a frame is called f"{prefix}{number:0{digits}d}.{suffix}"; `first` is the file number that
+    rendered frame 0 has (or would have); rendered frames `start` .. `stop - 1` are released,
+    the others are never written. `extra` keeps whatever the layout's own sheets need.
+    """
+
+    subject: str
+    video: str
+    folder: str
+    first: int = 1
+    prefix: str = ""
+    digits: int = 1
+    start: int = 0
+    stop: int | None = None
+    extra: dict[str, Cell] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class PlannedVideo:
+    """A video before it has a name: who, which camera, how long, what happens.
+
+    `subject` and `number` are 0-based ordinals (subject; video of that subject, the same for all
+    cameras). `frames` counts rendered frames.
+    """
+
+    camera: Camera
+    subject: int
+    number: int
+    fps: float
+    frames: int
+    size: tuple[int, int]
+    events: tuple[Event, ...]
+
+    @property
+    def emotion(self) -> str:
+        """Emotion of the first expression, the one a clip is filed under ("" without any)."""
+        return next((e.emotion for e in self.events if e.emotion), "")
+
+    @property
+    def expressions(self) -> tuple[Event, ...]:
+        """Micro- and macro-expressions, by onset, without the blinks."""
+        return tuple(e for e in self.events if e.kind != "blink")
+
+
+@dataclass(frozen=True)
+class Video:
+    """A planned video with its place: what sheets and defects are written from."""
+
+    plan: PlannedVideo
+    place: Place
+
+    @property
+    def released(self) -> range:
+        """Rendered frames that exist as files."""
+        stop = self.plan.frames if self.place.stop is None else self.place.stop
+        return range(self.place.start, stop)
+
+    def number(self, frame: int) -> int:
+        """File number of a rendered frame."""
+        return self.place.first + frame
+
+    def file_name(self, frame: int) -> str:
+        """File name of a rendered frame."""
+        stem = f"{self.place.prefix}{self.number(frame):0{self.place.digits}d}"
+        return f"{stem}.{self.plan.camera.suffix}"
+
+    def path(self, frame: int) -> str:
+        """Posix path of a rendered frame under the dataset root."""
+        return f"{self.place.folder}/{self.file_name(frame)}"
+
+
+@dataclass(frozen=True)
+class Planted:
+    """One defect put there on purpose, as written to `truth.json`.
+
+    `kind` a code_like_this; `who` the video, event or file it concerns; `table` and `column` where
+    (or "" for a defect of files); `old` and `new` the cell before and after.
+    """
+
+    kind: str
+    who: str
+    table: str = ""
+    column: str = ""
+    old: Cell = None
+    new: Cell = None
+
+
+class Layout(ABC):
+    """How one dataset files its recordings. Subclasses set the fields and write four methods.
+
+    `emotions` maps generator emotions (keys of `action_units.EMOTIONS`) to weights. `kind` "clip"
+    plans one micro-expression per video, "long" several micro- and macro-expressions with blinks
+    and head shifts. `lead_in` scales a clip's neutral frames before and after the expression.
+    """
+
+    name: str
+    kind: Literal["clip", "long"]
+    cameras: tuple[Camera, ...]
+    emotions: dict[str, float]
+    lead_in: float = 1.0
+
+    @abstractmethod
+    def place(self, videos: Sequence[PlannedVideo], rng: np.random.Generator) -> list[Place]:
+        """Name every video; same order and length as `videos` (sorted by subject, number)."""
+
+    @abstractmethod
+    def tables(self, videos: Sequence[Video], rng: np.random.Generator) -> Tables:
+        """Sheet rows as the coders would have written them, table name -> rows."""
+
+    @abstractmethod
+    def write_sheets(self, out: Path, tables: Tables) -> None:
+        """Write the workbooks under `out`; deterministic bytes (see `workbook.save`)."""
+
+    def plant(
+        self, tables: Tables, videos: Sequence[Video], out: Path, rng: np.random.Generator
+    ) -> list[Planted]:
+        """Put this dataset's known defects into `tables` (in place) and the files under `out`.
+
+        Every kind the layout knows is planted if there are rows enough for it; nothing is hit
+        twice. Returns one record per defect.
+        """
+        return []
