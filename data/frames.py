@@ -1,9 +1,8 @@
 """Frames of one video as 8-bit arrays, from an image folder or a video file.
 
 Images may be grey, colour, CMYK, with alpha, or 16-bit; what comes out is uint8, grey (H,W) or RGB
-(H,W,3). 16-bit images are divided by 256 when they use the full range, else scaled by the container
-maximum of their actual bit depth (10, 12, 14 or 16), never by their own contents: frames of one
-video must keep one brightness scale.
+(H,W,3). 16-bit images are shifted down from the bit depth (10, 12, 14 or 16) that the video's first
+frame needs, never stretched by their own contents: frames of one video keep one brightness scale.
 """
 
 from __future__ import annotations
@@ -24,19 +23,26 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff")
 MAX_PIXELS = 100_000_000  # a larger image is refused, not decoded
 
 
-def to_uint8(image: npt.NDArray[np.generic], who: str) -> npt.NDArray[np.uint8]:
-    """8-bit twin of an 8- or 16-bit image; the scale depends on the bit depth, not the contents."""
+def bit_depth(image: npt.NDArray[np.generic]) -> int:
+    """8, or the smallest of 10, 12, 14, 16 bits that holds a 16-bit image's values."""
+    if image.dtype == np.uint8:
+        return 8
+    peak = int(image.max(initial=0))
+    return next((d for d in (10, 12, 14) if peak < 1 << d), 16)
+
+
+def to_uint8(image: npt.NDArray[np.generic], who: str, depth: int | None = None) -> Image:
+    """8-bit twin of an 8- or 16-bit image of the given bit depth (default: its own)."""
     if image.dtype == np.uint8:
         return image  # type: ignore[return-value]
     if image.dtype == np.uint16:
-        peak = int(image.max(initial=0))
-        depth = next((d for d in (10, 12, 14) if peak < 1 << d), 16)
-        return (image >> (depth - 8)).astype(np.uint8)
+        shift = (bit_depth(image) if depth is None else depth) - 8
+        return np.minimum(image >> shift, 255).astype(np.uint8)
     raise InputError(who, expected="an 8- or 16-bit image", got=str(image.dtype))
 
 
-def read_image(path: Path, *, colour: bool = False) -> Image:
-    """Decode one image file to (H,W) grey or (H,W,3) RGB uint8.
+def read_image(path: Path, *, colour: bool = False, depth: int | None = None) -> Image:
+    """Decode one image file to (H,W) grey or (H,W,3) RGB uint8; `depth` as for `to_uint8`.
 
     Raises InputError, code `unreadable_frame`, when the file is missing, empty, truncated beyond
     decoding, a directory, forbidden, or larger than MAX_PIXELS.
@@ -69,7 +75,7 @@ def read_image(path: Path, *, colour: bool = False) -> Image:
             got=f"{image.shape[1]}x{image.shape[0]}",
             code="unreadable_frame",
         )
-    image = to_uint8(image, who)
+    image = to_uint8(image, who, depth)
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB) if colour else image  # type: ignore[return-value]
 
 
@@ -83,6 +89,7 @@ class FrameSource:
         self._length = num_frames if num_frames is not None else len(self._paths)
         self._capture: cv2.VideoCapture | None = None
         self._next = 0
+        self._depth = 0  # bit depth of the first frame, 0 until asked for
 
     def __len__(self) -> int:
         return self._length
@@ -90,12 +97,17 @@ class FrameSource:
     def read(self, index: int, *, colour: bool = False) -> Image:
         """Frame `index` as uint8 (H,W) or (H,W,3) RGB; InputError `unreadable_frame` otherwise."""
         if not 0 <= index < self._length:
-            raise InputError(
-                f"frame {index}", expected=f"0..{self._length - 1}", got=str(index)
-            )
+            raise InputError(f"frame {index}", expected=f"0..{self._length - 1}", got=str(index))
         if self._video is None:
-            return read_image(self._paths[index], colour=colour)
+            return read_image(self._paths[index], colour=colour, depth=self._bit_depth())
         return self._read_video(index, colour)
+
+    def _bit_depth(self) -> int | None:
+        """Bit depth of the first frame if it has 16-bit samples, else None."""
+        if self._depth == 0:
+            raw = cv2.imread(str(self._paths[0]), cv2.IMREAD_UNCHANGED)
+            self._depth = bit_depth(raw) if raw is not None else 8
+        return None if self._depth == 8 else self._depth
 
     def iter(
         self, indices: Iterable[int] | None = None, *, colour: bool = False
@@ -139,7 +151,10 @@ def count_video_frames(path: Path) -> int:
     capture = cv2.VideoCapture(str(path))
     if not capture.isOpened():
         raise InputError(
-            path.name, expected="a video file", got="a file no decoder opens", code="unreadable_video"
+            path.name,
+            expected="a video file",
+            got="a file no decoder opens",
+            code="unreadable_video",
         )
     count = 0
     while capture.grab():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import multiprocessing
 import os
@@ -23,10 +24,9 @@ def start_child(parent: int) -> None:
     """Run in every child at its start: die with the parent, stay on one core, leave ^C to it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(ctypes, "CDLL") and os.name == "posix":
-        try:
+        # not Linux: only the parent renames parts, so the store is safe without it
+        with contextlib.suppress(OSError, AttributeError):
             ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        except (OSError, AttributeError):  # not Linux: the parent's renames still protect the store
-            pass
     if os.getppid() != parent:  # the parent died before the line above took effect
         os._exit(1)
     import cv2

@@ -119,7 +119,7 @@ def read_manifest(folder: Path) -> pd.DataFrame:
 
 
 def read_timings(folder: Path) -> pd.DataFrame:
-    """Seconds, host and versions per part, or an empty table (also when damaged: it is only news)."""
+    """Seconds, host and versions per part; empty when absent or damaged (it is only news)."""
     try:
         return read_table(folder / "timings.parquet").astype(TIMINGS)
     except StoreError:
@@ -149,9 +149,7 @@ def check_part(folder: Path, part: str, size: int, digest: str) -> Path:
     except OSError as error:
         raise _damaged(path, "a part file", str(error)) from error
     if stat.st_size != size or found != digest:
-        raise _damaged(
-            path, f"{size} bytes, digest {digest[:8]}", f"{stat.st_size}, {found[:8]}"
-        )
+        raise _damaged(path, f"{size} bytes, digest {digest[:8]}", f"{stat.st_size}, {found[:8]}")
     return path
 
 
