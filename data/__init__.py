@@ -1,1 +1,1 @@
-"""Datasets, faces, flow, apex frames, motion features and the stores they live in (no torch, no Prefect)."""
+"""Datasets, faces, flow, apex frames, motion, and their stores (no torch, no Prefect)."""

@@ -32,7 +32,7 @@ UNIT_STAGES = ("align", "apex", "flow", "motion")
 
 @dataclass(frozen=True)
 class Unit:
-    """One piece of work; `video` decides its chunk, `key` its freshness, `id` is unique in a stage."""
+    """One piece of work: `video` decides its chunk, `key` its freshness; `id` is unique."""
 
     id: str
     video: str
