@@ -204,7 +204,7 @@ class _Book:
         self.had = len(manifest)
         self.rows = {r["unit"]: r for r in manifest.to_dict("records") if r["unit"] in self.keys}
         self.times = {r["part"]: r for r in stores.read_timings(folder).to_dict("records")}
-        self.ledger = [r for r in stores.read_ledger(folder).to_dict("records")]
+        self.ledger = list(stores.read_ledger(folder).to_dict("records"))
 
     def enter(self, result: ChunkResult) -> None:
         """Publish a chunk's part, then the tables that point at it."""

@@ -60,7 +60,7 @@ def publish(temporary: Path, final: Path) -> None:
     """fsync `temporary`, rename it to `final` (same folder), fsync the folder."""
     with open(temporary, "rb+") as file:
         os.fsync(file.fileno())
-    os.replace(temporary, final)
+    temporary.replace(final)
     sync_folder(final.parent)
 
 

@@ -1,0 +1,437 @@
+"""One experiment: which samples, which folds, what identifies the run, and its folder on disk.
+
+    <workspace>/runs/<recipe>/<run id>/
+        recipe.json split.json          what was asked, who is held out in which fold
+        fold-00-<subject>/              weights.safetensors model.json history.parquet predictions.parquet
+        manifest.parquet timings.parquet ledger.parquet
+        predictions.parquet metrics.parquet report.html
+
+The run id is a hash of recipe, split, input keys and seed: the same experiment again is the same
+folder and nothing to do. A fold is trained in a hidden folder that keeps its resume state across
+kills, and takes its name by one rename when it is whole.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from data import stores
+from data.errors import ConfigError, SplitError, StoreError
+from data.folds import Split, leave_one_subject_out, published_split, subject_kfold
+from data.identity import file_digest, stable_hash
+from data.schema import LEDGER, conform
+from data.stores import StageStore
+from data.workspace import Workspace
+from models.recipe import Recipe, parse_recipe
+
+VERSION = 1  # bumped by hand when training results change
+Sample = tuple[str, str]  # (dataset, event id) or (dataset, video id)
+FOLD_FILES = ("weights.safetensors", "model.json", "history.parquet", "predictions.parquet")
+RUN_MANIFEST = {
+    "unit": "string",
+    "key": "string",
+    "part": "string",
+    "bytes": "int64",
+    "digest": "string",
+}
+
+
+@dataclass(frozen=True)
+class FoldJob:
+    """Everything one fold's training needs; picklable as long as `progress` is None."""
+
+    workspace: Path
+    recipe: Recipe
+    fold: str
+    datasets: tuple[str, ...]
+    train_events: tuple[Sample, ...]
+    test_events: tuple[Sample, ...]
+    train_videos: tuple[Sample, ...]
+    test_videos: tuple[Sample, ...]
+    seed: int
+    out: Path
+    device: str = "cpu"
+    progress: Callable[[float, str], None] | None = None
+
+
+@dataclass
+class RunPlan:
+    """The experiment as it would run: samples kept and dropped, split, run folder, folds to do."""
+
+    recipe: Recipe
+    workspace: Workspace
+    samples: pd.DataFrame  # dataset subject person video event label, one row per kept sample
+    ledger: pd.DataFrame
+    split: Split
+    run_id: str
+    folder: Path
+    jobs: list[FoldJob] = field(default_factory=list)  # all folds, trained or not
+    done: set[str] = field(default_factory=set)
+
+    @property
+    def todo(self) -> list[FoldJob]:
+        """Folds still to train."""
+        return [job for job in self.jobs if job.fold not in self.done]
+
+    @property
+    def evaluated(self) -> bool:
+        """Whether all folds are trained and scored."""
+        return not self.todo and (self.folder / "report.html").exists()
+
+
+def read_tables(workspace: Workspace, datasets: tuple[str, ...], name: str) -> pd.DataFrame:
+    """One of ingest's tables over several datasets, stacked. Raises StoreError if not ingested."""
+    tables = []
+    for dataset in datasets:
+        path = workspace.stage(dataset, "ingest") / f"{name}.parquet"
+        if not path.exists():
+            raise StoreError(
+                f"dataset {dataset}",
+                expected="its ingest tables in the workspace",
+                got="none",
+                todo="Run the ingest stage first.",
+                code="no_data",
+            )
+        tables.append(stores.read_table(path))
+    return pd.concat(tables, ignore_index=True)
+
+
+def plan_run(workspace: Workspace, recipe: Recipe, device: str = "cpu") -> RunPlan:
+    """Choose samples, make the split, name the run; reads stores, writes nothing.
+
+    Raises SplitError when nothing is left to train on or people are shared between sides.
+    """
+    samples, ledger, keys = (
+        _event_samples(workspace, recipe)
+        if recipe.family == "hsta"
+        else _video_samples(workspace, recipe)
+    )
+    if samples.empty:
+        raise SplitError(
+            f"recipe {recipe.name}",
+            expected="at least one usable sample",
+            got=f"none of {len(ledger)} (reasons: {sorted(set(ledger.reason))})",
+            todo="See the ledger; check the dataset with `python -m flows check`.",
+        )
+    split = make_split(recipe, samples)
+    used = {s: keys[s] for s in sorted(keys)}
+    run_id = stable_hash(VERSION, recipe.digest, split.digest, list(used.items()))[:12]
+    folder = workspace.run(recipe.name, run_id)
+    plan = RunPlan(recipe, workspace, samples, ledger, split, run_id, folder)
+    plan.jobs = _fold_jobs(plan, device)
+    plan.done = _done_folds(plan.folder)
+    return plan
+
+
+def make_split(recipe: Recipe, samples: pd.DataFrame) -> Split:
+    """The recipe's split over `samples`; ids are 'dataset:event'."""
+    table = samples.assign(event=samples.dataset + ":" + samples.event)
+    config = recipe.split
+    if config.kind == "leave_one_subject_out":
+        return leave_one_subject_out(table)
+    if config.kind == "subject_kfold":
+        return subject_kfold(table, config.k, config.seed)
+    if not config.name or not config.path:
+        raise ConfigError("split", expected="name and path of a published split", got=str(config))
+    return published_split(config.name, config.path)
+
+
+def _event_samples(
+    workspace: Workspace, recipe: Recipe
+) -> tuple[pd.DataFrame, pd.DataFrame, dict[Sample, str]]:
+    """Micro-expression events with a label whose inputs are all there."""
+    events = read_tables(workspace, recipe.data, "events")
+    label = events[recipe.labels].astype("string")
+    needed = ["flow"] if recipe.model_dump()["model"].get("special") == "flow" else ["apex"]
+    stores_of = {(d, s): StageStore(workspace, d, s) for d in recipe.data for s in needed}
+    keep, dropped, keys = [], [], {}
+    for row, name in zip(events.itertuples(index=False), label, strict=True):
+        reason = ""
+        if row.type != "micro":
+            reason = "not_micro"
+        elif pd.isna(name):
+            reason = f"no_{recipe.labels}"
+        else:
+            for stage in needed:
+                status = stores_of[row.dataset, stage].status(row.event)
+                if status != "ok":
+                    reason = f"{stage}:{status}"
+        if reason:
+            dropped.append(_ledger_row(row.dataset, row.event, "event", reason))
+        else:
+            keys[row.dataset, row.event] = (
+                "|".join(stores_of[row.dataset, s].keys()[row.event] for s in needed)
+                + f"|{name}|{row.person}"
+            )
+        keep.append(not reason)
+    samples = events.assign(label=label)[keep]
+    return samples.reset_index(drop=True), _ledger(dropped), keys
+
+
+def _video_samples(
+    workspace: Workspace, recipe: Recipe
+) -> tuple[pd.DataFrame, pd.DataFrame, dict[Sample, str]]:
+    """Videos with motion features, with and without micro-expressions."""
+    videos = read_tables(workspace, recipe.data, "videos")
+    events = read_tables(workspace, recipe.data, "events")
+    truth = {
+        key: stable_hash(
+            group[["event", "onset", "apex", "offset", "type", recipe.labels]]
+            .astype("string")
+            .fillna("")
+            .to_dict("records")
+        )
+        for key, group in events.groupby(["dataset", "video"])
+    }
+    stores_of = {d: StageStore(workspace, d, "motion") for d in recipe.data}
+    keep, dropped, keys = [], [], {}
+    for row in videos.itertuples(index=False):
+        status = stores_of[row.dataset].status(row.video)
+        if status != "ok":
+            dropped.append(_ledger_row(row.dataset, row.video, "video", f"motion:{status}"))
+        else:
+            key = stores_of[row.dataset].keys()[row.video]
+            keys[row.dataset, row.video] = f"{key}|{truth.get((row.dataset, row.video), '')}"
+        keep.append(status == "ok")
+    samples = videos.assign(event=videos.video, label=pd.NA)[keep]
+    return samples.reset_index(drop=True), _ledger(dropped), keys
+
+
+def _ledger_row(dataset: str, unit: str, kind: str, reason: str) -> dict[str, str]:
+    return {
+        "stage": "train",
+        "dataset": dataset,
+        "unit": unit,
+        "kind": kind,
+        "reason": reason,
+        "detail": "",
+        "action": "dropped",
+    }
+
+
+def _ledger(rows: list[dict[str, str]]) -> pd.DataFrame:
+    return conform(pd.DataFrame(rows, columns=list(LEDGER)), "ledger")
+
+
+def _fold_jobs(plan: RunPlan, device: str) -> list[FoldJob]:
+    table = plan.samples
+    video_of = {
+        f"{d}:{e}": (d, v) for d, e, v in zip(table.dataset, table.event, table.video, strict=True)
+    }
+    jobs = []
+    for number, (name, (train, test)) in enumerate(plan.split.folds.items()):
+        safe = re.sub(r"[^A-Za-z0-9.-]+", "_", str(name)).strip("_")[:40]
+        fold = f"fold-{number:02d}-{safe}"
+        sides = [[i for i in side if i in video_of] for side in (train, test)]
+        if not sides[0] or not sides[1]:
+            raise SplitError(
+                f"{plan.recipe.name}, {fold}",
+                expected="samples on both sides",
+                got=f"{len(sides[0])} to train on, {len(sides[1])} to test",
+                todo="Use fewer folds or more subjects.",
+            )
+        events = [tuple(_sample(i) for i in side) for side in sides]
+        videos = [tuple(sorted({video_of[i] for i in side})) for side in sides]
+        job = FoldJob(
+            workspace=plan.workspace.path,
+            recipe=plan.recipe,
+            fold=fold,
+            datasets=plan.recipe.data,
+            train_events=events[0],
+            test_events=events[1],
+            train_videos=videos[0],
+            test_videos=videos[1],
+            seed=plan.recipe.seed,
+            out=plan.folder / f".partial-{fold}",
+            device=device,
+        )
+        jobs.append(job)
+    return jobs
+
+
+def _sample(text: str) -> Sample:
+    dataset, _, event = text.partition(":")
+    return dataset, event
+
+
+def forced(plan: RunPlan) -> RunPlan:
+    """The same experiment in a new folder, numbered -2, -3 …; nothing is overwritten."""
+    number = 2
+    while (folder := plan.workspace.run(plan.recipe.name, f"{plan.run_id}-{number}")).exists():
+        number += 1
+    moved = replace(plan, folder=folder, run_id=f"{plan.run_id}-{number}", done=set())
+    moved.jobs = [replace(j, out=folder / f".partial-{j.fold}") for j in plan.jobs]
+    return moved
+
+
+def start_run(plan: RunPlan, token: str) -> None:
+    """Make the run folder and write what identifies it. Call while holding the workspace lock."""
+    plan.folder.mkdir(parents=True, exist_ok=True)
+    for old in plan.folder.glob(".old-*"):  # a kill between two renames of publish_fold
+        home = plan.folder / old.name.removeprefix(".old-")
+        shutil.rmtree(old) if home.exists() else old.rename(home)
+    plan.done = _done_folds(plan.folder)
+    recipe = json.dumps(plan.recipe.model_dump(mode="json"), indent=1, sort_keys=True)
+    split = json.dumps(
+        {
+            "digest": plan.split.digest,
+            "people_shared": sorted(plan.split.people_shared),
+            "folds": {
+                job.fold: {"train": list(train), "test": list(test)}
+                for job, (train, test) in zip(plan.jobs, plan.split.folds.values(), strict=True)
+            },
+        },
+        indent=1,
+    )
+    for name, text in (("recipe.json", recipe), ("split.json", split)):
+        with stores.replacing(plan.folder / name, token) as temporary:
+            temporary.write_text(text)
+    stores.write_table(plan.ledger, plan.folder / "ledger.parquet", token)
+
+
+def fit_fold(job: FoldJob) -> str:
+    """Train and predict one fold into `job.out`; returns the fold's name. Runs in a worker."""
+    job.out.mkdir(parents=True, exist_ok=True)
+    if job.recipe.family == "hsta":
+        from models import hsta_fold as family
+    else:
+        from models import me_tst_fold as family  # type: ignore[no-redef]
+    family.fit_fold(job)
+    missing = [name for name in FOLD_FILES if not (job.out / name).exists()]
+    if missing:
+        raise StoreError(job.fold, expected=f"files {FOLD_FILES}", got=f"without {missing}")
+    return job.fold
+
+
+def publish_fold(plan: RunPlan, job: FoldJob, seconds: float, token: str) -> None:
+    """Give a trained fold its name, then enter it in the run's manifest."""
+    shutil.rmtree(job.out / "resume", ignore_errors=True)
+    final, old = plan.folder / job.fold, plan.folder / f".old-{job.fold}"
+    for path in sorted(job.out.iterdir()):
+        if path.is_file():
+            stores.publish(path, path)
+    if final.exists():
+        final.rename(old)
+    job.out.rename(final)
+    stores.sync_folder(plan.folder)
+    shutil.rmtree(old, ignore_errors=True)
+    rows = _manifest(plan.folder)
+    rows = rows[rows.unit != job.fold]
+    new = [
+        {
+            "unit": job.fold,
+            "key": stable_hash(plan.run_id, job.fold),
+            "part": f"{job.fold}/{path.name}",
+            "bytes": path.stat().st_size,
+            "digest": file_digest(path),
+        }
+        for path in sorted(final.iterdir())
+        if path.is_file()
+    ]
+    table = pd.concat([rows, pd.DataFrame(new)], ignore_index=True).astype(RUN_MANIFEST)
+    times = [t for t in _times(plan.folder) if t["unit"] != job.fold]
+    times.append({"unit": job.fold, "seconds": seconds})
+    stores.write_table(pd.DataFrame(times), plan.folder / "timings.parquet", token)
+    stores.write_table(table.sort_values(["unit", "part"]), plan.folder / "manifest.parquet", token)
+    plan.done.add(job.fold)
+
+
+def _manifest(folder: Path) -> pd.DataFrame:
+    path = folder / "manifest.parquet"
+    if not path.exists():
+        return pd.DataFrame({c: pd.Series(dtype=t) for c, t in RUN_MANIFEST.items()})
+    return stores.read_table(path).astype(RUN_MANIFEST)
+
+
+def _times(folder: Path) -> list[dict[Any, Any]]:
+    path = folder / "timings.parquet"
+    return stores.read_table(path).to_dict("records") if path.exists() else []
+
+
+def _done_folds(folder: Path) -> set[str]:
+    """Folds all of whose files are there with the recorded size."""
+    done: dict[str, bool] = {}
+    for row in _manifest(folder).itertuples(index=False):
+        path = folder / row.part
+        sound = path.exists() and path.stat().st_size == row.bytes
+        done[row.unit] = done.get(row.unit, True) and sound
+    return {fold for fold, sound in done.items() if sound}
+
+
+@dataclass(frozen=True)
+class RunFiles:
+    """A run's folder, read: what scoring, the report, predict and compare work from."""
+
+    folder: Path
+
+    @property
+    def workspace(self) -> Workspace:
+        """The workspace that holds the run."""
+        return Workspace(self.folder.parent.parent.parent)
+
+    @property
+    def recipe(self) -> Recipe:
+        """The resolved recipe."""
+        return parse_recipe(json.loads((self.folder / "recipe.json").read_text()))
+
+    @property
+    def split(self) -> dict[str, Any]:
+        """Digest, shared people and folds, as in split.json."""
+        found: dict[str, Any] = json.loads((self.folder / "split.json").read_text())
+        return found
+
+    @property
+    def folds(self) -> list[Path]:
+        """Folders of the trained folds, in order."""
+        return [self.folder / fold for fold in sorted(_done_folds(self.folder))]
+
+    def predictions(self) -> pd.DataFrame:
+        """All folds' predictions, stacked in fold order."""
+        tables = [stores.read_table(fold / "predictions.parquet") for fold in self.folds]
+        if not tables:
+            raise StoreError(
+                str(self.folder), expected="trained folds", got="none", todo="Run `train` first."
+            )
+        return pd.concat([t for t in tables if len(t)] or tables[:1], ignore_index=True)
+
+    def metrics(self) -> pd.DataFrame:
+        """The metrics table of an evaluated run."""
+        return stores.read_table(self.folder / "metrics.parquet")
+
+
+def evaluate_run(plan: RunPlan, token: str) -> pd.DataFrame:
+    """Pool the folds' predictions, score them, write metrics and report; returns the metrics."""
+    run = RunFiles(plan.folder)
+    if plan.recipe.family == "hsta":
+        from models.hsta_fold import score
+    else:
+        from models.me_tst_fold import score  # type: ignore[assignment]
+    from models.report import write_report
+
+    stores.write_table(run.predictions(), plan.folder / "predictions.parquet", token)
+    metrics = score(run)
+    stores.write_table(metrics, plan.folder / "metrics.parquet", token)
+    with stores.replacing(plan.folder / "report.html", token) as temporary:
+        write_report(run, temporary)
+    return metrics
+
+
+def find_run(text: str) -> RunFiles:
+    """A run from its folder's path. Raises ConfigError when it is not one."""
+    folder = Path(text).absolute()
+    if not (folder / "recipe.json").exists():
+        raise ConfigError(
+            f"run {text}",
+            expected="a folder WORKSPACE/runs/RECIPE/RUN_ID",
+            got="no recipe.json in it",
+            todo="List runs with: ls WORKSPACE/runs/*",
+        )
+    return RunFiles(folder)
