@@ -2,7 +2,7 @@
 
     <workspace>/runs/<recipe>/<run id>/
         recipe.json split.json          what was asked, who is held out in which fold
-        fold-00-<subject>/              weights.safetensors model.json history.parquet predictions.parquet
+        fold-00-<subject>/              weights.safetensors model.json, history and predictions
         manifest.parquet timings.parquet ledger.parquet
         predictions.parquet metrics.parquet report.html
 

@@ -1,0 +1,74 @@
+"""What a person asks for: the one form behind the command line and the Prefect deployments."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+STAGES = ("ingest", "align", "apex", "flow", "motion", "train", "evaluate")
+StageName = Literal["ingest", "align", "apex", "flow", "motion", "train", "evaluate"]
+
+
+class RunRequest(BaseModel):
+    """One run: a recipe, where its data lies, where results go, and which stages to do."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    recipe: str = Field(
+        "demo_hsta",
+        title="Recipe",
+        description="A name in flows/recipes/ or the path of a YAML file.",
+    )
+    workspace: str = Field(
+        "demo/workspace",
+        title="Workspace",
+        description="Folder for stores and runs; made when missing.",
+    )
+    data: dict[str, str] = Field(
+        default_factory=dict,
+        title="Data",
+        description='Dataset name → folder as its owner ships it, e.g. {"casme2": "/data/CASME2"}.',
+    )
+    stages: list[StageName] = Field(
+        default_factory=list,
+        title="Only these stages",
+        description="Empty: every stage the recipe needs. Otherwise only these, refusing stale inputs.",
+    )
+    from_stage: StageName | None = Field(
+        None, title="From stage", description="This stage and all that follow."
+    )
+    force: list[StageName] = Field(
+        default_factory=list,
+        title="Force",
+        description="Redo these stages, and all that depends on them, even if fresh.",
+    )
+    overrides: dict[str, Any] = Field(
+        default_factory=dict,
+        title="Settings to change",
+        description='Recipe keys, dotted, e.g. {"flow.size": 128, "train.epochs": 20}.',
+    )
+    workers: int = Field(
+        0, ge=0, le=256, title="Worker processes", description="0: one per core."
+    )
+    device: str = Field(
+        "auto",
+        title="Device",
+        description="auto, cpu, cuda or cuda:N. auto takes the GPU when there is one.",
+    )
+    wait_s: float = Field(
+        0.0,
+        ge=0,
+        title="Wait for the workspace",
+        description="Seconds to wait while another run holds it; 0 refuses at once.",
+    )
+    with_faces: bool = Field(
+        False,
+        title="Show faces",
+        description="Show faces of licensed datasets in pictures. Their licences usually forbid it.",
+    )
+
+    def roots(self) -> dict[str, Path]:
+        """Dataset roots as paths."""
+        return {name: Path(root).expanduser() for name, root in self.data.items()}
