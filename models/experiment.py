@@ -267,9 +267,13 @@ def forced(plan: RunPlan) -> RunPlan:
     number = 2
     while (folder := plan.workspace.run(plan.recipe.name, f"{plan.run_id}-{number}")).exists():
         number += 1
-    moved = replace(plan, folder=folder, run_id=f"{plan.run_id}-{number}", done=set())
-    moved.jobs = [replace(j, out=folder / f".partial-{j.fold}") for j in plan.jobs]
-    return moved
+    return moved_to(plan, folder)
+
+
+def moved_to(plan: RunPlan, folder: Path) -> RunPlan:
+    """The plan with its results in another folder."""
+    jobs = [replace(j, out=folder / f".partial-{j.fold}") for j in plan.jobs]
+    return replace(plan, folder=folder, run_id=folder.name, jobs=jobs, done=_done_folds(folder))
 
 
 def start_run(plan: RunPlan, token: str) -> None:

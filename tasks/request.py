@@ -49,9 +49,7 @@ class RunRequest(BaseModel):
         title="Settings to change",
         description='Recipe keys, dotted, e.g. {"flow.size": 128, "train.epochs": 20}.',
     )
-    workers: int = Field(
-        0, ge=0, le=256, title="Worker processes", description="0: one per core."
-    )
+    workers: int = Field(0, ge=0, le=256, title="Worker processes", description="0: one per core.")
     device: str = Field(
         "auto",
         title="Device",

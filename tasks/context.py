@@ -1,0 +1,229 @@
+"""What a run holds while it works: recipe, locked workspace, and who carries the work out.
+
+An executor decides how jobs are run and where progress and pictures are shown: `PlainExecutor`
+here needs nothing, `tasks.prefect_executor.PrefectExecutor` shows the run in the Prefect UI. The
+steps in `tasks.steps` do not know which one they have.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from data.engine import StageInputs
+from data.errors import ConfigError
+from data.pool import cpu_count, worker_pool
+from data.workspace import Workspace
+from models.recipe import Recipe, load_recipe
+from tasks.request import STAGES, RunRequest
+
+Job = TypeVar("Job")
+Result = TypeVar("Result")
+logger = logging.getLogger(__name__)
+
+
+class Executor(Protocol):
+    """How jobs run and where their progress shows."""
+
+    def map(
+        self, function: Callable[[Job], Result], jobs: list[Job], label: Callable[[Job], str]
+    ) -> Iterator[Result]:
+        """Results in order of completion; the first error is raised after all jobs ended."""
+        ...
+
+    def progress(self, name: str, done: int, total: int, text: str) -> None:
+        """Show how far a stage is."""
+        ...
+
+    def page(self, name: str, markdown: str, rows: list[dict[str, Any]]) -> None:
+        """Show a stage's pictures and table."""
+        ...
+
+    def gpu(self, device: str) -> Any:
+        """Context manager held around GPU work."""
+        ...
+
+
+class PlainExecutor:
+    """Runs jobs in a process pool of its own, or in this process when `workers` is 0."""
+
+    def __init__(
+        self, workers: int, show: Callable[[str, int, int, str], None] | None = None
+    ) -> None:
+        self.workers, self._show = workers, show
+
+    def map(
+        self, function: Callable[[Job], Result], jobs: list[Job], label: Callable[[Job], str]
+    ) -> Iterator[Result]:
+        """See Executor."""
+        if self.workers == 0:
+            yield from map(function, jobs)
+            return
+        with worker_pool(min(self.workers, max(1, len(jobs)))) as pool:
+            yield from pool_map(pool, function, jobs)
+
+    def progress(self, name: str, done: int, total: int, text: str) -> None:
+        """See Executor."""
+        if self._show:
+            self._show(name, done, total, text)
+
+    def page(self, name: str, markdown: str, rows: list[dict[str, Any]]) -> None:
+        """Pages are for the UI; the report holds the same pictures."""
+
+    @contextmanager
+    def gpu(self, device: str) -> Iterator[None]:
+        """Alone on the machine as far as we know: nothing to hold."""
+        yield
+
+
+def pool_map(
+    pool: ProcessPoolExecutor, function: Callable[[Job], Result], jobs: Iterable[Job]
+) -> Iterator[Result]:
+    """Results as they complete; good results are all handed out before the first error is raised."""
+    error: BaseException | None = None
+    for future in as_completed([pool.submit(function, job) for job in jobs]):
+        if (problem := future.exception()) is None:
+            yield future.result()
+        else:
+            error = error or problem
+    if error is not None:
+        raise error
+
+
+@dataclass
+class RunContext:
+    """A run in progress. Made by `open_context`, which holds the workspace's lock."""
+
+    request: RunRequest
+    recipe: Recipe
+    workspace: Workspace
+    token: str
+    executor: Executor
+    changed: set[tuple[str, str]] = field(
+        default_factory=set
+    )  # (dataset, stage) redone in this run
+
+    @property
+    def stages(self) -> list[str]:
+        """Stages this run does, in order: the recipe's, narrowed by the request."""
+        return wanted_stages(self.request, self.recipe)
+
+    @property
+    def workers(self) -> int:
+        """Worker processes."""
+        return self.request.workers or cpu_count()
+
+    def root(self, dataset: str) -> Path:
+        """Folder of a dataset. Raises ConfigError when the request does not name it."""
+        return dataset_root(self.request, dataset)
+
+    def inputs(self, dataset: str) -> StageInputs:
+        """Fresh view of what stages of `dataset` may read."""
+        return stage_inputs(self.workspace, self.recipe, dataset, self.root(dataset))
+
+    def forces(self, stage: str) -> bool:
+        """Whether the request forces this stage, or one it depends on."""
+        order = [s for s in STAGES if s in (*self.recipe.stages, "train", "evaluate")]
+        first = min((order.index(s) for s in self.request.force if s in order), default=len(order))
+        if stage not in order or order.index(stage) < first:
+            return False
+        forced = order[first]
+        return stage == forced or forced in _upstream(stage, self.recipe)
+
+
+def _upstream(stage: str, recipe: Recipe) -> tuple[str, ...]:
+    """Stages a stage depends on, nearest or not."""
+    depends = {
+        "ingest": (),
+        "align": ("ingest",),
+        "apex": ("ingest", "align"),
+        "flow": ("ingest", "align", "apex"),
+        "motion": ("ingest",),
+        "train": recipe.stages,
+        "evaluate": (*recipe.stages, "train"),
+    }
+    return depends[stage]
+
+
+def wanted_stages(request: RunRequest, recipe: Recipe) -> list[str]:
+    """Stages to do, in order. Raises ConfigError for one the recipe does not have."""
+    known = [*recipe.stages, "train", "evaluate"]
+    asked = [*request.stages, *request.force, *filter(None, [request.from_stage])]
+    for stage in asked:
+        if stage not in known:
+            raise ConfigError(
+                f"stage {stage}", expected=f"one of recipe {recipe.name}'s: {known}", got=stage
+            )
+    if request.stages:
+        return [s for s in known if s in request.stages]
+    if request.from_stage:
+        return known[known.index(request.from_stage) :]
+    return known
+
+
+def dataset_root(request: RunRequest, dataset: str) -> Path:
+    """Folder of a dataset. Raises ConfigError when the request does not name it."""
+    roots = request.roots()
+    if dataset not in roots:
+        raise ConfigError(
+            f"dataset {dataset}",
+            expected="its folder",
+            got=f"folders for {sorted(roots) or 'none'}",
+            todo=f"Add --data {dataset}=/path/to/it.",
+        )
+    return roots[dataset]
+
+
+def stage_inputs(workspace: Workspace, recipe: Recipe, dataset: str, root: Path) -> StageInputs:
+    """What stages of one dataset may read under a recipe."""
+    names = ("align", "apex", "flow", "motion")
+    configs = {name: recipe.stage_config(name) for name in names}
+    return StageInputs(workspace.path, dataset, root.absolute(), configs)
+
+
+def resolve_recipe(request: RunRequest) -> Recipe:
+    """The request's recipe with its overrides applied."""
+    overrides = dict(request.overrides)
+    if request.with_faces:
+        overrides["with_faces"] = True
+    return load_recipe(request.recipe, overrides)
+
+
+def resolve_device(device: str) -> str:
+    """'auto' → the first GPU or the CPU. Raises ConfigError for a device that is not there."""
+    import torch
+
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise ConfigError("--device", expected="a GPU that torch can use", got=f"{device}, none")
+    return device
+
+
+_current: ContextVar[RunContext | None] = ContextVar("apexflow_run", default=None)
+
+
+def current_context() -> RunContext | None:
+    """The context of the run this code is part of, if one is open."""
+    return _current.get()
+
+
+@contextmanager
+def open_context(request: RunRequest, executor: Executor) -> Iterator[RunContext]:
+    """Read the recipe, lock the workspace, and hold both for the run."""
+    recipe = resolve_recipe(request)
+    wanted_stages(request, recipe)
+    workspace = Workspace(request.workspace)
+    with workspace.lock(wait_s=request.wait_s, what=f"run {recipe.name}") as token:
+        context = RunContext(request, recipe, workspace, token, executor)
+        mark = _current.set(context)
+        try:
+            yield context
+        finally:
+            _current.reset(mark)
