@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from importlib import import_module
 
+from data.errors import ConfigError
 from data.synthetic.layouts.base import Layout
 
 # name -> "module:class"; imported on demand.
@@ -19,9 +20,9 @@ def layout_names() -> list[str]:
 
 
 def get_layout(name: str) -> Layout:
-    """The layout called `name`; `ValueError` naming the known ones otherwise."""
+    """The layout called `name`; `ConfigError` listing the known ones otherwise."""
     if name not in _LAYOUTS:
-        raise ValueError(f"unknown layout {name!r}; known layouts: {', '.join(_LAYOUTS)}")
+        raise ConfigError("layout", expected=f"one of {', '.join(_LAYOUTS)}", got=repr(name))
     module, cls = _LAYOUTS[name].split(":")
     layout: Layout = getattr(import_module(f"data.synthetic.layouts.{module}"), cls)()
     return layout
