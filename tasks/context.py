@@ -32,9 +32,17 @@ class Executor(Protocol):
     """How jobs run and where their progress shows."""
 
     def map(
-        self, function: Callable[[Job], Result], jobs: list[Job], label: Callable[[Job], str]
+        self,
+        function: Callable[[Job], Result],
+        jobs: list[Job],
+        label: Callable[[Job], str],
+        *,
+        most: int | None = None,
     ) -> Iterator[Result]:
-        """Results in order of completion; the first error is raised after all jobs ended."""
+        """Results in order of completion, at most `most` jobs at a time.
+
+        The first error is raised after all jobs ended.
+        """
         ...
 
     def progress(self, name: str, done: int, total: int, text: str) -> None:
@@ -59,13 +67,19 @@ class PlainExecutor:
         self.workers, self._show = workers, show
 
     def map(
-        self, function: Callable[[Job], Result], jobs: list[Job], label: Callable[[Job], str]
+        self,
+        function: Callable[[Job], Result],
+        jobs: list[Job],
+        label: Callable[[Job], str],
+        *,
+        most: int | None = None,
     ) -> Iterator[Result]:
         """See Executor."""
         if self.workers == 0:
             yield from map(function, jobs)
+        if self.workers == 0 or not jobs:
             return
-        with worker_pool(min(self.workers, max(1, len(jobs)))) as pool:
+        with worker_pool(min(self.workers, len(jobs), most or len(jobs))) as pool:
             yield from pool_map(pool, function, jobs)
 
     def progress(self, name: str, done: int, total: int, text: str) -> None:
@@ -85,7 +99,7 @@ class PlainExecutor:
 def pool_map(
     pool: ProcessPoolExecutor, function: Callable[[Job], Result], jobs: Iterable[Job]
 ) -> Iterator[Result]:
-    """Results as they complete; good results are all handed out before the first error is raised."""
+    """Results as they complete; the first error is raised after all good results are out."""
     error: BaseException | None = None
     for future in as_completed([pool.submit(function, job) for job in jobs]):
         if (problem := future.exception()) is None:

@@ -34,7 +34,7 @@ class RunRequest(BaseModel):
     stages: list[StageName] = Field(
         default_factory=list,
         title="Only these stages",
-        description="Empty: every stage the recipe needs. Otherwise only these, refusing stale inputs.",
+        description="Empty: all the recipe needs. Otherwise only these, refusing stale inputs.",
     )
     from_stage: StageName | None = Field(
         None, title="From stage", description="This stage and all that follow."
@@ -64,7 +64,7 @@ class RunRequest(BaseModel):
     with_faces: bool = Field(
         False,
         title="Show faces",
-        description="Show faces of licensed datasets in pictures. Their licences usually forbid it.",
+        description="Show faces of licensed datasets in pictures; licences usually forbid it.",
     )
 
     def roots(self) -> dict[str, Path]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,6 +34,23 @@ class StepRecord:
         what = f"{self.redone} of {self.units} redone" if self.redone else f"{self.units} fresh"
         lost = f", {self.failed} without data (see ledger)" if self.failed else ""
         return f"{self.stage}: {what}{lost}, {self.seconds:.1f} s"
+
+
+def run_stages(
+    context: RunContext, step: Callable[[RunContext, str], StepRecord] | None = None
+) -> list[StepRecord]:
+    """Do the run's stages in order with `step` (default: `run_step`).
+
+    A damaged part found on the way has been set aside: begin again, once, and it is redone.
+    """
+    step = step or run_step
+    try:
+        return [step(context, stage) for stage in context.stages]
+    except StoreError as error:
+        if error.code != "damaged_part":
+            raise
+        logger.warning("%s Beginning again.", error)
+    return [step(context, stage) for stage in context.stages]
 
 
 def run_step(context: RunContext, stage: str) -> StepRecord:
@@ -165,7 +183,10 @@ def train(context: RunContext) -> StepRecord:
     started = {fold: time.perf_counter() for fold in jobs}
     with context.executor.gpu(device):
         done = context.executor.map(
-            experiment.fit_fold, list(jobs.values()), lambda job: f"train-{job.fold}"
+            experiment.fit_fold,
+            list(jobs.values()),
+            lambda job: f"train-{job.fold}",
+            most=None if device == "cpu" else 1,
         )
         for number, fold in enumerate(done, start=1):
             seconds = time.perf_counter() - started[fold]
