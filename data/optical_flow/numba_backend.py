@@ -1,0 +1,186 @@
+"""The CPU backend: numba kernels, one thread per pair, compiled once and kept on disk.
+
+Pairs are independent and each is solved by one thread from start to end, so the result has the same
+bytes for any number of threads and any split into batches.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from data.optical_flow.settings import Settings
+
+Array = npt.NDArray[Any]
+_KERNEL_FILES = ("simd.py", "median.py", "kernels.py")
+_lock = threading.Lock()
+_module: ModuleType | None = None
+
+
+def cache_folder() -> Path:
+    """Where compiled kernels are kept: NUMBA_CACHE_DIR if set, else the user's cache folder.
+
+    The last part of the path is a digest of the kernels' source, so that an edited or updated
+    checkout never meets old machine code (numba itself looks at one file only).
+    """
+    digest = hashlib.sha256()
+    for name in _KERNEL_FILES:
+        digest.update((Path(__file__).parent / name).read_bytes())
+    base = os.environ.get("NUMBA_CACHE_DIR")
+    if not base:
+        home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+        base = os.path.join(home, "apexflow")
+    return Path(base) / f"tvl1-{digest.hexdigest()[:12]}"
+
+
+def _usable_folder() -> Path:
+    """The cache folder, or one for this user under the temporary folder if that is read-only."""
+    folder = cache_folder()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return folder
+    except OSError:
+        fallback = Path(tempfile.gettempdir()) / f"apexflow-{os.getuid()}" / folder.name
+        fallback.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return fallback
+
+
+def kernels() -> ModuleType:
+    """The module of compiled functions, imported on first use with its cache folder in force."""
+    global _module
+    with _lock:
+        if _module is None:
+            import numba
+
+            before = numba.config.CACHE_DIR
+            numba.config.CACHE_DIR = str(_usable_folder())
+            try:
+                from data.optical_flow import kernels as module
+            finally:
+                numba.config.CACHE_DIR = before
+            _module = module
+    return _module
+
+
+def warm_up() -> float:
+    """Compile the kernels, or load them from disk; returns the seconds it took.
+
+    Call it once in a parent process before workers start, so that none of them compiles.
+    """
+    began = time.perf_counter()
+    image = np.zeros((16, 16), np.float32)
+    solve(image[None], image[None], Settings(), None, np.zeros((1, 16, 16, 2), np.float32), 1)
+    return time.perf_counter() - began
+
+
+class Plan:
+    """Level geometry and scratch memory for pairs of one size; used by one thread at a time."""
+
+    def __init__(self, height: int, width: int, settings: Settings) -> None:
+        module = kernels()
+        sizes = settings.level_sizes(height, width)
+        self.settings = settings
+        self.heights, self.widths = np.array(sizes, np.int64).T.copy()
+        padded = -(-self.widths // 16) * 16
+        strides = padded + 2 * module.PAD_X
+        areas = strides * (self.heights + 2 * module.PAD_Y)
+        ends = np.cumsum(areas)
+        self.starts = ends - areas + module.PAD_Y * strides + module.PAD_X
+        self._pyramid_size = int(ends[-1]) + 64
+        plane = (int(self.heights.max()) + 2) * (int(padded.max()) + 16) + 80
+        self.state = _aligned((10, -(-plane // 16) * 16))
+        work = max(62 * int(padded.max()) + 64, 36 * 16)
+        self.scratch = _aligned((2 * self.state.shape[1] + work,))
+        self.image = np.empty((height, width), np.float32)
+        self.pyramids = [self.new_pyramid(), self.new_pyramid()]
+
+    def new_pyramid(self) -> Array:
+        """Planes I, Ix, Iy of all levels, margins 0."""
+        return _aligned((3, -(-self._pyramid_size // 16) * 16))
+
+    def build(self, frame: Array, gain: float, planes: Array, gradients: bool) -> None:
+        """Fill `planes` from one frame (H,W); gain brings its values to 0–255."""
+        np.multiply(frame, np.float32(gain), out=self.image, casting="unsafe")
+        s = self.settings
+        kernels().build_pyramid(
+            self.image, planes, self.heights, self.widths, self.starts, float(s.step), gradients
+        )
+
+    def solve(self, first: Array, second: Array, flow: Array, has_init: bool) -> tuple[Array, Array]:
+        """Flow (H,W,2) from one built pyramid to another; returns steps and errors per level."""
+        s = self.settings
+        steps, errors = np.zeros(len(self.heights), np.int64), np.zeros(len(self.heights))
+        kernels().solve_pair(
+            first, second, self.heights, self.widths, self.starts, self.state, self.scratch,
+            flow, has_init, float(s.lam), float(s.theta), float(s.tau), float(s.step), s.warps,
+            float(s.eps), s.inner, s.outer, s.median, steps, errors,
+        )  # fmt: skip
+        return steps, errors
+
+
+def _aligned(shape: tuple[int, ...]) -> Array:
+    """Zeros whose first element begins a 64-byte line."""
+    size = int(np.prod(shape))
+    raw = np.zeros(size + 16, np.float32)
+    offset = (-raw.ctypes.data % 64) // 4
+    return raw[offset : offset + size].reshape(shape)
+
+
+def solve(
+    i0: Array, i1: Array, settings: Settings, init: Array | None, out: Array, threads: int,
+    gain: float = 1.0, consecutive: bool = False,
+) -> tuple[Array, Array]:  # fmt: skip
+    """Flow of N pairs into out (N,H,W,2); i0 is (1,H,W) (one reference for all) or (N,H,W).
+
+    consecutive: i0 is i1 shifted by one frame (both views of one (N+1,H,W) array); each frame's
+    pyramid is then built once. Returns steps (N,levels) and last RMS change (N,levels).
+    """
+    count = len(i1)
+    levels = len(settings.level_sizes(*i1.shape[1:]))
+    steps, errors = np.zeros((count, levels), np.int64), np.zeros((count, levels))
+    if init is not None:
+        np.copyto(out, init)
+
+    def work(first: int, last: int) -> None:
+        plan = Plan(i1.shape[1], i1.shape[2], settings)
+        before, after = plan.pyramids
+        for n in range(first, last):
+            if consecutive:
+                if n == first:
+                    plan.build(i0[n], gain, before, False)
+                else:
+                    before, after = after, before
+            elif len(i0) > 1 or n == first:
+                plan.build(i0[n if len(i0) > 1 else 0], gain, before, False)
+            plan.build(i1[n], gain, after, True)
+            steps[n], errors[n] = plan.solve(before, after, out[n], init is not None)
+
+    _share(count, threads, work)
+    return steps, errors
+
+
+def _share(count: int, threads: int, work: Callable[[int, int], None]) -> None:
+    """Runs of neighbouring pairs handed to threads as they become free."""
+    threads = max(1, min(threads, count))
+    if threads == 1:
+        if count:
+            work(0, count)
+        return
+    kernels()
+    run = max(1, -(-count // (4 * threads)))
+    with ThreadPoolExecutor(threads) as pool:
+        jobs = [pool.submit(work, i, min(i + run, count)) for i in range(0, count, run)]
+        for job in jobs:
+            job.result()
