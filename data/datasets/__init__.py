@@ -1,0 +1,41 @@
+"""Datasets as their owners ship them, read into one schema.
+
+`open_dataset(name, root)` is the door. One adapter is one module and one line in ADAPTERS.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+
+from data.datasets.base import Adapter, Dataset, read_dataset
+from data.errors import DatasetError
+
+ADAPTERS = {
+    "casme2": "data.datasets.casme2",
+    "samm": "data.datasets.samm",
+    "samm_lv": "data.datasets.samm_lv",
+    "csv": "data.datasets.csv_manifest",
+}
+
+
+def get_adapter(name: str) -> Adapter:
+    """The adapter of layout `name`. Raises DatasetError `unknown_layout`, listing the known."""
+    if name not in ADAPTERS:
+        raise DatasetError(
+            "layout", expected=f"one of {', '.join(ADAPTERS)}", got=repr(name), code="unknown_layout"
+        )
+    adapter: Adapter = import_module(ADAPTERS[name]).ADAPTER
+    return adapter
+
+
+def open_dataset(name: str, root: str | Path) -> Dataset:
+    """Read the dataset at `root` in layout `name`; nothing is written.
+
+    `.videos .frames .events .ledger` are pandas tables as in `data.schema`; `.findings` lists every
+    defect with its repair. Raises DatasetError when the folder or the sheet cannot be used at all.
+    """
+    return read_dataset(get_adapter(name), Path(root).expanduser())
+
+
+__all__ = ["ADAPTERS", "Adapter", "Dataset", "get_adapter", "open_dataset"]

@@ -1,0 +1,147 @@
+"""CASME II: 200 fps clips, one micro-expression each (Yan et al. 2014, PLoS ONE 9:e86041).
+
+    CASME2-RAW/sub01/EP02_01f/img1.jpg ...             whole clip, numbered from 1
+    CASME2_RAW_selected/sub01/EP02_01f/img46.jpg ...   onset..offset, numbers kept
+    Cropped/sub01/EP02_01f/reg_img46.jpg ...           the authors' registered face crops
+    CASME2-coding-*.xlsx, CASME2-ObjectiveClasses.xlsx
+
+Clip names repeat between subjects and follow no strict grammar (`EP09f`, `EP06_02_01`).
+"""
+
+from __future__ import annotations
+
+from data.datasets.base import (
+    Adapter,
+    Video,
+    VideoSpec,
+    choose_group,
+    group_by_pattern,
+    leave_out_strangers,
+)
+from data.datasets.checks import Annotation, numbers_of
+from data.datasets.listing import Tree
+from data.datasets.parsing import Cell, action_units, identifier, objective_class, text
+from data.datasets.report import Report
+from data.datasets.sheets import Table
+from data.datasets.tables import Layout, choose_table, optional_table
+from data.labels import normalise_emotion
+
+CODING = Layout(
+    {
+        "subject": ("subject",),
+        "clip": ("filename",),
+        "onset": ("onsetframe", "onset"),
+        "apex": ("apexframe", "apex"),
+        "offset": ("offsetframe", "offset"),
+        "aus": ("actionunits", "actionunit", "au", "aus"),
+        "emotion": ("estimatedemotion", "emotion"),
+    },
+    ("subject", "clip", "onset", "apex", "offset", "emotion"),
+    "clip",
+    r"EP\d.*",
+)
+OBJECTIVE = Layout(
+    {
+        "subject": ("subject",),
+        "clip": ("filename",),
+        "class": ("objectiveclass", "objectiveclasses"),
+    },
+    ("subject", "clip", "class"),
+    "clip",
+    r"EP\d.*",
+)
+VARIANTS = [("crop", "Cropped"), ("select", "RAW_selected"), ("", "RAW")]
+PREFERRED = ["RAW", "RAW_selected", "Cropped"]
+VERSIONS = {247: "2013 paper", 255: "2014", 256: "updated"}
+
+
+class Casme2(Adapter):
+    """CASME II."""
+
+    name = "casme2"
+    title = "CASME II"
+    fps = 200.0
+    reference = {"rows": 255, "subjects": 26, "videos": 255}
+
+    def find_videos(self, tree: Tree, report: Report) -> list[VideoSpec]:
+        """Folders subNN/EP..; the raw clips win over the selected ones, those over the crops."""
+        groups = group_by_pattern(tree, (r"sub(\d+)", r"EP\d.*"))
+        best = choose_group(self, tree, groups, VARIANTS, PREFERRED, report)
+        leave_out_strangers(tree, groups, best, report)
+        crop = report.variant["frames"] == "Cropped"
+        specs = []
+        for folder, (subject, clip) in best.folders:
+            person = f"sub{int(subject[1]):02d}"
+            specs.append(
+                VideoSpec(
+                    person,
+                    self.person(person),
+                    f"{person}/{clip[0]}",
+                    folder.path,
+                    self.fps,
+                    provided_crop=crop,
+                )
+            )
+        return specs
+
+    def read_annotations(
+        self, tree: Tree, videos: dict[str, Video], report: Report
+    ) -> list[Annotation]:
+        """Rows of the coding sheet, objective classes joined on (subject, clip)."""
+
+        def score(table: Table) -> int:
+            return sum(video_id(c) in videos for _, c in table.records())
+
+        table = choose_table(self, tree, CODING, report, score)
+        objective = read_objective(tree, report)
+        rows = []
+        for number, cells in table.records():
+            where = f"{table.sheet.where}, row {number}"
+            if not CODING.fits(cells["clip"]):
+                report.flag(where, "row", "not_an_annotation", f"file name {cells['clip']!r}")
+                continue
+            rows.append(read_row(cells, where, objective, report))
+        report.variant["sheet_version"] = VERSIONS.get(len(rows), f"unknown, {len(rows)} rows")
+        return rows
+
+
+def video_id(cells: dict[str, Cell]) -> str:
+    """`sub01/EP02_01f`, whether the subject cell is the text `01` or the number 1."""
+    return f"sub{identifier(cells['subject'], 2)}/{text(cells['clip'])}"
+
+
+def read_objective(tree: Tree, report: Report) -> dict[str, int]:
+    """Objective class by video id; empty without that workbook."""
+    table = optional_table(tree, OBJECTIVE, report, "objective_sheet")
+    classes: dict[str, int] = {}
+    if table is None:
+        return classes
+    for _, cells in table.records():
+        value = objective_class(cells["class"])
+        if value is not None and CODING.fits(cells["clip"]):
+            classes[video_id(cells)] = value
+    return classes
+
+
+def read_row(
+    cells: dict[str, Cell], where: str, objective: dict[str, int], report: Report
+) -> Annotation:
+    """One row of the coding sheet."""
+    video = video_id(cells)
+    aus, note = action_units(cells.get("aus"))
+    if note:
+        report.flag(video, "event", "au_not_understood", f"{where}: {note}", column="aus")
+    return Annotation(
+        who=video,
+        where=where,
+        subject=video.partition("/")[0],
+        video=video,
+        event=video,
+        aus=aus,
+        emotion=normalise_emotion(text(cells["emotion"])),
+        objective=objective.get(video),
+        **numbers_of(cells["onset"], cells["apex"], cells["offset"]),
+    )
+
+
+ADAPTER = Casme2()

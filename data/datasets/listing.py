@@ -1,0 +1,350 @@
+"""What a dataset folder holds: its directory tree, and the frames of one video in numeric order.
+
+Frame names are never built from numbers. A folder is listed, the last run of digits of each stem
+is the file's number, and files are sorted by that number: paddings of 3 to 8 digits, prefixes and
+blanks in names all come out right, and dropped frames stay visible as holes in the numbers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from data.frames import IMAGE_SUFFIXES, VIDEO_SUFFIXES, count_video_frames
+from data.identity import KEY_LENGTH
+
+MAX_DEPTH = 12  # nested archives add levels; a deeper tree is a loop of links
+MAX_NUMBER = 2**53  # beyond this a "number" is a time stamp or a hash
+_LAST_DIGITS = re.compile(r"([0-9]+)[^0-9]*$")
+_NAMED = 5  # how many file names a message shows
+
+# (reason, detail) of something wrong inside one folder
+Problem = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Folder:
+    """One directory: `path` is posix and relative to the dataset root ("" is the root itself)."""
+
+    path: str
+    children: tuple[str, ...]
+    num_images: int
+    first_image: str
+    videos: tuple[str, ...]
+    others: tuple[str, ...]
+
+
+@dataclass
+class Tree:
+    """All directories under `root`; frames are only counted here, not listed."""
+
+    root: Path
+    folders: dict[str, Folder] = field(default_factory=dict)
+    problems: list[tuple[str, str, str]] = field(default_factory=list)  # path, reason, detail
+
+    def parts(self, folder: str) -> tuple[str, ...]:
+        """Names from the root's own name down to `folder`: a user may point at any level."""
+        return (self.root.name, *folder.split("/")) if folder else (self.root.name,)
+
+    def leaves(self) -> Iterator[Folder]:
+        """Folders that can be a video: they hold images, or nothing but what a video left behind."""
+        for folder in self.folders.values():
+            if folder.num_images or not folder.children:
+                yield folder
+
+    def files(self, suffixes: tuple[str, ...]) -> Iterator[Path]:
+        """Files other than frames whose name ends so, anywhere under the root."""
+        for folder in self.folders.values():
+            for name in folder.others:
+                if name.lower().endswith(suffixes):
+                    yield self.root / folder.path / name
+
+    def files_above(self, suffixes: tuple[str, ...]) -> Iterator[Path]:
+        """The same, one and two levels above the root, without descending anywhere."""
+        for above in (self.root.parent, self.root.parent.parent):
+            try:
+                names = sorted(e.name for e in os.scandir(above) if e.is_file())
+            except OSError:
+                continue
+            yield from (above / n for n in names if n.lower().endswith(suffixes) and n[0] != ".")
+
+
+def walk(root: Path) -> Tree:
+    """Read the directory tree under `root` once; no file is opened or stat'ed.
+
+    Hidden directories are skipped. Unreadable directories become problems
+    (`permission_denied`), links that loop end at MAX_DEPTH or at a folder already seen.
+    """
+    tree = Tree(root)
+    seen: set[str] = set()
+    _walk(tree, "", 0, seen)
+    tree.folders = dict(sorted(tree.folders.items()))
+    return tree
+
+
+def _walk(tree: Tree, path: str, depth: int, seen: set[str]) -> None:
+    full = tree.root / path
+    real = os.path.realpath(full)
+    if real in seen or depth > MAX_DEPTH:
+        tree.problems.append((path, "folder_loop", f"{full} leads back to {real}"))
+        return
+    seen.add(real)
+    children, videos, others = [], [], []
+    num_images, first_image = 0, ""
+    try:
+        with os.scandir(full) as entries:
+            for entry in entries:
+                name = entry.name
+                if entry.is_dir():
+                    if name[0] != "." and name != "__MACOSX":
+                        children.append(name)
+                elif name[0] == ".":
+                    continue
+                elif name.lower().endswith(IMAGE_SUFFIXES):
+                    num_images += 1
+                    first_image = min(first_image, name) if first_image else name
+                elif name.lower().endswith(VIDEO_SUFFIXES):
+                    videos.append(name)
+                else:
+                    others.append(name)
+    except OSError as error:
+        tree.problems.append((path, "permission_denied", f"{full}: {error.strerror}"))
+        return
+    tree.folders[path] = Folder(
+        path,
+        tuple(sorted(children)),
+        num_images,
+        first_image,
+        tuple(sorted(videos)),
+        tuple(sorted(others)),
+    )
+    for child in sorted(children):
+        _walk(tree, f"{path}/{child}" if path else child, depth + 1, seen)
+
+
+@dataclass
+class FrameList:
+    """Frames of one video in numeric order.
+
+    `numbers` int64 (T,), strictly increasing, the files' own numbers; `sizes` int64 (T,) bytes;
+    `names` (T,) file names, empty for a video file.
+    """
+
+    names: list[str]
+    numbers: npt.NDArray[np.int64]
+    sizes: npt.NDArray[np.int64]
+    problems: list[Problem] = field(default_factory=list)
+    video_file: str = ""
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    @property
+    def padding(self) -> tuple[int, int]:
+        """Shortest and longest digit run among the names (0, 0 for a video file)."""
+        widths = [len(m.group(1)) for m in map(_digits, self.names) if m]
+        return (min(widths), max(widths)) if widths else (0, 0)
+
+    @property
+    def missing_numbers(self) -> int:
+        """How many numbers between the first and the last have no file."""
+        if not len(self):
+            return 0
+        return int(self.numbers[-1] - self.numbers[0]) + 1 - len(self)
+
+    def index_of(self, number: int) -> int | None:
+        """Position of the file with this number, or None."""
+        at = int(np.searchsorted(self.numbers, number))
+        return at if at < len(self) and int(self.numbers[at]) == number else None
+
+
+def _digits(name: str) -> re.Match[str] | None:
+    return _LAST_DIGITS.search(name.rpartition(".")[0])
+
+
+def list_frames(folder: Path) -> FrameList:
+    """List the frames of one folder; everything that is not a frame becomes a problem.
+
+    Reasons: `permission_denied`, `directory_named_like_image`, `not_a_file`, `no_number`, `number_too_large`,
+    `undecodable_name`, `duplicate_number`, `zero_byte_file`, `number_gaps`.
+    """
+    odd: dict[str, list[str]] = {}
+    names: list[str] = []
+    numbers: list[int] = []
+    sizes: list[int] = []
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                name = entry.name
+                if name[0] == "." or not name.lower().endswith(IMAGE_SUFFIXES):
+                    continue
+                number, reason = _frame_number(entry)
+                if reason:
+                    odd.setdefault(reason, []).append(name)
+                    continue
+                names.append(name)
+                numbers.append(number)
+                sizes.append(entry.stat().st_size)
+    except OSError as error:
+        return FrameList([], np.empty(0, np.int64), np.empty(0, np.int64),
+                         [("permission_denied", f"{folder}: {error.strerror}")])
+    frames = _sorted_unique(names, numbers, sizes, odd)
+    frames.problems += [(reason, _some(sorted(found))) for reason, found in sorted(odd.items())]
+    if empty := int((frames.sizes == 0).sum()):
+        named = [frames.names[i] for i in np.flatnonzero(frames.sizes == 0)[:_NAMED]]
+        frames.problems.append(("zero_byte_file", f"{empty} of {len(frames)}: {', '.join(named)}"))
+    if frames.missing_numbers:
+        gaps = np.flatnonzero(np.diff(frames.numbers) > 1)
+        where = ", ".join(f"after {frames.numbers[g]}" for g in gaps[:_NAMED])
+        frames.problems.append(
+            ("number_gaps", f"{frames.missing_numbers} numbers have no file ({where})")
+        )
+    return frames
+
+
+def _frame_number(entry: os.DirEntry[str]) -> tuple[int, str]:
+    """(number, "") of a frame file, or (0, reason why it is none)."""
+    if not entry.is_file():
+        return 0, "directory_named_like_image" if entry.is_dir() else "not_a_file"
+    try:
+        entry.name.encode()
+    except UnicodeEncodeError:
+        return 0, "undecodable_name"
+    match = _digits(entry.name)
+    if match is None:
+        return 0, "no_number"
+    number = int(match.group(1)) if len(match.group(1)) < 20 else MAX_NUMBER
+    return (number, "") if number < MAX_NUMBER else (0, "number_too_large")
+
+
+def _sorted_unique(
+    names: list[str], numbers: list[int], sizes: list[int], odd: dict[str, list[str]]
+) -> FrameList:
+    """Numeric order; where two files claim one number, the commoner naming style wins."""
+    if len(set(numbers)) < len(numbers):
+        styles: dict[str, int] = {}
+        for name in names:
+            styles[_style(name)] = styles.get(_style(name), 0) + 1
+        order = sorted(range(len(names)), key=lambda i: (-styles[_style(names[i])], names[i]))
+    else:
+        order = list(range(len(names)))
+    taken: set[int] = set()
+    keep = []
+    for i in order:
+        if numbers[i] in taken:
+            odd.setdefault("duplicate_number", []).append(names[i])
+            continue
+        taken.add(numbers[i])
+        keep.append(i)
+    keep.sort(key=numbers.__getitem__)
+    return FrameList(
+        [names[i] for i in keep],
+        np.fromiter((numbers[i] for i in keep), np.int64, len(keep)),
+        np.fromiter((sizes[i] for i in keep), np.int64, len(keep)),
+    )
+
+
+def _style(name: str) -> str:
+    """A name with its number taken out: the series it belongs to."""
+    stem, _, suffix = name.rpartition(".")
+    return _LAST_DIGITS.sub("#", stem) + "." + suffix.lower()
+
+
+def _some(names: list[str]) -> str:
+    shown = ", ".join(ascii(n)[1:-1] for n in names[:_NAMED])
+    return f"{len(names)}: {shown}" + (", ..." if len(names) > _NAMED else "")
+
+
+def list_video_file(path: Path) -> FrameList:
+    """Frames of a video file, numbered from 1; length counted by decoding, not by the header.
+
+    Raises InputError `unreadable_video`.
+    """
+    count = count_video_frames(path)
+    size = np.zeros(count, np.int64)
+    size[:1] = path.stat().st_size
+    return FrameList([], np.arange(1, count + 1, dtype=np.int64), size, [], path.name)
+
+
+def content_identity(folder: Path, frames: FrameList) -> str:
+    """Hex identity of a video: its sorted (file name, size) and its first, middle and last bytes.
+
+    Survives a copy or a move, changes when a frame is added, removed, renamed or resized.
+    """
+    digest = hashlib.sha256()
+    if frames.video_file:
+        path = folder / frames.video_file
+        digest.update(f"{frames.video_file}\t{path.stat().st_size}\n".encode())
+        _update_with_ends(digest, path)
+        return digest.hexdigest()[:KEY_LENGTH]
+    rows = sorted(zip(frames.names, frames.sizes.tolist(), strict=True))
+    digest.update("".join(f"{name}\t{size}\n" for name, size in rows).encode())
+    for index in sorted({0, len(frames) // 2, len(frames) - 1} if len(frames) else set()):
+        try:
+            digest.update((folder / frames.names[index]).read_bytes())
+        except OSError as error:
+            digest.update(f"unreadable:{error.errno}".encode())
+    return digest.hexdigest()[:KEY_LENGTH]
+
+
+def _update_with_ends(digest: hashlib._Hash, path: Path, block: int = 1 << 20) -> None:
+    """The first, middle and last megabyte of a file too large to read whole."""
+    size = path.stat().st_size
+    with open(path, "rb") as file:
+        for start in sorted({0, max(size // 2 - block // 2, 0), max(size - block, 0)}):
+            file.seek(start)
+            digest.update(file.read(block))
+
+
+def image_size(path: Path) -> tuple[int, int] | None:
+    """(width, height) from an image file's header, or None when it has none that can be read."""
+    try:
+        with open(path, "rb") as file:
+            head = file.read(1 << 16)
+    except OSError:
+        return None
+    if head[:8] == b"\x89PNG\r\n\x1a\n" and len(head) >= 24:
+        width, height = struct.unpack(">II", head[16:24])
+        return int(width), int(height)
+    if head[:2] == b"BM" and len(head) >= 26:
+        width, height = struct.unpack("<ii", head[18:26])
+        return abs(int(width)), abs(int(height))  # a negative height means top-down rows
+    if head[:2] == b"\xff\xd8":
+        return _jpeg_size(head)
+    if head[:4] in (b"II*\x00", b"MM\x00*"):
+        image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+        return None if image is None else (int(image.shape[1]), int(image.shape[0]))
+    return None
+
+
+def _jpeg_size(head: bytes) -> tuple[int, int] | None:
+    """Walk the JPEG segments to the frame header (SOF0..SOF15 without DHT, JPG, DAC)."""
+    at = 2
+    while at + 9 <= len(head) and head[at] == 0xFF:
+        marker = head[at + 1]
+        if marker == 0xFF:  # fill byte
+            at += 1
+            continue
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            height, width = struct.unpack(">HH", head[at + 5 : at + 9])
+            return int(width), int(height)
+        at += 2 + int.from_bytes(head[at + 2 : at + 4], "big")
+    return None
+
+
+def video_size(path: Path) -> tuple[int, int] | None:
+    """(width, height) a video container declares, or None."""
+    capture = cv2.VideoCapture(str(path))
+    width = int(capture.get(cv2.CAP_PROP_FRAME_WIDTH))
+    height = int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT))
+    capture.release()
+    return (width, height) if width > 0 and height > 0 else None

@@ -1,0 +1,115 @@
+"""SAMM micro-expression clips: 200 fps, grey (Davison et al. 2018, IEEE T. Affective Computing 9).
+
+    SAMM/006/006_1_2/006_05562.jpg ...    onset..offset; the number is the frame in the recording,
+                                          4 or 5 digits depending on the recording
+    SAMM_Micro_FACS_Codes_v2.xlsx         13 rows of prose, then the header
+
+SAMM and SAMM Long Videos show the same people: their `person` is `samm:006` in both.
+"""
+
+from __future__ import annotations
+
+from data.datasets.base import (
+    Adapter,
+    Video,
+    VideoSpec,
+    choose_group,
+    group_by_pattern,
+    leave_out_strangers,
+)
+from data.datasets.checks import Annotation, numbers_of
+from data.datasets.listing import Tree
+from data.datasets.parsing import Cell, action_units, identifier, objective_class, text
+from data.datasets.report import Report
+from data.datasets.sheets import Table
+from data.datasets.tables import Layout, choose_table
+from data.labels import normalise_emotion
+
+CLIP = r"\d{3}_\d+_\d+"
+CODES = Layout(
+    {
+        "subject": ("subject",),
+        "clip": ("filename",),
+        "onset": ("onsetframe", "onset"),
+        "apex": ("apexframe", "apex"),
+        "offset": ("offsetframe", "offset"),
+        "type": ("micro", "type"),
+        "aus": ("actionunits", "actionunit", "au"),
+        "emotion": ("estimatedemotion", "emotion"),
+        "class": ("objectiveclasses", "objectiveclass"),
+    },
+    ("clip", "onset", "apex", "offset", "emotion"),
+    "clip",
+    CLIP,
+)
+VARIANTS = [("crop", "cropped"), ("", "original")]
+PREFERRED = ["original", "cropped"]
+
+
+class Samm(Adapter):
+    """SAMM, the micro-expression clips."""
+
+    name = "samm"
+    title = "SAMM"
+    fps = 200.0
+    identity_space = "samm"
+    reference = {"rows": 159, "subjects": 29, "videos": 159}
+
+    def find_videos(self, tree: Tree, report: Report) -> list[VideoSpec]:
+        """Folders 006/006_1_2; the subject is read from the clip's own name."""
+        clip = r"(\d{3})_\d+_\d+"
+        groups = group_by_pattern(tree, (r"\d{3}", clip)) or group_by_pattern(tree, (clip,))
+        best = choose_group(self, tree, groups, VARIANTS, PREFERRED, report)
+        leave_out_strangers(tree, groups, best, report)
+        crop = report.variant["frames"] == "cropped"
+        return [
+            VideoSpec(
+                names[-1][1],
+                self.person(names[-1][1]),
+                names[-1][0],
+                folder.path,
+                self.fps,
+                provided_crop=crop,
+            )
+            for folder, names in best.folders
+        ]
+
+    def read_annotations(
+        self, tree: Tree, videos: dict[str, Video], report: Report
+    ) -> list[Annotation]:
+        """Rows of the sheet `MICRO_ONLY`."""
+
+        def score(table: Table) -> int:
+            return sum(text(c["clip"]) in videos for _, c in table.records())
+
+        table = choose_table(self, tree, CODES, report, score)
+        rows = []
+        for number, cells in table.records():
+            where = f"{table.sheet.where}, row {number}"
+            if not CODES.fits(cells["clip"]):
+                report.flag(where, "row", "not_an_annotation", f"file name {cells['clip']!r}")
+                continue
+            rows.append(read_row(cells, where, report))
+        return rows
+
+
+def read_row(cells: dict[str, Cell], where: str, report: Report) -> Annotation:
+    """One row of the SAMM sheet."""
+    clip = text(cells["clip"])
+    aus, note = action_units(cells.get("aus"))
+    if note:
+        report.flag(clip, "event", "au_not_understood", f"{where}: {note}", column="aus")
+    return Annotation(
+        who=clip,
+        where=where,
+        subject=identifier(clip.partition("_")[0], 3),
+        video=clip,
+        event=clip,
+        aus=aus,
+        emotion=normalise_emotion(text(cells["emotion"])),
+        objective=objective_class(cells.get("class")),
+        **numbers_of(cells["onset"], cells["apex"], cells["offset"]),
+    )
+
+
+ADAPTER = Samm()

@@ -1,0 +1,167 @@
+"""SAMM Long Videos: 200 fps, macro- and micro-expressions (Yap et al. 2020, arXiv 1911.01519).
+
+    SAMM_longvideos/006_1/006_1_0001.jpg ...   flat; numbered from 1, 4 or 5 digits by video
+    SAMM_LongVideos_V*_Release.xlsx            prose, header in row 10, no emotions
+    SAMM_Micro_FACS_Codes_v2.xlsx              emotions of the micro-expressions
+
+The frame numbers of the two sheets have different origins: labels are joined on (Filename, Type),
+frames never. `037_4_1` names a macro- and a micro-expression.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from data.datasets.base import (
+    Adapter,
+    Video,
+    VideoSpec,
+    choose_group,
+    group_by_pattern,
+    leave_out_strangers,
+)
+from data.datasets.checks import Annotation, numbers_of
+from data.datasets.listing import Tree
+from data.datasets.parsing import Cell, action_units, objective_class, text
+from data.datasets.report import Report
+from data.datasets.samm import CLIP, CODES
+from data.datasets.sheets import Table
+from data.datasets.tables import Layout, choose_table, optional_table
+from data.labels import normalise_emotion
+
+MOVEMENTS = Layout(
+    {
+        "subject": ("subject",),
+        "clip": ("filename",),
+        "onset": ("onset", "onsetframe"),
+        "apex": ("apex", "apexframe"),
+        "offset": ("offset", "offsetframe"),
+        "type": ("type",),
+        "aus": ("actionunits", "actionunit", "au"),
+    },
+    ("clip", "onset", "apex", "offset", "type"),
+    "clip",
+    CLIP,
+)
+VARIANTS = [("crop", "cropped"), ("", "original")]
+PREFERRED = ["original", "cropped"]
+
+
+class SammLongVideos(Adapter):
+    """SAMM Long Videos."""
+
+    name = "samm_lv"
+    title = "SAMM Long Videos"
+    fps = 200.0
+    kind = "long"
+    identity_space = "samm"
+    reference = {"rows": 502, "micro": 159, "macro": 343, "subjects": 30, "videos": 147}
+
+    def find_videos(self, tree: Tree, report: Report) -> list[VideoSpec]:
+        """Folders 006_1, with or without a subject folder above them."""
+        video = r"(\d{3})_\d+"
+        groups = group_by_pattern(tree, (r"\d{3}", video)) or group_by_pattern(tree, (video,))
+        best = choose_group(self, tree, groups, VARIANTS, PREFERRED, report)
+        leave_out_strangers(tree, groups, best, report)
+        crop = report.variant["frames"] == "cropped"
+        return [
+            VideoSpec(
+                names[-1][1],
+                self.person(names[-1][1]),
+                names[-1][0],
+                folder.path,
+                self.fps,
+                kind=self.kind,
+                provided_crop=crop,
+            )
+            for folder, names in best.folders
+        ]
+
+    def read_annotations(
+        self, tree: Tree, videos: dict[str, Video], report: Report
+    ) -> list[Annotation]:
+        """Rows of the movements sheet with the micro-expressions' emotions joined on."""
+
+        def score(table: Table) -> int:
+            return sum(video_of(text(c["clip"])) in videos for _, c in table.records())
+
+        table = choose_table(self, tree, MOVEMENTS, report, score)
+        emotions = read_emotions(tree, report)
+        names = Counter(text(c["clip"]) for _, c in table.records() if MOVEMENTS.fits(c["clip"]))
+        for name in sorted(n for n, count in names.items() if count > 1):
+            report.repair(
+                name, "event", "repeated_name", f"{names[name]} rows; the key is (Filename, Type)",
+                column="event", old=name, new=f"{name}_macro, {name}_micro", source="column Type",
+            )  # fmt: skip
+        rows = []
+        for number, cells in table.records():
+            where = f"{table.sheet.where}, row {number}"
+            if not MOVEMENTS.fits(cells["clip"]):
+                report.flag(where, "row", "not_an_annotation", f"file name {cells['clip']!r}")
+                continue
+            repeated = names[text(cells["clip"])] > 1
+            rows.append(read_row(cells, where, repeated, emotions, report))
+        unlabelled = [r.event for r in rows if r.type == "micro" and r.emotion is None]
+        if not emotions:
+            report.variant["emotions"] = "none: the SAMM v2 sheet is not there"
+        else:
+            for event in unlabelled:
+                report.flag(event, "event", "no_emotion_label", "not in the SAMM v2 sheet")
+        return rows
+
+
+
+def video_of(clip: str) -> str:
+    """`006_1` of `006_1_2`."""
+    return clip.rpartition("_")[0]
+
+
+def kind_of(cell: Cell) -> str:
+    """micro for `Micro - 1/2`, else macro."""
+    return "micro" if text(cell).lower().startswith("micro") else "macro"
+
+
+def read_emotions(tree: Tree, report: Report) -> dict[str, tuple[str | None, int | None]]:
+    """(emotion, objective class) of the micro-expressions by clip name."""
+    table = optional_table(tree, CODES, report, "emotion_sheet")
+    if table is None:
+        return {}
+    return {
+        text(c["clip"]): (
+            normalise_emotion(text(c["emotion"])),
+            objective_class(c.get("class")),
+        )
+        for _, c in table.records()
+        if CODES.fits(c["clip"]) and kind_of(c.get("type", "Micro")) == "micro"
+    }
+
+
+def read_row(
+    cells: dict[str, Cell],
+    where: str,
+    repeated: bool,
+    emotions: dict[str, tuple[str | None, int | None]],
+    report: Report,
+) -> Annotation:
+    """One row of the movements sheet; a name used twice gets its type appended."""
+    clip, kind = text(cells["clip"]), kind_of(cells["type"])
+    event = f"{clip}_{kind}" if repeated else clip
+    aus, note = action_units(cells.get("aus"))
+    if note:
+        report.flag(event, "event", "au_not_understood", f"{where}: {note}", column="aus")
+    emotion, objective = emotions.get(clip, (None, None)) if kind == "micro" else (None, None)
+    return Annotation(
+        who=event,
+        where=where,
+        subject=clip.partition("_")[0],
+        video=video_of(clip),
+        event=event,
+        type=kind,
+        aus=aus,
+        emotion=emotion,
+        objective=objective,
+        **numbers_of(cells["onset"], cells["apex"], cells["offset"]),
+    )
+
+
+ADAPTER = SammLongVideos()
