@@ -1,0 +1,377 @@
+"""The command line. Imports what a command needs when it runs: `--help` answers at once.
+
+Exit codes: 0 good, 1 failed, 2 wrong usage; `check` adds 3 (usable with repairs) and 4 (unusable).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(
+    name="apexflow",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    help="Micro-expression datasets, from raw video to scores one can trust.\n\n"
+    "Begin with [bold]demo[/], or with [bold]check LAYOUT ROOT[/] on a dataset you have, then "
+    "[bold]plan RECIPE[/] and [bold]run RECIPE[/].",
+)
+LAYOUTS = "casme2 samm smic smic_e cas_me2 samm_lv casme3 casme3_c mmew 4dme casme csv"
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+Recipe = Annotated[
+    str, typer.Argument(metavar="RECIPE", help="A name in flows/recipes/ or a .yaml path.")
+]
+WorkspaceOption = Annotated[
+    Path, typer.Option("--workspace", "-w", help="Folder for stores and runs; made when missing.")
+]
+DataOption = Annotated[
+    list[str] | None,
+    typer.Option("--data", "-d", metavar="NAME=ROOT", help="A dataset's folder; repeat for more."),
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change a recipe key, e.g. flow.size=128."),
+]
+Faces = Annotated[
+    bool,
+    typer.Option("--with-faces", help="Show faces of licensed sets; licences mostly forbid it."),
+]
+
+
+def _guard(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Errors a user can cause end in one clear line and the right exit code, not a traceback."""
+
+    @wraps(command)
+    def guarded(*args: Any, **kwargs: Any) -> Any:
+        from data.errors import ApexflowError, ConfigError
+
+        try:
+            return command(*args, **kwargs)
+        except ApexflowError as error:
+            typer.secho(f"error: {error}", fg="red", err=True)
+            raise typer.Exit(2 if isinstance(error, ConfigError) else 1) from error
+        except KeyboardInterrupt:
+            typer.secho("stopped; finished parts are kept, run again to go on", err=True)
+            raise typer.Exit(1) from None
+
+    return guarded
+
+
+def _pairs(items: list[str] | None, option: str) -> dict[str, str]:
+    from data.errors import ConfigError
+
+    found = {}
+    for item in items or []:
+        name, equals, value = item.partition("=")
+        if not equals or not name or not value:
+            raise ConfigError(option, expected="NAME=VALUE", got=repr(item))
+        if name in found:
+            raise ConfigError(option, expected=f"{name} once", got="twice")
+        found[name] = value
+    return found
+
+
+def _request(
+    recipe: str, workspace: Path, data: list[str] | None, changes: list[str] | None, **more: Any
+) -> Any:
+    """The RunRequest of the options; values of --set are read as YAML."""
+    import yaml
+    from pydantic import ValidationError
+
+    from data.errors import ConfigError
+    from tasks.request import RunRequest
+
+    overrides = {k: yaml.safe_load(v) for k, v in _pairs(changes, "--set").items()}
+    try:
+        return RunRequest(
+            recipe=recipe,
+            workspace=str(workspace),
+            data=_pairs(data, "--data"),
+            overrides=overrides,
+            **more,
+        )
+    except ValidationError as error:
+        problems = "; ".join(f"{p['loc'][0]}: {p['msg']}" for p in error.errors())
+        raise ConfigError("options", expected="a valid request", got=problems) from error
+
+
+def _show_log(verbose: bool) -> None:
+    """Our own modules' log on the terminal."""
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    for name in ("data", "models", "tasks", "flows"):
+        logging.getLogger(name).setLevel(logging.INFO if verbose else logging.WARNING)
+
+
+@app.command()
+@_guard
+def run(
+    recipe: Recipe,
+    workspace: WorkspaceOption,
+    data: DataOption = None,
+    stage: Annotated[
+        list[str] | None, typer.Option(help="Only this stage; refuses stale inputs. Repeatable.")
+    ] = None,
+    from_stage: Annotated[
+        str | None, typer.Option("--from", help="This stage and all that follow.")
+    ] = None,
+    force: Annotated[
+        list[str] | None, typer.Option(help="Redo this stage and all that depends on it.")
+    ] = None,
+    changes: SetOption = None,
+    runner: Annotated[
+        str, typer.Option(help="prefect, none, or auto: prefect when its server is up.")
+    ] = "auto",
+    workers: Annotated[int, typer.Option(min=0, help="Worker processes; 0: one per core.")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    wait: Annotated[float, typer.Option(min=0, help="Seconds to wait for the workspace.")] = 0.0,
+    with_faces: Faces = False,
+    as_json: Json = False,
+) -> None:
+    """Do what a recipe needs and is not up to date; say so in seconds when nothing is."""
+    from flows import launch
+
+    request = _request(
+        recipe,
+        workspace,
+        data,
+        changes,
+        stages=stage or [],
+        from_stage=from_stage,
+        force=force or [],
+        workers=workers,
+        device=device,
+        wait_s=wait,
+        with_faces=with_faces,
+    )
+    _show_log(verbose=not as_json)
+    records = launch.run(request, runner)
+    typer.echo(json.dumps(records, indent=1, default=str) if as_json else launch.summary(records))
+
+
+@app.command()
+@_guard
+def plan(
+    recipe: Recipe,
+    workspace: WorkspaceOption,
+    data: DataOption = None,
+    changes: SetOption = None,
+    force: Annotated[list[str] | None, typer.Option(help="As `run --force` would.")] = None,
+    verify: Annotated[bool, typer.Option(help="Read every part's bytes, not only sizes.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Dry run: per stage what is fresh, stale, missing or failed, why, and what it would cost."""
+    from flows import planner
+
+    request = _request(recipe, workspace, data, changes, force=force or [])
+    found = planner.plan(request, verify=verify)
+    typer.echo(json.dumps(found, indent=1) if as_json else planner.to_text(found))
+
+
+@app.command()
+@_guard
+def check(
+    layout: Annotated[str, typer.Argument(metavar="LAYOUT", help=f"One of: {LAYOUTS}")],
+    root: Annotated[Path, typer.Argument(help="The folder as its owner ships it.")],
+    deep: Annotated[bool, typer.Option(help="Decode every frame, not three per video.")] = False,
+    as_json: Json = False,
+) -> None:
+    """What a dataset folder holds against what it should hold. Writes nothing.
+
+    Exit code 0: clean; 3: usable with the repairs listed; 4: unusable.
+    """
+    from data.check import check_dataset
+
+    report = check_dataset(layout, root, deep=deep)
+    typer.echo(json.dumps(report.to_json(), indent=1, default=str) if as_json else report.to_text())
+    raise typer.Exit(report.exit_code)
+
+
+@app.command()
+@_guard
+def synthesize(
+    layout: Annotated[str, typer.Argument(metavar="LAYOUT", help=f"One of: {LAYOUTS}")],
+    out: Annotated[Path, typer.Argument(help="Folder to write; made when missing.")],
+    preset: Annotated[str, typer.Option(help="smoke, tiny, default or hard.")] = "default",
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same bytes.")] = 0,
+    defects: Annotated[bool, typer.Option(help="Plant every defect known of the layout.")] = False,
+    workers: Annotated[int, typer.Option(min=0, help="Processes; 0: one per core.")] = 0,
+) -> None:
+    """Render a synthetic dataset of real face pixels with known truth in a dataset's own layout."""
+    from data.pool import cpu_count
+    from data.synthetic import write_dataset
+    from flows.launch import terminal_progress
+
+    with terminal_progress() as show:
+        path = write_dataset(
+            layout,
+            out,
+            preset=preset,
+            seed=seed,
+            defects=defects,
+            workers=workers or cpu_count(),
+            progress=lambda done, total, text: show(layout, done, total, text),
+        )
+    typer.echo(f"{path}: layout {layout}, preset {preset}, seed {seed}")
+
+
+@app.command()
+@_guard
+def demo(
+    folder: Annotated[Path, typer.Option(help="Where data, stores and reports go.")] = Path("demo"),
+    port: Annotated[
+        int | None, typer.Option(help="Server port; default 4200 or the next free.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the synthetic datasets.")] = 0,
+    server: Annotated[bool, typer.Option(help="Show the run in a Prefect server.")] = True,
+) -> None:
+    """Synthetic data → all stages → HSTA and ME-TST → report; leaves the run in the Prefect UI."""
+    from flows import demo as demo_flow
+
+    _show_log(verbose=False)
+    typer.echo(demo_flow.run_demo(folder, port=port, seed=seed, with_server=server))
+
+
+@app.command()
+@_guard
+def up(
+    port: Annotated[int | None, typer.Option(help="Default 4200 or the next free.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Start the Prefect server and a worker, deploy the full run and every stage. Idempotent."""
+    from flows import server
+
+    state = server.start_worker(server.start_server(port))
+    if as_json:
+        typer.echo(json.dumps(server.describe(), indent=1))
+        return
+    typer.echo(f"Prefect UI: {state.url}\nstop with: python -m flows down")
+
+
+@app.command()
+@_guard
+def status(as_json: Json = False) -> None:
+    """Whether the server and its worker run, and where."""
+    from flows import server
+
+    found = server.describe()
+    text = "\n".join(f"{k}: {v}" for k, v in found.items())
+    typer.echo(json.dumps(found, indent=1) if as_json else text)
+
+
+@app.command()
+@_guard
+def down() -> None:
+    """Stop the worker and the server that this checkout started."""
+    from flows import server
+
+    stopped = server.stop()
+    typer.echo("stopped " + ", ".join(stopped) if stopped else "nothing was running")
+
+
+@app.command()
+@_guard
+def report(
+    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="WORKSPACE/runs/RECIPE/RUN_ID")],
+    out: Annotated[
+        Path | None, typer.Option(help="File to write; default RUN/report.html.")
+    ] = None,
+) -> None:
+    """Write a run's report again: one HTML file that needs no network."""
+    from data.stores import replacing
+    from models.experiment import find_run
+    from models.report import write_report
+
+    found = find_run(str(run_folder))
+    target = (out or found.folder / "report.html").absolute()
+    with replacing(target, "report") as temporary:
+        write_report(found, temporary)
+    typer.echo(str(target))
+
+
+@app.command()
+@_guard
+def compare(
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="RUN RUN...", help="Two or more run folders.")
+    ],
+    as_json: Json = False,
+) -> None:
+    """Runs side by side with paired bootstrap differences; refuses different sample lists."""
+    from models.compare import compare as compare_runs
+    from models.experiment import find_run
+
+    found = compare_runs([find_run(str(r)) for r in runs])
+    typer.echo(json.dumps(found.to_json(), indent=1) if as_json else found.to_text())
+
+
+@app.command()
+@_guard
+def prune(
+    workspace: Annotated[Path, typer.Argument(help="Workspace folder.")],
+    delete: Annotated[bool, typer.Option("--delete", help="Remove; without it only list.")] = False,
+    as_json: Json = False,
+) -> None:
+    """List, then with --delete remove, files in the stores that nothing current needs."""
+    from flows import planner
+
+    found = planner.prune(workspace, delete=delete)
+    typer.echo(json.dumps(found, indent=1) if as_json else planner.prune_text(found, delete))
+
+
+@app.command()
+@_guard
+def predict(
+    video: Annotated[Path, typer.Argument(help="A video file or a folder of frames.")],
+    run_folder: Annotated[Path, typer.Option("--run", help="A trained ME-TST run's folder.")],
+    out: Annotated[Path | None, typer.Option(help="Folder for results; default beside.")] = None,
+    fps: Annotated[float | None, typer.Option(help="Frames per second, for frame folders.")] = None,
+    overlay: Annotated[bool, typer.Option(help="Also write an overlay video.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Spot and recognise micro-expressions in a video of your own with a trained run."""
+    from models.experiment import find_run
+    from models.predict import predict_video
+
+    target = out or Path(f"{video.name}-prediction")
+    found = predict_video(video, find_run(str(run_folder)), target, fps=fps, overlay=overlay)
+    typer.echo(json.dumps(found.to_json(), indent=1) if as_json else found.to_text())
+
+
+@app.command()
+@_guard
+def export(
+    what: Annotated[str, typer.Argument(help="crops, flow, tables or spotting.")],
+    source: Annotated[Path, typer.Argument(help="Workspace; for spotting a run's folder.")],
+    out: Annotated[Path, typer.Argument(help="Folder to write.")],
+    dataset: Annotated[str | None, typer.Option(help="Dataset; default all in it.")] = None,
+    with_faces: Faces = False,
+) -> None:
+    """Stores → ordinary files: crops as PNG, flow as .npy, tables as CSV, spotting in MEGC form."""
+    from flows.launch import export_files
+
+    typer.echo(export_files(what, source, out, dataset, with_faces))
+
+
+@app.command()
+@_guard
+def recipes(as_json: Json = False) -> None:
+    """The recipes that come with the project, and what each is."""
+    from models.recipe import list_recipes, load_recipe
+
+    found = {name: load_recipe(name).about.strip() for name in list_recipes()}
+    lines = [f"{name}: {' '.join(about.split())[:110]}" for name, about in found.items()]
+    typer.echo(json.dumps(found, indent=1) if as_json else "\n".join(lines))
+
+
+def main() -> None:
+    """Entry point: usage errors exit with 2, everything else as the command says."""
+    sys.exit(app())

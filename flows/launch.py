@@ -1,0 +1,120 @@
+"""Start a run with or without Prefect, and show its progress on the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from data.errors import ConfigError
+from tasks.request import RunRequest
+
+Show = Callable[[str, int, int, str], None]
+
+
+def run(request: RunRequest, runner: str = "auto") -> list[dict[str, Any]]:
+    """Do the request with `runner` prefect, none or auto; one record per stage.
+
+    auto takes Prefect when this checkout's server is up; otherwise it runs without and says so. It
+    never falls back to Prefect's temporary server, which loses records.
+    """
+    from flows import server
+
+    if runner not in ("auto", "prefect", "none"):
+        raise ConfigError("--runner", expected="prefect, none or auto", got=runner)
+    if runner == "none":
+        return run_plain(request)
+    state = server.find_server()
+    if state is None and runner == "auto":
+        import typer
+
+        typer.echo(
+            "no Prefect server is up: this run will not show in its UI "
+            "(start one with `python -m flows up`)",
+            err=True,
+        )
+        return run_plain(request)
+    server.use(state or server.start_server())
+    from flows.pipeline import full_run
+
+    return full_run(request)
+
+
+def run_plain(request: RunRequest) -> list[dict[str, Any]]:
+    """All stages without Prefect: the same steps, a process pool, a progress bar."""
+    from data.pool import cpu_count
+    from tasks.context import PlainExecutor, open_context
+    from tasks.steps import run_stages
+
+    with terminal_progress() as show:
+        executor = PlainExecutor(request.workers or cpu_count(), show)
+        with open_context(request, executor) as context:
+            return [vars(record) for record in run_stages(context)]
+
+
+@contextmanager
+def terminal_progress() -> Iterator[Show]:
+    """A progress bar per name on a terminal's error output; silent when there is none."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (
+        TextColumn("{task.fields[name]:<24}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.description}"),
+    )
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bars:
+        known: dict[str, Any] = {}
+
+        def show(name: str, done: int, total: int, text: str) -> None:
+            if name not in known:
+                known[name] = bars.add_task("", total=total, name=name)
+            bars.update(known[name], completed=done, total=total, description=text)
+
+        yield show
+
+
+def summary(records: list[dict[str, Any]]) -> str:
+    """What a run did, for people; ends with the report's path when there is one."""
+    from tasks.steps import StepRecord
+
+    steps = [StepRecord(**r) for r in records]
+    lines = [s.sentence() for s in steps]
+    if not any(s.redone for s in steps):
+        lines.append("nothing to do: everything is up to date")
+    folders = [Path(s.detail["run"]) for s in steps if "run" in s.detail]
+    if folders and (folders[-1] / "report.html").exists():
+        lines.append(f"report: {folders[-1] / 'report.html'}")
+    return "\n".join(lines)
+
+
+def export_files(what: str, source: Path, out: Path, dataset: str | None, with_faces: bool) -> str:
+    """Write ordinary files from stores; returns one line saying what was written."""
+    from data import export
+    from data.workspace import Workspace
+    from models.experiment import find_run
+
+    if what == "spotting":
+        from models.run_pages import export_spotting
+
+        return f"{export_spotting(find_run(str(source)), out)} intervals to {out}"
+    writers = {
+        "crops": export.export_crops,
+        "flow": export.export_flow,
+        "tables": export.export_tables,
+    }
+    if what not in writers:
+        raise ConfigError("export", expected="crops, flow, tables or spotting", got=what)
+    workspace = Workspace(source)
+    datasets = [dataset] if dataset else workspace.datasets()
+    if not datasets:
+        raise ConfigError(f"workspace {source}", expected="a dataset in it", got="none")
+    counts = []
+    for name in datasets:
+        more = {"with_faces": with_faces} if what == "crops" else {}
+        counts.append(f"{writers[what](workspace, name, out / name, **more)} from {name}")
+    return f"{what}: {', '.join(counts)} to {out}"
