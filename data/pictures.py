@@ -95,6 +95,7 @@ def png_bytes(picture: Figure | npt.NDArray[Any], *, scale: float = 1.5) -> byte
         return _image_png(picture)
     buffer = io.BytesIO()
     with _RENDER:
+        _settle(picture)
         # Without the software's name the same figure gives the same bytes.
         picture.savefig(buffer, format="png", dpi=_DPI * scale, metadata={"Software": None})
     return buffer.getvalue()
@@ -130,8 +131,16 @@ def svg_uri(fig: Figure) -> str:
 
     buffer = io.BytesIO()
     with _RENDER, matplotlib.rc_context({"svg.hashsalt": "apexflow", "svg.fonttype": "none"}):
+        _settle(fig)
         fig.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     return "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def _settle(fig: Figure) -> None:
+    """Lay the axes out once: a second layout moves them a little and changes the bytes."""
+    if fig.get_layout_engine() is not None:
+        fig.draw_without_rendering()
+        fig.set_layout_engine("none")
 
 
 def markdown_image(picture: Figure | npt.NDArray[Any], text: str, *, scale: float = 1.5) -> str:
