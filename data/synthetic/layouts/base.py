@@ -209,3 +209,37 @@ class Layout(ABC):
         twice. Returns one record per defect.
         """
         return []
+
+
+def damage_frames(videos: Sequence[Video], out: Path, rng: np.random.Generator) -> list[Planted]:
+    """File defects any download shows: a missing, a cut-off and an empty frame file.
+
+    Each hits another video where there are enough, and never a labelled frame. Layouts call this
+    from `plant`, before anything moves folders.
+    """
+    planted = []
+    order = [int(i) for i in rng.permutation(len(videos))]
+    for k, kind in enumerate(("missing_frame", "truncated_image", "empty_file")):
+        video = videos[order[k % len(order)]]
+        labels = {f for e in video.plan.events for f in (e.onset, e.apex, e.offset)}
+        inner = video.released[1:-1]
+        free = [f for f in inner if f not in labels and (out / video.path(f)).exists()]
+        if not free:
+            continue
+        path = out / video.path(int(rng.choice(free)))
+        size = path.stat().st_size
+        if kind == "missing_frame":
+            path.unlink()
+        else:
+            path.write_bytes(path.read_bytes()[: size // 3] if kind == "truncated_image" else b"")
+        planted.append(Planted(kind, path.relative_to(out).as_posix(), old=size))
+    return planted
+
+
+def nest_folder(out: Path, name: str) -> Planted:
+    """Move `out/name` to `out/name/name`, as archives unpacked twice leave it."""
+    moved = out / f"{name}.moving"
+    (out / name).rename(moved)
+    (out / name).mkdir()
+    moved.rename(out / name / name)
+    return Planted("nested_folder", name, old=name, new=f"{name}/{name}")

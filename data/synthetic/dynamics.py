@@ -1,0 +1,105 @@
+"""Time courses: expression curves, head motion, gain and blinks, sampled at a camera's frames."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from data.synthetic.warp import Floats
+
+HOLD = 0.04
+REST, REST_TAU = 0.08, 0.3
+BLINK_SD, BLINK_CAP = 0.05, 0.85
+POSE_FIELDS = ("tx", "ty", "roll", "scale", "yaw", "pitch")
+_POSE_SD = np.array([1.2, 1.0, 0.25, 0.002, 0.5, 0.4])
+_TREMOR = 0.03
+_CUTOFF = 1.2
+
+
+@dataclass(frozen=True)
+class Course:
+    """One expression in seconds: starts at `start`, rises, holds, falls."""
+
+    start: float
+    rise: float
+    hold: float
+    fall: float
+
+    @property
+    def end(self) -> float:
+        return self.start + self.rise + self.hold + self.fall
+
+
+def minimum_jerk(t: Floats) -> Floats:
+    """The minimum-jerk ramp 0 -> 1 over t in [0, 1] (Flash and Hogan 1985), clipped outside."""
+    t = np.clip(t, 0.0, 1.0)
+    return np.asarray(t**3 * (10.0 - 15.0 * t + 6.0 * t**2))
+
+
+def curve(course: Course, times: Floats) -> Floats:
+    """Activation s(t) in [0, 1]: ramp up, plateau, ramp down to a rest of 8 % that decays."""
+    up = minimum_jerk((times - course.start) / course.rise)
+    down = minimum_jerk((times - (course.end - course.fall)) / course.fall)
+    rest = REST * np.exp(-np.maximum(times - course.end, 0.0) / REST_TAU)
+    return np.asarray(up * (1.0 - down) + rest * down)
+
+
+def frame_labels(course: Course, fps: float) -> tuple[int, int, int, float, int]:
+    """(onset, apex, apex_end, apex_centre, offset) as sampled frames; apex = plateau's first."""
+    low = course.start + course.rise
+    high = low + course.hold
+    onset, offset = round(course.start * fps), round(course.end * fps)
+    apex = int(np.ceil(low * fps - 1e-6))
+    end = max(apex, int(np.floor(high * fps + 1e-6)))
+    apex, end = (min(max(v, onset), offset) for v in (apex, end))
+    return onset, apex, end, 0.5 * (low + high) * fps, offset
+
+
+def head_pose(
+    frames: int,
+    fps: float,
+    strength: float,
+    unit: float,
+    shifts: list[tuple[float, float, float]],
+    rng: np.random.Generator,
+) -> Floats:
+    """(frames, 6): tx, ty px; roll, yaw, pitch degrees; scale about 0 (columns: `POSE_FIELDS`).
+
+    Gaussian noise low-passed at 1.2 Hz with the sds of natural sitting, times `strength`, plus
+    tremor; `unit` converts pixels at IPD 115 to this face; `shifts` are (time, dx, dy): moves of
+    that many pixels at IPD 115 within half a second, for good.
+    """
+    pose = np.stack([_drift(frames, fps, rng) for _ in _POSE_SD], axis=1) * _POSE_SD * strength
+    pose[:, :2] += _TREMOR * strength * rng.standard_normal((frames, 2))
+    times = np.arange(frames) / fps
+    for at, dx, dy in shifts:
+        pose[:, :2] += minimum_jerk((times - at) / 0.5)[:, None] * np.array([dx, dy])
+    pose[:, :2] *= unit
+    return np.asarray(np.round(pose, 5))
+
+
+def _drift(frames: int, fps: float, rng: np.random.Generator) -> Floats:
+    """White noise through a Gaussian low-pass at 1.2 Hz, unit sd as a process."""
+    pad = int(2.0 * fps)
+    n = frames + 2 * pad
+    response = np.exp(-0.5 * (np.fft.rfftfreq(n, 1.0 / fps) / _CUTOFF) ** 2)
+    spectrum = np.fft.rfft(rng.standard_normal(n)) * response
+    power = (2.0 * np.sum(response[1:] ** 2) + response[0] ** 2) / n
+    return np.asarray(np.fft.irfft(spectrum, n)[pad : pad + frames] / np.sqrt(power))
+
+
+def camera_gain(frames: int, fps: float, rng: np.random.Generator) -> Floats:
+    """(frames,) exposure factor: a flicker of 3-12 Hz plus white noise."""
+    rate, phase = rng.uniform(3.0, 12.0), rng.uniform(0.0, 2.0 * np.pi)
+    wave = 0.004 * np.sin(2.0 * np.pi * rate * np.arange(frames) / fps + phase)
+    return np.asarray(np.round(1.0 + wave + 0.002 * rng.standard_normal(frames), 5))
+
+
+def lid_closure(frames: int, fps: float, centres: list[float]) -> Floats:
+    """(frames,) closure 0 .. 0.85 of the lids, a Gaussian bump of sd 50 ms for each blink."""
+    times = np.arange(frames) / fps
+    out = np.zeros(frames)
+    for centre in centres:
+        out = np.maximum(out, BLINK_CAP * np.exp(-0.5 * ((times - centre) / BLINK_SD) ** 2))
+    return np.asarray(np.round(np.where(out < 0.005, 0.0, out), 5))

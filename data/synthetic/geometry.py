@@ -1,0 +1,105 @@
+"""Where a point of the neutral face is seen: expression first, then the head's pose.
+
+    X (neutral image)  --u-->  X' = X + u(X)  --pose-->  x = X' + w(X') (P(X') - X')
+
+P is a similarity about the head's centre plus yaw and pitch parallax (angle times depth, the depth
+map being a smooth half ellipsoid with a nose bump). w is 1 on the head and fades to 0 around it,
+so that the room stands still. Everything is analytic; the inverse is a fixed point, which
+converges because the moves are small beside the width of the fade.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from data.synthetic.warp import Floats, Map
+
+_NODE = 8
+
+
+@dataclass(frozen=True)
+class Head:
+    """The head's place and shape in one subject's frame, all from landmarks (68, 2) px."""
+
+    centre: Floats
+    axes: Floats
+    nose: Floats
+    ipd: float
+    size: tuple[int, int]
+
+    @staticmethod
+    def of(landmarks: Floats, ipd: float, size: tuple[int, int]) -> Head:
+        """The head that carries these landmarks."""
+        middle = 0.5 * (landmarks[0, 0] + landmarks[16, 0])
+        centre = np.array([middle, landmarks[8, 1] - 1.5 * ipd])
+        return Head(centre, np.array([1.3, 1.7]) * ipd, landmarks[30].copy(), ipd, size)
+
+    def box(self) -> tuple[int, int, int, int]:
+        """(left, top, width, height) outside of which nothing moves."""
+        low = np.maximum(np.floor(self.centre - _FADE * self.axes), 0).astype(int)
+        high = np.minimum(np.ceil(self.centre + _FADE * self.axes), self.size).astype(int)
+        return int(low[0]), int(low[1]), int(high[0] - low[0]), int(high[1] - low[1])
+
+    def weight(self, at: Floats) -> Floats:
+        """w at points (..., 2): 1 on the head, 0 beyond the fade."""
+        radius = np.sqrt(np.sum(((at - self.centre) / self.axes) ** 2, axis=-1))
+        t = np.clip((_FADE - radius) / (_FADE - 1.0), 0.0, 1.0)
+        return np.asarray(t * t * (3.0 - 2.0 * t))
+
+    def depth(self, at: Floats) -> Floats:
+        """Height of the face towards the camera at points (..., 2), pixels."""
+        face = np.sum(((at - self.centre) / (0.75 * self.axes)) ** 2, axis=-1)
+        nose = np.sum(((at - self.nose) / (0.16 * self.ipd)) ** 2, axis=-1)
+        skull = 0.9 * self.ipd * np.exp(-0.5 * face)
+        return np.asarray(skull + 0.25 * self.ipd * np.exp(-0.5 * nose))
+
+    def shift(self, at: Floats, pose: Floats) -> Floats:
+        """x - X' at points (..., 2) for one pose (6,) as in `dynamics.POSE_FIELDS`."""
+        tx, ty, roll, scale, yaw, pitch = pose
+        angle = np.deg2rad(roll)
+        cos, sin = (1.0 + scale) * np.cos(angle), (1.0 + scale) * np.sin(angle)
+        rel = at - self.centre
+        depth = self.depth(at)
+        dx = (cos - 1.0) * rel[..., 0] - sin * rel[..., 1] + tx + np.deg2rad(yaw) * depth
+        dy = sin * rel[..., 0] + (cos - 1.0) * rel[..., 1] + ty + np.deg2rad(pitch) * depth
+        return np.asarray(np.stack([dx, dy], axis=-1) * self.weight(at)[..., None])
+
+    def undo(self, at: Floats, pose: Floats, steps: int = 4) -> Floats:
+        """X' seen at image points x (..., 2)."""
+        out = at
+        for _ in range(steps):
+            out = at - self.shift(out, pose)
+        return np.asarray(out)
+
+
+_FADE = 1.4
+
+
+class PoseMaps:
+    """`Head.undo` over the whole box, solved on every 8th pixel and enlarged (all is smooth)."""
+
+    def __init__(self, head: Head) -> None:
+        self.head = head
+        self.box = head.box()
+        left, top, width, height = self.box
+        # One margin node all round; node j sits where cv2.resize expects it, at 8 j + 3.5.
+        self._across, self._down = -(-width // _NODE) + 2, -(-height // _NODE) + 2
+        xs = left - _NODE + _NODE * np.arange(self._across) + 3.5
+        ys = top - _NODE + _NODE * np.arange(self._down) + 3.5
+        self._nodes = np.stack(np.meshgrid(xs, ys), axis=2)
+        grid = np.meshgrid(
+            np.arange(left, left + width, dtype=np.float32),
+            np.arange(top, top + height, dtype=np.float32),
+        )
+        self.grid = np.stack(grid, axis=2)
+
+    def undo(self, pose: Floats) -> Map:
+        """(height, width, 2) float32: X' for every pixel of the box."""
+        coarse = (self.head.undo(self._nodes, pose) - self._nodes).astype(np.float32)
+        full = (self._across * _NODE, self._down * _NODE)
+        fine = cv2.resize(coarse, full, interpolation=cv2.INTER_CUBIC)
+        width, height = self.box[2:]
+        return np.asarray(fine[_NODE : _NODE + height, _NODE : _NODE + width] + self.grid)

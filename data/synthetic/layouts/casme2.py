@@ -1,0 +1,152 @@
+"""CASME II in its whole-clip form: neutral lead-in, one micro-expression, tail; 200 fps colour.
+
+CASME2-RAW/sub01/EP02_01f/img1.jpg ...      numbers from 1, not padded
+CASME2-coding-20140508.xlsx                 Sheet1 with two blank columns, empty Sheet2, Sheet3
+CASME2-ObjectiveClasses.xlsx                Sheet1, and leftovers without a header in Sheet2
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from data.synthetic.action_units import objective_class
+from data.synthetic.layouts.base import (
+    Camera,
+    Cell,
+    Layout,
+    Place,
+    PlannedVideo,
+    Planted,
+    Row,
+    Tables,
+    Video,
+    damage_frames,
+    nest_folder,
+)
+from data.synthetic.workbook import save
+
+_CODING = ("Subject", "Filename", None, "OnsetFrame", "ApexFrame", "OffsetFrame", None,
+           "Action Units", "Estimated Emotion")  # fmt: skip
+_CLASSES = ("Subject", "Filename", "Objective Class")
+_ROOT = "CASME2-RAW"
+
+
+class Casme2(Layout):
+    """CASME II, 2014 coding sheet."""
+
+    name = "casme2"
+    kind = "clip"
+    cameras = (Camera("", 200.0, colour=True),)
+    emotions = {
+        "happiness": 0.20, "disgust": 0.22, "surprise": 0.20, "repression": 0.18,
+        "others": 0.14, "sadness": 0.04, "fear": 0.02,
+    }  # fmt: skip
+
+    def place(self, videos: Sequence[PlannedVideo], rng: np.random.Generator) -> list[Place]:
+        places = []
+        used: set[str] = set()
+        for video in videos:
+            subject = f"{video.subject + 1:02d}"
+            clip = _clip_name(rng)
+            while f"{subject}/{clip}" in used:
+                clip = _clip_name(rng)
+            used.add(f"{subject}/{clip}")
+            places.append(
+                Place(
+                    subject=subject,
+                    video=f"sub{subject}/{clip}",
+                    folder=f"{_ROOT}/sub{subject}/{clip}",
+                    prefix="img",
+                    extra={"clip": clip},
+                )
+            )
+        return places
+
+    def tables(self, videos: Sequence[Video], rng: np.random.Generator) -> Tables:
+        coding, classes = [], []
+        for video in videos:
+            event = video.plan.expressions[0]
+            who: Row = {"Subject": video.place.subject, "Filename": video.place.extra["clip"]}
+            aus: Cell = int(event.aus) if event.aus.isdigit() else event.aus
+            coding.append(
+                who
+                | {
+                    "OnsetFrame": video.number(event.onset),
+                    "ApexFrame": video.number(event.apex),
+                    "OffsetFrame": video.number(event.offset),
+                    "Action Units": aus,
+                    "Estimated Emotion": event.emotion,
+                }
+            )
+            classes.append(who | {"Objective Class": objective_class(event.aus)})
+        return {"coding": coding, "classes": classes}
+
+    def write_sheets(self, out: Path, tables: Tables) -> None:
+        from openpyxl import Workbook
+
+        book = Workbook()
+        sheet = book.worksheets[0]
+        sheet.title = "Sheet1"
+        sheet.append(list(_CODING))
+        for row in tables["coding"]:
+            sheet.append([row[name] if name else None for name in _CODING])
+        book.create_sheet("Sheet2")
+        book.create_sheet("Sheet3")
+        save(book, out / "CASME2-coding-20140508.xlsx")
+
+        book = Workbook()
+        sheet = book.worksheets[0]
+        sheet.title = "Sheet1"
+        sheet.append(list(_CLASSES))
+        for row in tables["classes"]:
+            sheet.append([row[name] for name in _CLASSES])
+        leftovers = book.create_sheet("Sheet2")
+        for row in tables["classes"][:10]:
+            leftovers.append([row[name] for name in _CLASSES])
+        save(book, out / "CASME2-ObjectiveClasses.xlsx")
+
+    def plant(
+        self, tables: Tables, videos: Sequence[Video], out: Path, rng: np.random.Generator
+    ) -> list[Planted]:
+        coding = tables["coding"]
+        order = [int(i) for i in rng.permutation(len(coding))]
+        # The coders' question mark stands in rows of the class "others" only.
+        order.sort(key=lambda i: coding[i]["Estimated Emotion"] == "others", reverse=True)
+        edits = (
+            ("unknown_aus", "Action Units", lambda row: "?"),
+            ("apex_symbol", "ApexFrame", lambda row: "/"),
+            ("apex_is_onset", "ApexFrame", lambda row: row["OnsetFrame"]),
+            ("apex_is_offset", "ApexFrame", lambda row: row["OffsetFrame"]),
+        )
+        planted = []
+        for i, (kind, column, new) in zip(order, edits, strict=False):
+            row = coding[i]
+            value = new(row)
+            planted.append(
+                Planted(kind, videos[i].place.video, "coding", column, row[column], value)
+            )
+            row[column] = value
+        planted += damage_frames(videos, out, rng)
+        stray = f"{_ROOT}/sub01/Desktop - Shortcut.lnk"
+        (out / stray).write_bytes(b"L\0\0\0")
+        planted.append(Planted("stray_file", stray, new=stray))
+        planted.append(nest_folder(out, _ROOT))
+        return planted
+
+
+def _clip_name(rng: np.random.Generator) -> str:
+    """Names with the spellings found in the released sheet, the rare ones included."""
+    stimulus, index = int(rng.integers(1, 20)), int(rng.integers(1, 60))
+    kind = rng.random()
+    if kind < 0.66:
+        return f"EP{stimulus:02d}_{index:02d}"
+    if kind < 0.92:
+        return f"EP{stimulus:02d}_{index:02d}f"
+    if kind < 0.95:
+        return f"EP{stimulus:02d}_{index % 9 + 1}"
+    if kind < 0.98:
+        return f"EP{stimulus:02d}_{index:02d}_{index % 5 + 1:02d}"
+    return f"EP{stimulus:02d}f"
