@@ -87,9 +87,9 @@ def _closing_text(records: dict[str, list[dict[str, Any]]], state: Any, seconds:
         lines += [f"\n== {recipe}", summary(steps), "", scoreboard(run)]
     lines += [
         "",
-        f"The demo took {seconds:.0f} s. Its datasets are tiny: a few subjects, a few dozen events.",
-        "The intervals say what that allows; scores that mean more need --preset default and the",
-        "full recipes (python -m flows recipes). ME-TST ran at a reduced width (see its recipe).",
+        f"The demo took {seconds:.0f} s. Its datasets are tiny: a few subjects, few events; the",
+        "intervals say what that allows. For scores that mean more, synthesize preset default and",
+        "take a full recipe (python -m flows recipes). ME-TST ran at a reduced width (its recipe).",
     ]
     if state is not None:
         lines += [f"Look at the run: {state.url}", "Stop the server: python -m flows down"]

@@ -10,7 +10,7 @@ from data import ingest_store, planning, stores
 from data.errors import ApexflowError, ConfigError
 from data.workspace import Workspace
 from models import experiment
-from tasks.context import resolve_recipe, stage_inputs, wanted_stages, dataset_root
+from tasks.context import dataset_root, resolve_recipe, stage_inputs, wanted_stages
 from tasks.request import RunRequest
 from tasks.steps import newest
 
@@ -18,7 +18,7 @@ UNKNOWN = "known after the stages above"
 
 
 def plan(request: RunRequest, *, verify: bool = False) -> list[dict[str, Any]]:
-    """One row per dataset and stage: counts of fresh, stale, missing, failed; reasons; estimates."""
+    """A row per dataset and stage: units fresh, stale, missing, failed; reasons; estimates."""
     recipe = resolve_recipe(request)
     wanted_stages(request, recipe)
     workspace = Workspace(request.workspace)
@@ -97,15 +97,16 @@ def _plan_training(
 
 def to_text(rows: list[dict[str, Any]]) -> str:
     """The plan as a table with the reasons beneath."""
-    head = f"{'stage':<10}{'dataset':<12}{'units':>7}{'fresh':>7}{'stale':>7}{'missing':>9}{'failed':>8}"
-    lines = [head + f"{'time':>9}{'disk':>10}"]
+    columns = ("units", "fresh", "stale", "missing", "failed", "time", "disk")
+    lines = [f"{'stage':<10}{'dataset':<12}" + "".join(f"{c:>9}" for c in columns)]
     for row in rows:
         name = f"{row['stage']:<10}{row['dataset']:<12}"
         if "unknown" in row:
             lines.append(name + f"  {row['unknown']}")
             continue
-        counts = f"{row['units']:>7}{row['fresh']:>7}{row['stale']:>7}{row['missing']:>9}{row['failed']:>8}"
-        lines.append(name + counts + f"{_time(row.get('seconds')):>9}{_size(row.get('bytes')):>10}")
+        cells = [row[c] for c in columns[:5]]
+        cells += [_time(row.get("seconds")), _size(row.get("bytes"))]
+        lines.append(name + "".join(f"{c:>9}" for c in cells))
         lines.extend(f"    {count} × {why}" for why, count in row["reasons"].items())
     todo = sum(r.get("stale", 0) + r.get("missing", 0) + ("unknown" in r) for r in rows)
     lines.append("nothing to do" if not todo else "time is one core's, from past runs")

@@ -1,0 +1,104 @@
+"""The house rules a machine can check."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = ("data", "models", "tasks", "flows")
+SOURCES = sorted(p for name in PACKAGES for p in (ROOT / name).rglob("*.py"))
+
+
+def test_import_contracts_hold() -> None:
+    """Layers point one way, algorithms know no Prefect, data needs no torch."""
+    done = subprocess.run(
+        [str(Path(sys.executable).parent / "lint-imports")],
+        cwd=ROOT,
+        env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-2000:]
+
+
+def test_importing_the_lower_layers_is_silent_and_light() -> None:
+    """Importing data and models prints nothing and pulls in neither Prefect nor dlib."""
+    code = (
+        "import sys, data.planning, data.optical_flow, data.alignment, data.synthetic, models.recipe\n"
+        "heavy = {'prefect', 'dlib', 'matplotlib.pyplot'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+        "import data.config, data.stores\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "" and done.stderr == ""
+
+
+def test_data_imports_without_torch() -> None:
+    """The data layer works on a machine without torch."""
+    code = (
+        "import sys; sys.modules['torch'] = None\n"
+        "import data.planning, data.optical_flow, data.synthetic, data.datasets, data.alignment\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_no_flow_file_is_named_like_a_package() -> None:
+    """Prefect puts flows/ first on the path: flows/models.py would hide models/."""
+    taken = {*PACKAGES, "prefect", "torch", "numpy", "pandas", "h5py", "typer", "rich"}
+    assert not taken & {p.stem for p in (ROOT / "flows").glob("*.py")}
+
+
+def test_tests_have_no_packages() -> None:
+    """tests/data/__init__.py would shadow data/."""
+    assert not list((ROOT / "tests").rglob("__init__.py"))
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_source_files_stay_readable_and_documented(path: Path) -> None:
+    """At most 500 lines, a module docstring, and a docstring on every public function and class."""
+    text = path.read_text()
+    assert len(text.splitlines()) <= 500
+    tree = ast.parse(text)
+    if text.strip():
+        assert ast.get_docstring(tree), "module docstring"
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+            assert ast.get_docstring(node), f"docstring of {node.name}"
+
+
+def test_no_pickle_and_no_unsafe_loading() -> None:
+    """No pickle in or out, weights only, safe YAML."""
+    forbidden = (
+        "import pickle",
+        "pickle.load",
+        "weights_only=False",
+        "yaml.load(",
+        "allow_pickle=True",
+    )
+    found = [
+        f"{path.relative_to(ROOT)}: {word}"
+        for path in SOURCES
+        for word in forbidden
+        if word in path.read_text()
+    ]
+    assert not found
+
+
+def test_the_project_builds_no_importable_package() -> None:
+    """Installed elsewhere, names as generic as `data` must never reach site-packages."""
+    import tomllib
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert project["tool"]["setuptools"]["packages"] == []
