@@ -1,9 +1,9 @@
-"""What HSTA reads: frame sampling, special data, normalisation, augmentation, batches from stores.
+"""What HSTA reads, on arrays: frame sampling, annotation repair, normalisation, augmentation.
 
 A clip is F frames of an event's onset .. offset, then the two special slots (onset and apex frames,
-or two flow fields). Frames stay uint8 until they are on the training device; normalising and
-augmenting happen there, on whole batches. Frame indices are zero-based positions in the event's
-video, inclusive.
+or two flow fields). Frame indices are zero-based positions in the event's video, inclusive. Rules
+are the origin's (see `models/hsta.py`); augmentation is ours and off unless asked for.
+`models/hsta_clips.py` applies these to stores and batches.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class HstaInputConfig(Settings):
     )
 
 
-# ------------------------------------------------------------------------------------------ sampling
+# ----------------------------------------------------------------------------------------- sampling
 
 
 def repair_interval(onset: int, apex: int, offset: int) -> tuple[int, int, int]:
@@ -107,3 +107,94 @@ def sample_frame_indices(
     before, after = short // 2, short - short // 2
     edges = np.repeat(available[:1], before), np.repeat(available[-1:], after)
     return np.concatenate([edges[0], available, edges[1]]).astype(np.int64)
+
+
+# ------------------------------------------------------------------------------------- pixel arrays
+
+
+def resize_planes(planes: Tensor, side: int) -> Tensor:
+    """(N, C, H, W) float -> (N, C, side, side), bilinear, widened when shrinking (no aliasing)."""
+    if planes.shape[-2:] == (side, side):
+        return planes
+    size = (side, side)
+    return F.interpolate(planes, size, mode="bilinear", antialias=True, align_corners=False)
+
+
+def resize_crops(crops: npt.NDArray[np.uint8], side: int, channels: int) -> npt.NDArray[np.uint8]:
+    """(T, H, W) or (T, H, W, 3) uint8 -> (T, side, side, channels) uint8, grey repeated to 3."""
+    if crops.ndim not in (3, 4):
+        raise InputError("crops", expected="(T, H, W) or (T, H, W, 3)", got=str(crops.shape))
+    planes = torch.from_numpy(crops.reshape(*crops.shape[:3], -1)).permute(0, 3, 1, 2)
+    small = resize_planes(planes.float(), side).round_().clamp_(0, 255).to(torch.uint8)
+    return np.asarray(small.expand(-1, channels, -1, -1).permute(0, 2, 3, 1).numpy())
+
+
+def normalise_frames(frames: Tensor) -> Tensor:
+    """(B, T, H, W, 1 or 3) in 0 .. 1 -> (B, 3, T, H, W), by ImageNet's statistics."""
+    mean = frames.new_tensor(PIXEL_MEAN).view(3, 1, 1, 1)
+    std = frames.new_tensor(PIXEL_STD).view(3, 1, 1, 1)
+    return (frames.permute(0, 4, 1, 2, 3) - mean) / std
+
+
+def build_clip(
+    crops: npt.NDArray[np.uint8],
+    indices: Indices,
+    onset: int,
+    apex: int,
+    image_size: int,
+) -> Tensor:
+    """One network input (3, F+2, S, S) float32 from a video's crops (T, H, W[, 3]).
+
+    `indices` are the F video frames (BLACK = black frame); onset and apex fill the last two slots.
+    """
+    order = np.concatenate([indices, [onset, apex]]).astype(np.int64)
+    if order.max() >= len(crops) or order.min() < BLACK or min(onset, apex) < 0:
+        raise InputError(
+            "build_clip", expected=f"frame indices 0 .. {len(crops) - 1}", got=str(order.tolist())
+        )
+    frames = resize_crops(crops[np.maximum(order, 0)], image_size, 1 if crops.ndim == 3 else 3)
+    frames[order == BLACK] = 0
+    return normalise_frames(torch.from_numpy(frames)[None] / 255.0)[0]
+
+
+# ------------------------------------------------------------------------------------- augmentation
+
+
+def draw_changes(
+    count: int, config: HstaInputConfig, rng: np.random.Generator
+) -> npt.NDArray[np.float32]:
+    """Per clip: side (1, or -1 for a mirror image), shift x, shift y, zoom, gain, light."""
+    uniform = rng.uniform(-1, 1, (count, 5))
+    side = np.where(rng.random(count) < config.mirror, -1.0, 1.0)
+    shift = 2 * config.max_shift * uniform[:, :2]  # grid units: the side is 2 wide
+    zoom = 1 + config.max_scale * uniform[:, 2]
+    gain, light = 1 + config.max_light * uniform[:, 3], config.max_light * uniform[:, 4]
+    return np.column_stack([side, shift, zoom, gain, light]).astype(np.float32)
+
+
+def apply_changes(
+    frames: Tensor, special: Tensor | None, change: Tensor
+) -> tuple[Tensor, Tensor | None]:
+    """One geometric and one light change per clip, the same on all its frames and fields.
+
+    frames (B, T, S, S, C) in 0 .. 1, special (B, 3, 2, S, S) or None, change (B, 6). A mirror image
+    negates u; zoom scales u and v; light leaves flow alone.
+    """
+    side, shift_x, shift_y, zoom, gain, light = change.unbind(1)
+    theta = change.new_zeros(len(change), 2, 3)
+    theta[:, 0, 0], theta[:, 0, 2] = side / zoom, shift_x
+    theta[:, 1, 1], theta[:, 1, 2] = 1 / zoom, shift_y
+
+    def warp(planes: Tensor) -> Tensor:
+        grid = F.affine_grid(theta, [len(planes), 1, *planes.shape[-2:]], align_corners=False)
+        flat = planes.flatten(1, -3)
+        moved = F.grid_sample(flat, grid, padding_mode="border", align_corners=False)
+        return moved.view_as(planes)
+
+    moved = warp(frames.permute(0, 1, 4, 2, 3)).permute(0, 1, 3, 4, 2)
+    shape = (-1, 1, 1, 1, 1)
+    moved = (moved * gain.view(shape) + light.view(shape)).clamp(0, 1)
+    if special is None:
+        return moved, None
+    factor = torch.stack([side * zoom, zoom, torch.ones_like(zoom)], dim=1)
+    return moved, warp(special) * factor.view(-1, 3, 1, 1, 1)

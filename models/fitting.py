@@ -1,0 +1,130 @@
+"""Small pieces that fitting any network needs: seeds, weights, resume points, precision.
+
+Nothing is pickled. Weights are safetensors; a resume point is one safetensors file with the network
+and the optimiser, whose header carries plain JSON (epoch, history). A file is replaced by one
+rename, so a reader sees the old one or the new one.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import resource
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from data.errors import TrainingError
+from data.stores import replacing
+
+
+def seed_everything(*numbers: int) -> int:
+    """Seed Python, NumPy and torch (all devices) from a tuple such as (seed, epoch)."""
+    seed = int(np.random.SeedSequence(numbers).generate_state(1, np.uint32)[0])
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+    return seed
+
+
+def save_weights(model: nn.Module, path: Path) -> None:
+    """The state dict as safetensors, on CPU; the same weights give the same bytes."""
+    _save(dict(model.state_dict().items()), path, {})
+
+
+def load_weights(model: nn.Module, path: Path) -> None:
+    """Strict load of `save_weights`' file. Raises TrainingError naming what does not fit."""
+    tensors, _ = _load(path)
+    try:
+        model.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise TrainingError(
+            str(path), expected="weights of this network", got=str(error).replace("\n", " ")
+        ) from error
+
+
+def save_resume_point(
+    path: Path, model: nn.Module, optimiser: torch.optim.Optimizer, facts: Mapping[str, Any]
+) -> None:
+    """Network, optimiser moments and JSON `facts`, from which training goes on."""
+    tensors = {f"model.{n}": t for n, t in model.state_dict().items()}
+    for number, moments in optimiser.state_dict()["state"].items():
+        for name, value in moments.items():
+            tensors[f"optimiser.{number}.{name}"] = torch.as_tensor(value)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _save(tensors, path, {"facts": json.dumps(facts)})
+
+
+def load_resume_point(
+    path: Path, model: nn.Module, optimiser: torch.optim.Optimizer
+) -> dict[str, Any]:
+    """Restore what `save_resume_point` wrote and return its facts."""
+    tensors, header = _load(path)
+    state: dict[int, dict[str, Tensor]] = {}
+    weights = {}
+    for name, tensor in tensors.items():
+        kind, rest = name.split(".", 1)
+        if kind == "model":
+            weights[rest] = tensor
+        else:
+            number, key = rest.split(".", 1)
+            state.setdefault(int(number), {})[key] = tensor
+    groups = optimiser.state_dict()["param_groups"]
+    try:
+        model.load_state_dict(weights)
+        optimiser.load_state_dict({"state": state, "param_groups": groups})
+        facts: dict[str, Any] = json.loads(header["facts"])
+    except (RuntimeError, ValueError, KeyError) as error:
+        raise TrainingError(
+            str(path),
+            expected="a resume point of this training",
+            got=str(error).replace("\n", " "),
+            todo="Delete the fold's resume folder to start it again.",
+        ) from error
+    return facts
+
+
+def autocast_type(precision: str, device: torch.device) -> torch.dtype | None:
+    """What matrix products run in: None for float32. "auto" is bfloat16 where a GPU has it."""
+    if precision == "auto":
+        fast = device.type == "cuda" and torch.cuda.is_bf16_supported()
+        precision = "bf16" if fast else "fp32"
+    return {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+
+
+def peak_memory_mb(device: torch.device) -> float:
+    """Most memory held so far, MB: the GPU's by this process, else the process's own."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    unit = 2**20 if sys.platform == "darwin" else 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Readable JSON with sorted keys, replaced atomically."""
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False))
+
+
+def _save(tensors: Mapping[str, Tensor], path: Path, header: dict[str, str]) -> None:
+    plain = {n: t.detach().cpu().contiguous() for n, t in tensors.items()}
+    with replacing(path) as temporary:
+        safetensors.torch.save_file(plain, temporary, metadata=header or None)
+
+
+def _load(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            names = file.keys()
+            return {n: file.get_tensor(n) for n in names}, file.metadata() or {}
+    except (OSError, safetensors.SafetensorError) as error:
+        raise TrainingError(
+            str(path), expected="a readable safetensors file", got=str(error)
+        ) from error
