@@ -1,4 +1,4 @@
-"""Ingest: a dataset folder becomes the tables videos, frames, events and ledger. Pure, no writing."""
+"""Ingest: a dataset folder becomes the tables videos, frames, events, ledger. Nothing is written."""
 
 from __future__ import annotations
 

@@ -23,7 +23,10 @@ def get_adapter(name: str) -> Adapter:
     """The adapter of layout `name`. Raises DatasetError `unknown_layout`, listing the known."""
     if name not in ADAPTERS:
         raise DatasetError(
-            "layout", expected=f"one of {', '.join(ADAPTERS)}", got=repr(name), code="unknown_layout"
+            "layout",
+            expected=f"one of {', '.join(ADAPTERS)}",
+            got=repr(name),
+            code="unknown_layout",
         )
     adapter: Adapter = import_module(ADAPTERS[name]).ADAPTER
     return adapter

@@ -167,7 +167,9 @@ def choose_group(
     names the group (an empty regex fits always); `preferred`: variant names, best first.
     Raises DatasetError `no_videos` without a group.
     """
-    named = [(_variant_of(g, variants), g) for g in groups if any(f.num_images for f, _ in g.folders)]
+    named = [
+        (_variant_of(g, variants), g) for g in groups if any(f.num_images for f, _ in g.folders)
+    ]
     if not named:
         raise no_videos(adapter, tree)
     named.sort(key=lambda n: (preferred.index(n[0]), -len(n[1].folders), n[1].root))

@@ -10,6 +10,8 @@ Clip names repeat between subjects and follow no strict grammar (`EP09f`, `EP06_
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from data.datasets.base import (
     Adapter,
     Video,
@@ -61,7 +63,7 @@ class Casme2(Adapter):
     name = "casme2"
     title = "CASME II"
     fps = 200.0
-    reference = {"rows": 255, "subjects": 26, "videos": 255}
+    reference: ClassVar[dict[str, int]] = {"rows": 255, "subjects": 26, "videos": 255}
 
     def find_videos(self, tree: Tree, report: Report) -> list[VideoSpec]:
         """Folders subNN/EP..; the raw clips win over the selected ones, those over the crops."""

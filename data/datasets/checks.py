@@ -220,9 +220,7 @@ class EventChecker:
         for reason, end in (("apex_equals_onset", onset), ("apex_equals_offset", offset)):
             replaced = end == offset and offset != row.offset.value
             if apex == end and onset < offset and not replaced:
-                self.report.flag(
-                    row.who, "event", reason, row.where, column="apex", old=str(apex)
-                )
+                self.report.flag(row.who, "event", reason, row.where, column="apex", old=str(apex))
 
     def _drop(self, row: Annotation, reason: str, column: str, old: str) -> None:
         self.report.drop(row.who, "row", reason, row.where, column=column, old=old)

@@ -195,8 +195,12 @@ def list_frames(folder: Path) -> FrameList:
                 numbers.append(number)
                 sizes.append(entry.stat().st_size)
     except OSError as error:
-        return FrameList([], np.empty(0, np.int64), np.empty(0, np.int64),
-                         [("permission_denied", f"{folder}: {error.strerror}")])
+        return FrameList(
+            [],
+            np.empty(0, np.int64),
+            np.empty(0, np.int64),
+            [("permission_denied", f"{folder}: {error.strerror}")],
+        )
     frames = _sorted_unique(names, numbers, sizes, odd)
     frames.problems += [(reason, _some(sorted(found))) for reason, found in sorted(odd.items())]
     if empty := int((frames.sizes == 0).sum()):

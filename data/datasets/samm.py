@@ -9,6 +9,8 @@ SAMM and SAMM Long Videos show the same people: their `person` is `samm:006` in 
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from data.datasets.base import (
     Adapter,
     Video,
@@ -53,7 +55,7 @@ class Samm(Adapter):
     title = "SAMM"
     fps = 200.0
     identity_space = "samm"
-    reference = {"rows": 159, "subjects": 29, "videos": 159}
+    reference: ClassVar[dict[str, int]] = {"rows": 159, "subjects": 29, "videos": 159}
 
     def find_videos(self, tree: Tree, report: Report) -> list[VideoSpec]:
         """Folders 006/006_1_2; the subject is read from the clip's own name."""

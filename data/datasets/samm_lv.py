@@ -11,6 +11,7 @@ frames never. `037_4_1` names a macro- and a micro-expression.
 from __future__ import annotations
 
 from collections import Counter
+from typing import ClassVar
 
 from data.datasets.base import (
     Adapter,
@@ -55,7 +56,13 @@ class SammLongVideos(Adapter):
     fps = 200.0
     kind = "long"
     identity_space = "samm"
-    reference = {"rows": 502, "micro": 159, "macro": 343, "subjects": 30, "videos": 147}
+    reference: ClassVar[dict[str, int]] = {
+        "rows": 502,
+        "micro": 159,
+        "macro": 343,
+        "subjects": 30,
+        "videos": 147,
+    }
 
     def find_videos(self, tree: Tree, report: Report) -> list[VideoSpec]:
         """Folders 006_1, with or without a subject folder above them."""
@@ -108,7 +115,6 @@ class SammLongVideos(Adapter):
             for event in unlabelled:
                 report.flag(event, "event", "no_emotion_label", "not in the SAMM v2 sheet")
         return rows
-
 
 
 def video_of(clip: str) -> str:
