@@ -174,6 +174,7 @@ def run_stage(
     folder = Workspace(inputs.workspace).stage(plan.dataset, name)
     book = _Book(folder, plan, inputs.configs[name], get_stage(name).version, token)
     jobs = chunk_jobs(inputs, plan, token)
+    folder.mkdir(parents=True, exist_ok=True)
     for number, result in enumerate(mapper(jobs) if jobs else (), start=1):
         book.enter(result)
         if on_chunk:
@@ -238,7 +239,6 @@ class _Book:
     def finish(self, *, changed: bool) -> None:
         """Drop rows of units that are gone, then parts no row points at."""
         if changed or self.had != len(self.rows) or not (self.folder / "manifest.parquet").exists():
-            self.folder.mkdir(parents=True, exist_ok=True)
             self._write()
         live = {row["part"] for row in self.rows.values()}
         for path in sorted(self.folder.glob("part-*")):
