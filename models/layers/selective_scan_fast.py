@@ -1,0 +1,128 @@
+"""Selective scan for CPUs: sequential over time, in place, with a hand-written backward.
+
+At L = 50 a parallel scan loses: the work is bound by memory traffic and it makes log2(L) passes.
+Here everything is time-major and a step touches whole contiguous (B, N, D) blocks (N before D makes
+both reductions of the forward fast); a block of batch rows is chosen to stay in cache. Forward
+keeps one state per segment of about sqrt(L) steps; backward recomputes decays and states segment by
+segment, which costs less than reading them back.
+
+With a_t = exp(delta_t A) and u_t = delta_t x_t, and G_t = dL/dh_t:
+
+    G_t = gy_t C_t + a_{t+1} G_{t+1}        dC_t = sum_d gy_t h_t        dB_t = sum_d G_t u_t
+    du_t = sum_n G_t B_t                    W_t = G_t a_t h_{t-1}
+    d(delta_t) = sum_n W_t A + du_t x_t     dA = sum_{b,t} W_t delta_t   dx_t = du_t delta_t
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+# Elements of one (rows, N, D) block: measured best near the size of an L2 cache, and flat around.
+BLOCK_ELEMENTS = 2**18
+
+
+def scan(x: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor) -> Tensor:
+    """As `selective_scan_reference`: x, delta (B, L, D), A (D, N), B, C (B, L, N) -> (B, L, D)."""
+    inputs = (x, delta, A, B, C)
+    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs):
+        result: Tensor = _Scan.apply(*inputs)
+        return result
+    y, _ = _forward(*_time_major(*inputs), keep=False)
+    return y.transpose(0, 1)
+
+
+class _Scan(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor) -> Tensor:
+        tensors = _time_major(x, delta, A, B, C)
+        y, kept = _forward(*tensors, keep=True)
+        ctx.save_for_backward(*tensors, kept)
+        return y.transpose(0, 1)
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
+        x, delta, A, B, C, kept = ctx.saved_tensors
+        dx, ddelta, dA, dB, dC = _backward(
+            grad.transpose(0, 1).contiguous(), x, delta, A, B, C, kept
+        )
+        dx, ddelta, dB, dC = (tensor.transpose(0, 1) for tensor in (dx, ddelta, dB, dC))
+        return dx, ddelta, dA, dB, dC
+
+
+def _time_major(
+    x: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    x, delta, B, C = (tensor.transpose(0, 1).contiguous() for tensor in (x, delta, B, C))
+    return x, delta, A.t().contiguous(), B, C
+
+
+def _segment(length: int) -> int:
+    return max(1, math.isqrt(length))
+
+
+def _blocks(batch: int, states: int, width: int) -> list[slice]:
+    rows = max(1, BLOCK_ELEMENTS // (width * states))
+    return [slice(start, min(batch, start + rows)) for start in range(0, batch, rows)]
+
+
+def _forward(
+    x: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, keep: bool
+) -> tuple[Tensor, Tensor]:
+    """Time-major y (L, B, D), and the state before each segment (segments, B, N, D) if kept."""
+    length, batch, width = x.shape
+    states, segment = len(A), _segment(length)
+    u, y = x * delta, torch.empty_like(x)
+    kept = x.new_empty(-(-length // segment) if keep else 0, batch, states, width)
+    for rows in _blocks(batch, states, width):
+        h = x.new_zeros(rows.stop - rows.start, states, width)
+        decay, A_rows = torch.empty_like(h), A.expand_as(h).contiguous()
+        for t in range(length):
+            if keep and t % segment == 0:
+                kept[t // segment, rows] = h
+            torch.mul(A_rows, delta[t, rows, None], out=decay).exp_()
+            h.mul_(decay).addcmul_(u[t, rows, None], B[t, rows, :, None])
+            torch.bmm(C[t, rows, None], h, out=y[t, rows, None])
+    return y, kept
+
+
+def _backward(
+    grad: Tensor, x: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, kept: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of x, delta, A, B, C, time-major, from grad = dL/dy (L, B, D)."""
+    length, batch, width = x.shape
+    states, segment = len(A), _segment(length)
+    u = x * delta
+    du, ddelta, dA = torch.empty_like(u), torch.empty_like(u), torch.zeros_like(A)
+    dB, dC = torch.empty_like(B), torch.empty_like(C)
+    for rows in _blocks(batch, states, width):
+        shape = (rows.stop - rows.start, states, width)
+        G, dA_rows, W = x.new_zeros(shape), x.new_zeros(shape), x.new_empty(shape)
+        A_rows = A.expand(shape).contiguous()  # broadcasting both factors is 6 times slower
+        h, decay = x.new_empty(segment + 1, *shape), x.new_empty(segment, *shape)
+        for start in range((length - 1) // segment * segment, -1, -segment):
+            steps = range(min(segment, length - start))
+            h[0] = kept[start // segment, rows]
+            for i in steps:
+                t = start + i
+                torch.mul(A_rows, delta[t, rows, None], out=decay[i]).exp_()
+                torch.mul(h[i], decay[i], out=h[i + 1])
+                h[i + 1].addcmul_(u[t, rows, None], B[t, rows, :, None])
+            for i in reversed(steps):
+                t = start + i
+                gy = grad[t, rows, None]
+                G.addcmul_(gy, C[t, rows, :, None])
+                torch.sum(torch.mul(h[i + 1], gy, out=W), 2, out=dC[t, rows])
+                torch.sum(torch.mul(G, u[t, rows, None], out=W), 2, out=dB[t, rows])
+                torch.bmm(B[t, rows, None], G, out=du[t, rows, None])
+                torch.mul(G.mul_(decay[i]), h[i], out=W)
+                dA_rows.addcmul_(W, delta[t, rows, None])
+                torch.sum(W.mul_(A_rows), 1, out=ddelta[t, rows])
+        dA += dA_rows.sum(0)
+    ddelta.addcmul_(du, x)
+    return du.mul_(delta), ddelta, dA.t(), dB, dC
