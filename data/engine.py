@@ -162,7 +162,6 @@ class PartWriter:
     def __init__(self, path: Path, stage: Stage, dataset: str) -> None:
         self._stage, self._dataset, self._path = stage, dataset, path
         # the default file format: newer ones store creation times in group headers
-        # the default file format: newer ones store creation times in group headers
         self._file = h5py.File(path, "w") if stage.suffix == ".h5" else None
         self._rows: list[dict[str, Any]] = []
         self.status: dict[str, str] = {}

@@ -1,8 +1,8 @@
-"""The executor that shows a run in the Prefect UI: one task run per chunk or fold, artifacts per stage.
+"""The executor that shows a run in the Prefect UI: a task run per chunk or fold, artifacts per stage.
 
 Prefect sees names, states, logs and artifacts; freshness stays with our manifests (its task cache
-does not know whether a part still exists). Tasks are threads of the flow process; each hands its job
-to a process pool and waits.
+does not know whether a part still exists). Tasks are threads of the flow process; each hands its
+job to a process pool and waits.
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ def close_ghosts(workspace: Workspace) -> int:
     """Mark as Crashed what earlier, dead holders of this workspace left as Running.
 
     Call while holding the workspace's lock: no other run can be at work here. A flow run carries
-    its workspace, host and process in its tags; one whose process is gone from this host is a ghost.
+    its workspace, host and process in its tags; it is a ghost when that process is gone.
     Returns how many flow runs were closed.
     """
     here = f"workspace:{stable_hash(str(workspace.path))[:12]}"
