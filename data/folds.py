@@ -117,10 +117,8 @@ def _class_counts(
         )
     names = events[column].astype("string").fillna("") if column else pd.Series("", events.index)
     table = pd.crosstab(events["person"].astype(str), names).reindex(people)
-    return {
-        p: np.append(row, row.sum()).astype(float)
-        for p, row in zip(people, table.to_numpy(), strict=True)
-    }
+    rows = np.column_stack([table.to_numpy(), table.to_numpy().sum(axis=1)]).astype(float)
+    return dict(zip(people, rows, strict=True))
 
 
 def _deal(
@@ -232,8 +230,8 @@ def published_split(name: str, path: str | Path) -> Split:
     megc2019: the official composite list (database,subject,clip,label), one fold a subject.
     csv: columns fold, role (train|test), event, and optionally dataset, person, video.
 
-    Raises SplitError for an unknown name, a missing or malformed file, an empty side, or an event on
-    both sides of a fold. People on both sides are no error here: see `people_shared`.
+    Raises SplitError for an unknown name, a missing or malformed file, an empty side, or an event
+    on both sides of a fold. People on both sides are no error here: see `people_shared`.
     """
     from data.datasets.published import READERS
 

@@ -1,4 +1,4 @@
-"""Ingest: a dataset folder becomes the tables videos, frames, events, ledger. Nothing is written."""
+"""Ingest: a dataset folder becomes the tables videos, frames, events, ledger; pure."""
 
 from __future__ import annotations
 

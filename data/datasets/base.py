@@ -193,7 +193,7 @@ def no_videos(adapter: Adapter, tree: Tree) -> DatasetError:
         f"{adapter.name} at {tree.root}",
         expected=f"folders of frames named as in {adapter.title}",
         got=f"folders {children or 'none'}",
-        todo="Point ROOT at the folder that holds the frames and the sheet, or name another layout.",
+        todo="Point ROOT at the folder with the frames and the sheet, or name another layout.",
         code="no_videos",
     )
 
@@ -390,16 +390,21 @@ def _frame_table(videos: dict[str, Video]) -> pd.DataFrame:
         names = pa.array(video.frames.names, pa.large_string())
         paths.append(pc.binary_join_element_wise(_large(prefix), names, _large("")))
         video.frames.names = []  # a million file names are not kept twice
-    strings = pd.StringDtype("pyarrow")
     table = pd.DataFrame(
         {
-            "video": strings.__from_arrow__(pa.chunked_array(ids, pa.large_string())),
+            "video": _strings(pa.chunked_array(ids, pa.large_string())),
             "index": np.concatenate([np.arange(len(v.frames)) for v in videos.values()]),
             "number": np.concatenate([v.frames.numbers for v in videos.values()]),
-            "path": strings.__from_arrow__(pa.chunked_array(paths, pa.large_string())),
+            "path": _strings(pa.chunked_array(paths, pa.large_string())),
         }
     )
     return conform(table, "frames")
+
+
+def _strings(column: pa.ChunkedArray) -> Any:
+    """A pandas string column around an arrow one, without a copy."""
+    dtype: Any = pd.StringDtype("pyarrow")
+    return dtype.__from_arrow__(column)
 
 
 def _large(word: str) -> pa.Scalar:

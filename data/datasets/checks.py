@@ -8,7 +8,7 @@ the annotation is dropped. An apex that cannot be trusted becomes null: the apex
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Literal, TypedDict
 
 import numpy as np
 
@@ -39,7 +39,15 @@ class Annotation:
     labels: dict[str, str] = field(default_factory=dict)
 
 
-def numbers_of(onset: Cell, apex: Cell, offset: Cell) -> dict[str, Number]:
+class Numbers(TypedDict):
+    """The three frame numbers of a row."""
+
+    onset: Number
+    apex: Number
+    offset: Number
+
+
+def numbers_of(onset: Cell, apex: Cell, offset: Cell) -> Numbers:
     """The three frame-number cells of a row, as keyword arguments of Annotation."""
     return {
         "onset": frame_number(onset),

@@ -25,7 +25,7 @@ from data.errors import DatasetError
 from data.frames import VIDEO_SUFFIXES
 from data.labels import MAPS, normalise_emotion
 
-COLUMNS = {
+COLUMNS: dict[str, tuple[str, ...]] = {
     name: (name.replace("_", ""),)
     for name in (
         *("subject", "person", "video", "fps", "kind", "event", "type", "onset", "apex", "offset"),
@@ -83,7 +83,8 @@ class CsvManifest(Adapter):
     ) -> list[Annotation]:
         """Rows that have an onset or an offset."""
         table = find_manifest(self, tree, report)
-        rows, order = [], {}
+        rows: list[Annotation] = []
+        order: dict[str, int] = {}
         for number, cells in table.records():
             where = f"{table.sheet.where}, row {number}"
             _, reason = safe_path(table.sheet.path.parent, tree.root, cells["path"])

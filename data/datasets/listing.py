@@ -56,7 +56,7 @@ class Tree:
         return (self.root.name, *folder.split("/")) if folder else (self.root.name,)
 
     def leaves(self) -> Iterator[Folder]:
-        """Folders that can be a video: they hold images, or nothing but what a video left behind."""
+        """Folders that can be a video: they hold images, or have no folder below them."""
         for folder in self.folders.values():
             if folder.num_images or not folder.children:
                 yield folder
@@ -174,8 +174,8 @@ def _digits(name: str) -> re.Match[str] | None:
 def list_frames(folder: Path) -> FrameList:
     """List the frames of one folder; everything that is not a frame becomes a problem.
 
-    Reasons: `permission_denied`, `directory_named_like_image`, `not_a_file`, `no_number`, `number_too_large`,
-    `undecodable_name`, `duplicate_number`, `zero_byte_file`, `number_gaps`.
+    Reasons: `permission_denied`, `directory_named_like_image`, `not_a_file`, `no_number`,
+    `number_too_large`, `undecodable_name`, `duplicate_number`, `zero_byte_file`, `number_gaps`.
     """
     odd: dict[str, list[str]] = {}
     names: list[str] = []

@@ -148,7 +148,7 @@ def _one_unit(token: str) -> ActionUnit | None:
 
 
 def unit_numbers(aus: str | None, *, kept: bool = False) -> set[int]:
-    """Numbers of the units in a canonical text, first of alternatives; `kept` ones only if asked."""
+    """Numbers of the units in a canonical text; of alternatives the first, `kept` if asked."""
     if not aus:
         return set()
     numbers = set()

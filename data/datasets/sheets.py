@@ -13,7 +13,7 @@ import io
 import operator
 import re
 import zipfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -196,7 +196,7 @@ def header_word(cell: Cell) -> str:
 
 
 def find_table(
-    sheet: Sheet, columns: dict[str, Sequence[str]], required: Iterable[str]
+    sheet: Sheet, columns: Mapping[str, Sequence[str]], required: Iterable[str]
 ) -> Table | None:
     """The table under the first row that names all `required` columns, or None.
 
