@@ -52,13 +52,13 @@ class Preset:
     fps: float | None = None
 
 
-_SHORT = {"lead": (0.06, 0.10), "tail": (0.05, 0.08), "rise": (0.08, 0.14)}
-_LONG_SPREAD = {"expressivity": 0.1, "spread": 0.1}
+_SHORT: dict[str, Any] = {"lead": (0.06, 0.10), "tail": (0.05, 0.08), "rise": (0.08, 0.14)}
+_LONG_SPREAD: dict[str, Any] = {"expressivity": 0.1, "spread": 0.1}
 
 PRESETS: dict[str, dict[str, Preset]] = {
     "clip": {
-        "smoke": Preset(2, 2, (320, 240), 1.5, 1.0, 1.5, 0.3, **_SHORT),  # type: ignore[arg-type]
-        "tiny": Preset(4, 5, (320, 240), 1.5, 1.0, 1.5, 0.3, **_SHORT),  # type: ignore[arg-type]
+        "smoke": Preset(2, 2, (320, 240), 1.5, 1.0, 1.5, 0.3, **_SHORT),
+        "tiny": Preset(4, 5, (320, 240), 1.5, 1.0, 1.5, 0.3, **_SHORT),
         "default": Preset(16, 10, (640, 480), 0.8, 2.0, 2.0, 0.6),
         "hard": Preset(16, 10, (640, 480), 0.6, 3.0, 3.0, 0.8),
     },
@@ -86,7 +86,9 @@ def resolve(kind: Literal["clip", "long"], preset: str, overrides: dict[str, Any
     for name in overrides:
         if name not in known:
             raise ConfigError("override", expected=f"one of {', '.join(known)}", got=repr(name))
-    values = {k: tuple(v) if isinstance(v, list) else v for k, v in overrides.items()}
+    values: dict[str, Any] = {
+        k: tuple(v) if isinstance(v, list) else v for k, v in overrides.items()
+    }
     chosen = replace(table[preset], **values)
     _check(chosen)
     return chosen

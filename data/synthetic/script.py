@@ -227,9 +227,7 @@ def _film(
         pose=head_pose(frames, fps, preset.head, unit, shifts, pose_rng),
         gain=camera_gain(frames, fps, generator(*name, "gain", camera.name)),
         blink=lid_closure(frames, fps, blinks),
-        curves=np.round(np.stack([curve(c, times) for c in courses]), 5)
-        if courses
-        else np.zeros((0, frames)),
+        curves=np.array([np.round(curve(c, times), 5) for c in courses]).reshape(-1, frames),
     )
     events = [
         _event(a.kind, frame_labels(c, fps), frames, a.emotion, a.units, unit)

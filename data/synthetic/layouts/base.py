@@ -21,7 +21,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 
@@ -182,11 +182,11 @@ class Layout(ABC):
     and head shifts. `lead_in` scales a clip's neutral frames before and after the expression.
     """
 
-    name: str
-    kind: Literal["clip", "long"]
-    cameras: tuple[Camera, ...]
-    emotions: dict[str, float]
-    lead_in: float = 1.0
+    name: ClassVar[str]
+    kind: ClassVar[Literal["clip", "long"]]
+    cameras: ClassVar[tuple[Camera, ...]]
+    emotions: ClassVar[dict[str, float]]
+    lead_in: ClassVar[float] = 1.0
 
     @abstractmethod
     def place(self, videos: Sequence[PlannedVideo], rng: np.random.Generator) -> list[Place]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
@@ -40,7 +41,7 @@ class Casme2(Layout):
     name = "casme2"
     kind = "clip"
     cameras = (Camera("", 200.0, colour=True),)
-    emotions = {
+    emotions: ClassVar[dict[str, float]] = {
         "happiness": 0.20, "disgust": 0.22, "surprise": 0.20, "repression": 0.18,
         "others": 0.14, "sadness": 0.04, "fear": 0.02,
     }  # fmt: skip
@@ -116,15 +117,15 @@ class Casme2(Layout):
         # The coders' question mark stands in rows of the class "others" only.
         order.sort(key=lambda i: coding[i]["Estimated Emotion"] == "others", reverse=True)
         edits = (
-            ("unknown_aus", "Action Units", lambda row: "?"),
-            ("apex_symbol", "ApexFrame", lambda row: "/"),
-            ("apex_is_onset", "ApexFrame", lambda row: row["OnsetFrame"]),
-            ("apex_is_offset", "ApexFrame", lambda row: row["OffsetFrame"]),
+            ("unknown_aus", "Action Units", "?"),
+            ("apex_symbol", "ApexFrame", "/"),
+            ("apex_is_onset", "ApexFrame", "OnsetFrame"),
+            ("apex_is_offset", "ApexFrame", "OffsetFrame"),
         )
         planted = []
         for i, (kind, column, new) in zip(order, edits, strict=False):
             row = coding[i]
-            value = new(row)
+            value: Cell = row.get(new, new)
             planted.append(
                 Planted(kind, videos[i].place.video, "coding", column, row[column], value)
             )

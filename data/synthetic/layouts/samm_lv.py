@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
@@ -49,7 +50,7 @@ class SammLv(Layout):
     name = "samm_lv"
     kind = "long"
     cameras = (Camera("", 200.0, colour=False),)
-    emotions = {
+    emotions: ClassVar[dict[str, float]] = {
         "happiness": 0.25, "surprise": 0.22, "anger": 0.20, "others": 0.10, "disgust": 0.10,
         "contempt": 0.08, "sadness": 0.05,
     }  # fmt: skip
@@ -157,7 +158,7 @@ def _long_row(video: Video, event: Event, fraction: bool, rng: np.random.Generat
     }
 
 
-def _fraction(number: int, rng: np.random.Generator) -> Cell | float:
+def _fraction(number: int, rng: np.random.Generator) -> float:
     """A fraction that rounds (half up) to `number`, as a frame-rate conversion leaves them."""
     value = number + float(rng.choice([-0.4, -0.2, 0.0, 0.2, 0.4]))
     if value == number:
