@@ -8,7 +8,8 @@ from __future__ import annotations
 from importlib import import_module
 from pathlib import Path
 
-from data.datasets.base import Adapter, Dataset, read_dataset
+from data.datasets.assemble import read_dataset
+from data.datasets.base import Adapter, Dataset
 from data.errors import DatasetError
 
 ADAPTERS = {

@@ -13,15 +13,9 @@ from __future__ import annotations
 from collections import Counter
 from typing import ClassVar
 
-from data.datasets.base import (
-    Adapter,
-    Video,
-    VideoSpec,
-    choose_group,
-    group_by_pattern,
-    leave_out_strangers,
-)
+from data.datasets.base import Adapter, Video, VideoSpec
 from data.datasets.checks import Annotation, numbers_of
+from data.datasets.grouping import choose_group, group_by_pattern, leave_out_strangers
 from data.datasets.listing import Tree
 from data.datasets.parsing import Cell, action_units, objective_class, text
 from data.datasets.report import Report

@@ -1,0 +1,215 @@
+"""From an adapter's videos and annotations to the tables of one schema."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from data.datasets.base import Adapter, Dataset, Video, VideoSpec
+from data.datasets.checks import Annotation, EventChecker
+from data.datasets.grouping import no_videos
+from data.datasets.listing import (
+    Tree,
+    content_identity,
+    image_size,
+    list_frames,
+    list_video_file,
+    video_size,
+    walk,
+)
+from data.datasets.report import Report
+from data.errors import DatasetError, InputError
+from data.labels import map_labels
+from data.schema import EVENTS, VIDEOS, conform
+
+
+def read_dataset(adapter: Adapter, root: Path) -> Dataset:
+    """Ingest one dataset. Raises DatasetError when nothing of it can be used."""
+    if not root.is_dir():
+        raise DatasetError(
+            str(root), expected="a folder", got="no folder there", code="no_such_folder"
+        )
+    report = Report(adapter.name)
+    tree = walk(root)
+    if "" not in tree.folders:
+        path, reason, detail = tree.problems[0]
+        raise DatasetError(str(root), expected="a readable folder", got=detail, code=reason)
+    for path, reason, detail in tree.problems:
+        report.flag(path or ".", "file", reason, detail)
+    videos = _list_videos(adapter, tree, adapter.find_videos(tree, report), report)
+    annotations = adapter.read_annotations(tree, videos, report)
+    show = adapter.may_show_faces(tree)
+    events = _events(adapter, annotations, videos, report)
+    report.counts["videos"] = len(videos)
+    report.counts["events"] = len(events)
+    return Dataset(
+        adapter.name,
+        root,
+        _video_table(adapter, videos, show),
+        _frame_table(videos),
+        events,
+        report.ledger_table(),
+        report.findings_table(),
+        dict(sorted(report.variant.items())),
+        dict(sorted(report.counts.items())),
+        show,
+    )
+
+
+def _list_videos(
+    adapter: Adapter, tree: Tree, specs: list[VideoSpec], report: Report
+) -> dict[str, Video]:
+    """Frames, identity and size of every video; folders without a frame are dropped."""
+    videos: dict[str, Video] = {}
+    report.counts["folders"] = len(specs)
+    for spec in sorted(specs, key=lambda s: (s.video, s.path)):
+        if spec.video in videos:
+            kept = videos[spec.video].spec.path
+            report.drop(
+                spec.video, "video", "duplicate_video", f"{spec.path}; {kept} has the same name"
+            )
+            continue
+        video = _list_video(tree.root, spec, report)
+        if video is not None:
+            videos[spec.video] = video
+    if not videos:
+        raise no_videos(adapter, tree)
+    return dict(sorted(videos.items()))
+
+
+def _list_video(root: Path, spec: VideoSpec, report: Report) -> Video | None:
+    folder = root / spec.folder
+    try:
+        frames = list_video_file(root / spec.path) if spec.file else list_frames(folder)
+    except (InputError, OSError) as error:
+        code = error.code if isinstance(error, InputError) else "permission_denied"
+        report.drop(spec.video, "video", code, str(error))
+        return None
+    denied = [d for r, d in frames.problems if r == "permission_denied"]
+    if not len(frames):
+        reason = "permission_denied" if denied else "empty_folder"
+        report.drop(spec.video, "video", reason, "; ".join(denied) or spec.path)
+        return None
+    for reason, detail in frames.problems:
+        report.flag(spec.video, "video", reason, detail)
+    size = video_size(root / spec.path) if spec.file else image_size(folder / frames.names[0])
+    if size is None:
+        report.flag(spec.video, "frame", "unreadable_frame", f"no image header: {spec.path}")
+    return Video(spec, frames, content_identity(folder, frames), size)
+
+
+def _events(
+    adapter: Adapter, rows: list[Annotation], videos: dict[str, Video], report: Report
+) -> pd.DataFrame:
+    """Checked events with indices; every annotation is kept, or dropped with a ledger row."""
+    checker = EventChecker(adapter.name, adapter.rules, report)
+    folded = {name.casefold(): name for name in videos}
+    found, taken = [], set()
+    report.counts["rows"] = len(rows)
+    for row in rows:
+        name = row.video if row.video in videos else folded.get(row.video.casefold())
+        if name is None:
+            report.drop(row.who, "row", "video_missing", f"{row.where}: no frames of {row.video}")
+            continue
+        if name != row.video:
+            report.repair(
+                row.who, "event", "case_differs", row.where,
+                column="video", old=row.video, new=name, source="the folder's spelling",
+            )  # fmt: skip
+        video = videos[name]
+        checked = checker.check(row, video.spec.fps)
+        if checked is None:
+            continue
+        row, interval = checked
+        placed = checker.locate(row, interval, video.frames)
+        if placed is None or placed.onset is None or placed.offset is None:
+            continue
+        if row.event in taken:
+            report.drop(row.who, "row", "duplicate_event", f"{row.where}: {row.event} again")
+            continue
+        taken.add(row.event)
+        numbers = video.frames.numbers
+        found.append(
+            {
+                "dataset": adapter.name,
+                "subject": video.spec.subject,
+                "person": video.spec.person,
+                "video": name,
+                "event": row.event,
+                "onset": placed.onset,
+                "apex": placed.apex,
+                "offset": placed.offset,
+                "onset_number": int(numbers[placed.onset]),
+                "apex_number": None if placed.apex is None else int(numbers[placed.apex]),
+                "offset_number": int(numbers[placed.offset]),
+                "type": row.type,
+                "aus": row.aus,
+                "emotion": row.emotion,
+                **{**map_labels(adapter.name, row.emotion), **row.labels},
+                "objective_class": row.objective,
+            }
+        )
+    found.sort(key=lambda e: (e["video"], e["onset"], e["event"]))
+    return conform(pd.DataFrame(found, columns=list(EVENTS)), "events")
+
+
+def _video_table(adapter: Adapter, videos: dict[str, Video], show: bool) -> pd.DataFrame:
+    rows = [
+        {
+            "dataset": adapter.name,
+            "subject": v.spec.subject,
+            "person": v.spec.person,
+            "video": v.spec.video,
+            "fps": v.spec.fps,
+            "num_frames": len(v.frames),
+            "width": v.size[0] if v.size else None,
+            "height": v.size[1] if v.size else None,
+            "kind": v.spec.kind,
+            "source": "video_file" if v.spec.file else "frames",
+            "folder": v.spec.path,
+            "identity": v.identity,
+            "provided_crop": v.spec.provided_crop,
+            "show_faces": show,
+        }
+        for v in videos.values()
+    ]
+    return conform(pd.DataFrame(rows, columns=list(VIDEOS)), "videos")
+
+
+def _frame_table(videos: dict[str, Video]) -> pd.DataFrame:
+    """The frames table as arrow columns: no Python object per frame survives."""
+    ids, paths = [], []
+    for name, video in videos.items():
+        count = len(video.frames)
+        ids.append(pa.repeat(_large(name), count))
+        if video.spec.file:
+            paths.append(pa.repeat(_large(video.spec.path), count))
+            continue
+        prefix = video.spec.folder + "/" if video.spec.folder else ""
+        names = pa.array(video.frames.names, pa.large_string())
+        paths.append(pc.binary_join_element_wise(_large(prefix), names, _large("")))
+        video.frames.names = []  # a million file names are not kept twice
+    table = pd.DataFrame(
+        {
+            "video": _strings(pa.chunked_array(ids, pa.large_string())),
+            "index": np.concatenate([np.arange(len(v.frames)) for v in videos.values()]),
+            "number": np.concatenate([v.frames.numbers for v in videos.values()]),
+            "path": _strings(pa.chunked_array(paths, pa.large_string())),
+        }
+    )
+    return conform(table, "frames")
+
+
+def _strings(column: pa.ChunkedArray) -> Any:
+    """A pandas string column around an arrow one, without a copy."""
+    dtype: Any = pd.StringDtype("pyarrow")
+    return dtype.__from_arrow__(column)
+
+
+def _large(word: str) -> pa.Scalar:
+    return pa.scalar(word, pa.large_string())

@@ -1,0 +1,103 @@
+"""Finding a dataset's folders by pattern, at any depth, in any of the variants it is shipped in."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from data.datasets.base import Adapter
+from data.datasets.listing import Folder, Tree
+from data.datasets.report import Report
+from data.errors import DatasetError
+
+
+@dataclass
+class Group:
+    """Folders that match a dataset's pattern under one frames root (one variant of the frames)."""
+
+    root: str
+    parts: tuple[str, ...]
+    folders: list[tuple[Folder, list[re.Match[str]]]] = field(default_factory=list)
+
+
+def group_by_pattern(tree: Tree, patterns: Iterable[str]) -> list[Group]:
+    """Leaf folders whose last names match `patterns` (one regex a level), by frames root.
+
+    Matching ignores case and depth, so nested archives and any starting level work.
+    """
+    regexes = [re.compile(p, re.IGNORECASE) for p in patterns]
+    groups: dict[tuple[str, ...], Group] = {}
+    for folder in tree.leaves():
+        parts = tree.parts(folder.path)
+        if len(parts) < len(regexes):
+            continue
+        tail = parts[-len(regexes) :]
+        matches = [r.fullmatch(p) for r, p in zip(regexes, tail, strict=True)]
+        if all(matches):
+            head = parts[: -len(regexes)]
+            group = groups.setdefault(head, Group("/".join(head[1:]), head))
+            group.folders.append((folder, [m for m in matches if m]))
+    return list(groups.values())
+
+
+def choose_group(
+    adapter: Adapter,
+    tree: Tree,
+    groups: list[Group],
+    variants: list[tuple[str, str]],
+    preferred: list[str],
+    report: Report,
+) -> Group:
+    """The group to use among several variants of the same frames; the choice goes to the variant.
+
+    `variants`: (regex searched in the frames root's path, variant name), the first that is found
+    names the group (an empty regex fits always); `preferred`: variant names, best first.
+    Raises DatasetError `no_videos` without a group.
+    """
+    named = [
+        (_variant_of(g, variants), g) for g in groups if any(f.num_images for f, _ in g.folders)
+    ]
+    if not named:
+        raise no_videos(adapter, tree)
+    named.sort(key=lambda n: (preferred.index(n[0]), -len(n[1].folders), n[1].root))
+    name, best = named[0]
+    report.variant["frames"] = name
+    report.variant["frames_root"] = best.root or "."
+    if others := [f"{n} ({g.root or '.'})" for n, g in named[1:]]:
+        report.variant["also_present"] = "; ".join(others) + " (give that folder to use it)"
+    return best
+
+
+def _variant_of(group: Group, variants: list[tuple[str, str]]) -> str:
+    path = "/".join(group.parts[-2:])
+    return next(name for regex, name in variants if re.search(regex, path, re.IGNORECASE))
+
+
+def no_videos(adapter: Adapter, tree: Tree) -> DatasetError:
+    """The error for a root without any folder of frames that fits."""
+    children = ", ".join(tree.folders[""].children[:8]) if "" in tree.folders else ""
+    return DatasetError(
+        f"{adapter.name} at {tree.root}",
+        expected=f"folders of frames named as in {adapter.title}",
+        got=f"folders {children or 'none'}",
+        todo="Point ROOT at the folder with the frames and the sheet, or name another layout.",
+        code="no_videos",
+    )
+
+
+def leave_out_strangers(tree: Tree, groups: list[Group], best: Group, report: Report) -> None:
+    """Folders of images that fit no pattern: dropped one by one inside the frames root in use,
+    counted in the variant when they lie elsewhere."""
+    known = {folder.path for group in groups for folder, _ in group.folders}
+    prefix = best.root + "/" if best.root else ""
+    elsewhere = 0
+    for folder in tree.leaves():
+        if folder.path in known or not folder.num_images:
+            continue
+        if folder.path.startswith(prefix):
+            report.drop(folder.path or ".", "video", "unrecognised_folder", folder.first_image)
+        else:
+            elsewhere += 1
+    if elsewhere:
+        report.variant["ignored_folders"] = f"{elsewhere} folders of images outside {best.root}"
