@@ -133,11 +133,10 @@ def _cubic(t):
     """Weights of the four bicubic taps at -1, 0, 1, 2 for a position t in [0, 1)."""
     a = np.float32(CUBIC)
     one = np.float32(1)
-    far, near = t + one, one - t
-    w0 = ((a * far - 5 * a) * far + 8 * a) * far - 4 * a
-    w1 = ((a + 2) * t - (a + 3)) * t * t + one
-    w2 = ((a + 2) * near - (a + 3)) * near * near + one
-    return w0, w1, w2, one - w0 - w1 - w2
+    s = one - t
+    w0, w3 = a * t * s * s, a * s * t * t  # factored: no cancellation
+    w1 = (np.float32(CUBIC + 2) * t - np.float32(CUBIC + 3)) * t * t + one
+    return w0, w1, one - w0 - w1 - w3, w3
 
 
 @_helper

@@ -1,0 +1,265 @@
+"""TV-L1 in plain PyTorch: the reference to read beside the paper, on CPU or GPU.
+
+Everything is a batch (N, H, W) of float32, one image operation a line, no blocking and no padding
+tricks. The equations are those of Zach, Pock, Bischof 2007 in the notation of the IPOL article
+(Sánchez et al. 2013, Algorithm 1); what OpenCV adds is marked so. Pairs stop independently through
+masks, and sums have a fixed order, so a pair's result does not depend on its batch.
+
+This module imports torch: import it inside functions only.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from data.optical_flow.checks import Pairs, check_output, check_pairs
+from data.optical_flow.settings import Settings
+
+CUBIC = -0.75
+FLAT = 1.19209290e-7
+CHUNK_PIXELS = {"cpu": 1 << 17, "cuda": 1 << 24}  # pixels of level 0 worked on at once
+LOOK_EVERY = 8  # steps between looks at whether any pair is still moving (a look waits for the GPU)
+
+
+def resize(image: Tensor, height: int, width: int, scale_y: float, scale_x: float) -> Tensor:
+    """Bilinear (N,H,W) → (N,height,width); source = (target + ½)·scale − ½, clamped to the edge."""
+
+    def positions(size: int, source: int, scale: float) -> tuple[Tensor, Tensor, Tensor]:
+        at = (torch.arange(size, dtype=torch.float64) + 0.5) * scale - 0.5
+        at = at.to(torch.float32).clamp(0, source - 1).to(image.device)
+        low = at.floor().long()
+        return low, (low + 1).clamp(max=source - 1), at - low
+
+    top, bottom, part_y = positions(height, image.shape[1], scale_y)
+    left, right, part_x = positions(width, image.shape[2], scale_x)
+    above, below = image[:, top], image[:, bottom]
+    rows = above + (below - above) * part_y[:, None]
+    first, second = rows[:, :, left], rows[:, :, right]
+    return first + (second - first) * part_x
+
+
+def pyramid(images: Tensor, settings: Settings) -> list[Tensor]:
+    """Levels of (N,H,W), finest first. OpenCV: no smoothing, sampling scale exactly 1/step."""
+    levels = [images]
+    sizes = settings.level_sizes(*images.shape[1:])
+    for height, width in sizes[1:]:
+        levels.append(resize(levels[-1], height, width, 1 / settings.step, 1 / settings.step))
+    return levels
+
+
+def central_gradient(image: Tensor) -> tuple[Tensor, Tensor]:
+    """½(I[x+1] − I[x−1]) and the same down the rows, indices clamped at the border."""
+    wide = torch.cat([image[:, :, :1], image, image[:, :, -1:]], 2)
+    tall = torch.cat([image[:, :1], image, image[:, -1:]], 1)
+    return (wide[:, :, 2:] - wide[:, :, :-2]) * 0.5, (tall[:, 2:] - tall[:, :-2]) * 0.5
+
+
+def forward_gradient(u: Tensor) -> tuple[Tensor, Tensor]:
+    """u[x+1] − u[x] and the same down the rows; 0 in the last column and row."""
+    dx, dy = torch.zeros_like(u), torch.zeros_like(u)
+    dx[:, :, :-1] = u[:, :, 1:] - u[:, :, :-1]
+    dy[:, :-1] = u[:, 1:] - u[:, :-1]
+    return dx, dy
+
+
+def divergence(p1: Tensor, p2: Tensor) -> Tensor:
+    """Backward differences, the adjoint of `forward_gradient`; a missing neighbour is 0."""
+    dx, dy = p1.clone(), p2.clone()
+    dx[:, :, 1:] -= p1[:, :, :-1]
+    dy[:, 1:] -= p2[:, :-1]
+    return dx + dy
+
+
+def cubic_weights(t: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Keys' bicubic kernel with a = −0.75 at the taps −1, 0, 1, 2."""
+    s = 1 - t
+    w0, w3 = CUBIC * t * s * s, CUBIC * s * t * t
+    w1 = ((CUBIC + 2) * t - (CUBIC + 3)) * t * t + 1
+    return w0, w1, 1 - w0 - w1 - w3, w3
+
+
+def warp(images: tuple[Tensor, ...], u1: Tensor, u2: Tensor) -> list[Tensor]:
+    """Each image sampled at (x + u1, y + u2), bicubic; OpenCV: taps outside the image are 0."""
+    n, h, w = u1.shape
+    x = torch.arange(w, device=u1.device, dtype=torch.float32) + u1
+    y = torch.arange(h, device=u1.device, dtype=torch.float32)[:, None] + u2
+    x_low, y_low = x.floor(), y.floor()
+    weights_x, weights_y = cubic_weights(x - x_low), cubic_weights(y - y_low)
+    results = [torch.zeros_like(u1) for _ in images]
+    for j in range(4):
+        rows = [torch.zeros_like(u1) for _ in images]
+        row = y_low + (j - 1)
+        for i in range(4):
+            column = x_low + (i - 1)
+            inside = (column >= 0) & (column < w) & (row >= 0) & (row < h)
+            index = (row.clamp(0, h - 1) * w + column.clamp(0, w - 1)).long().view(n, -1)
+            weight = torch.where(inside, weights_x[i], 0.0)
+            for part, image in zip(rows, images, strict=True):
+                part += weight * image.reshape(n, -1).gather(1, index).view(n, h, w)
+        for result, part in zip(results, rows, strict=True):
+            result += weights_y[j] * part
+    return results
+
+
+def median_filter(u: Tensor, size: int) -> Tensor:
+    """size × size median of (N,H,W), edges repeated. OpenCV's addition to the algorithm."""
+    margin = size // 2
+    padded = torch.nn.functional.pad(u[:, None], (margin,) * 4, mode="replicate")[:, 0]
+    windows = padded.unfold(1, size, 1).unfold(2, size, 1).flatten(3)
+    return windows.median(3).values
+
+
+def ordered_sum(values: Tensor) -> Tensor:
+    """Sum over (H,W) by halving, so that its rounding does not depend on N, threads or device."""
+    flat = values.flatten(1)
+    flat = torch.nn.functional.pad(flat, (0, (1 << (flat.shape[1] - 1).bit_length()) - flat.shape[1]))
+    while flat.shape[1] > 1:
+        half = flat.shape[1] // 2
+        flat = flat[:, :half] + flat[:, half:]
+    return flat[:, 0]
+
+
+def solve_level(
+    i0: Tensor, i1: Tensor, u1: Tensor, u2: Tensor, settings: Settings
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """One pyramid level from the flow (u1, u2); returns it improved, inner steps, RMS change."""
+    n, h, w = i1.shape
+    lam, theta, tau = settings.lam, settings.theta, settings.tau
+    i1x, i1y = central_gradient(i1)
+    p11, p12, p21, p22 = (torch.zeros_like(u1) for _ in range(4))
+    steps = torch.zeros(n, dtype=torch.int64, device=u1.device)
+    change = torch.zeros(n, device=u1.device)
+    limit = settings.eps**2 * h * w
+    for _ in range(settings.warps):
+        warped, ix, iy = warp((i1, i1x, i1y), u1, u2)
+        square = ix * ix + iy * iy  # |∇I1(x+u0)|²
+        constant = warped - ix * u1 - iy * u2 - i0  # ρ without its term linear in u
+        inverse = torch.where(square > FLAT, 1 / square, 0.0)
+        change.fill_(math.inf)
+        for _ in range(settings.outer):
+            moving = (change > limit)[:, None, None]
+            if not moving.any():
+                break
+            if settings.median > 1:
+                u1 = torch.where(moving, median_filter(u1, settings.median), u1)
+                u2 = torch.where(moving, median_filter(u2, settings.median), u2)
+            for inner in range(settings.inner):
+                moving = (change > limit)[:, None, None]
+                if inner % LOOK_EVERY == 0 and not moving.any():
+                    break
+                # v: the data term solved pointwise by thresholding ρ (article's equation 12)
+                rho = constant + ix * u1 + iy * u2
+                f = (-rho * inverse).clamp(-lam * theta, lam * theta)
+                # u = v + θ div p (equation 13)
+                new1 = u1 + f * ix + theta * divergence(p11, p12)
+                new2 = u2 + f * iy + theta * divergence(p21, p22)
+                step_change = ordered_sum((new1 - u1) ** 2 + (new2 - u2) ** 2)
+                # p: projected gradient step on the dual (equation 14)
+                d1x, d1y = forward_gradient(new1)
+                d2x, d2y = forward_gradient(new2)
+                ratio = tau / theta
+                shrink1 = 1 + ratio * torch.sqrt(d1x * d1x + d1y * d1y)
+                shrink2 = 1 + ratio * torch.sqrt(d2x * d2x + d2y * d2y)
+                p11 = torch.where(moving, (p11 + ratio * d1x) / shrink1, p11)
+                p12 = torch.where(moving, (p12 + ratio * d1y) / shrink1, p12)
+                p21 = torch.where(moving, (p21 + ratio * d2x) / shrink2, p21)
+                p22 = torch.where(moving, (p22 + ratio * d2y) / shrink2, p22)
+                u1, u2 = torch.where(moving, new1, u1), torch.where(moving, new2, u2)
+                steps += moving[:, 0, 0]
+                change = torch.where(moving[:, 0, 0], step_change, change)
+    return u1, u2, steps, torch.sqrt(change / (h * w))
+
+
+def initial_flow(init: Tensor | None, images: list[Tensor], settings: Settings) -> list[Tensor]:
+    """u1, u2 at the coarsest level: 0, or the given (N,H,W,2) shrunk as the images are."""
+    if init is None:
+        return [torch.zeros_like(images[-1]) for _ in range(2)]
+    fields = [init[..., 0], init[..., 1]]
+    for level in images[1:]:
+        h, w = level.shape[1:]
+        scale = 1 / settings.step
+        fields = [resize(u, h, w, scale, scale) * settings.step for u in fields]
+    return fields
+
+
+def solve_batch(
+    i0: Tensor, i1: Tensor, settings: Settings, init: Tensor | None, level: Any = solve_level
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Flow (N,H,W,2), steps (N,levels), RMS change (N,levels) of float images 0–255 (N,H,W)."""
+    first, second = pyramid(i0, settings), pyramid(i1, settings)
+    u1, u2 = initial_flow(init, second, settings)
+    steps, errors = [], []
+    for s in reversed(range(len(second))):
+        h, w = second[s].shape[1:]
+        if s < len(second) - 1:
+            scales = u1.shape[1] / h, u1.shape[2] / w
+            u1, u2 = (resize(u, h, w, *scales) * (1 / settings.step) for u in (u1, u2))
+        u1, u2, count, change = level(first[s].expand_as(second[s]), second[s], u1, u2, settings)
+        steps.insert(0, count)
+        errors.insert(0, change)
+    return torch.stack([u1, u2], 3), torch.stack(steps, 1), torch.stack(errors, 1)
+
+
+def _solve(
+    first: Tensor, second: Tensor, init: Tensor | None, gain: float, settings: Settings,
+    out: Tensor, backend: str,
+) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:  # fmt: skip
+    """Chunk by chunk into out (N,H,W,2), which may lie on another device."""
+    level: Any = solve_level
+    device = second.device
+    if backend == "triton":
+        from data.optical_flow.triton_backend import check_device
+        from data.optical_flow.triton_backend import solve_level as level
+
+        check_device(device.type)
+    n, h, w = second.shape
+    chunk = max(1, CHUNK_PIXELS.get(device.type, 1 << 20) // (h * w))
+    levels = len(settings.level_sizes(h, w))
+    steps, errors = np.zeros((n, levels), np.int64), np.zeros((n, levels))
+    for begin in range(0, n, chunk):
+        part = slice(begin, begin + chunk)
+        i0 = (first if len(first) == 1 else first[part]).to(torch.float32) * gain
+        i1 = second[part].to(torch.float32) * gain
+        start = None if init is None else init[part].to(device, torch.float32)
+        flow, count, change = solve_batch(i0, i1, settings, start, level)
+        out[part] = flow.to(out.device)
+        steps[part], errors[part] = count.cpu().numpy(), change.cpu().numpy()
+    return steps, errors
+
+
+def solve_arrays(
+    pairs: Pairs, settings: Settings, out: npt.NDArray[Any], backend: str
+) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    """NumPy in, NumPy out (written to out); computed on the GPU if there is one."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    first, second = (
+        torch.from_numpy(np.ascontiguousarray(a)).to(device) for a in (pairs.first, pairs.second)
+    )
+    init = None if pairs.init is None else torch.from_numpy(pairs.init).to(device)
+    with torch.no_grad():
+        return _solve(
+            first, second, init, pairs.gain, settings, torch.from_numpy(out), backend
+        )
+
+
+def solve_tensors(
+    i0: Tensor, i1: Tensor, settings: Settings, value_range: float | None,
+    init: Tensor | None, out: Tensor | None, backend: str,
+) -> tuple[Tensor, npt.NDArray[Any], npt.NDArray[Any]]:  # fmt: skip
+    """Tensors in, a tensor on the device of i1 out; nothing passes through main memory."""
+    pairs = check_pairs(i0, i1, value_range, init)
+    first, second = pairs.first, pairs.second
+    shape = (*second.shape, 2)
+    flow = check_output(out, shape[1:] if pairs.single else shape, like=second)
+    with torch.no_grad():
+        steps, errors = _solve(
+            first.to(second.device), second, pairs.init, pairs.gain, settings,
+            flow.view(shape), backend,
+        )  # fmt: skip
+    return flow, steps, errors
