@@ -91,7 +91,7 @@ class _Lids:
             up, low = landmarks[list(upper)], landmarks[list(lower)]
             self.eyes.append((_arch(up), _arch(low), up[0, 0], up[-1, 0], up[:, 1].min(),
                               low[:, 1].max()))  # fmt: skip
-        self.above = 0.12 * ipd
+        self.above, self.lashes = 0.12 * ipd, 0.035 * ipd
 
     def boxes(self) -> list[Box]:
         out = []
@@ -108,10 +108,11 @@ class _Lids:
         top = np.where(inside, np.polyval(up, x), 0.0)
         bottom = np.where(inside, np.maximum(np.polyval(low, x), top), 0.0)
         edge = top + closure * (bottom - top)
-        reach = self.above
-        skin = inside & (y > top - reach) & (y <= edge)
-        stretched = top - reach + (y - top + reach) * reach / (edge - top + reach)
-        at[..., 1] = np.where(skin, stretched, y)
+        # The lashes at the edge keep their size; the skin above them stretches.
+        start, skin = top - self.above, self.above - self.lashes
+        stretched = start + (y - start) * skin / (edge - top + skin)
+        source = np.where(y > edge - self.lashes, y - (edge - top), stretched)
+        at[..., 1] = np.where(inside & (y > start) & (y <= edge), source, y)
 
 
 def _arch(points: Floats) -> Floats:

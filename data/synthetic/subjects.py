@@ -1,8 +1,8 @@
 """People: the base face warped, recoloured, relit, mirrored and given its own skin texture.
 
-A subject is a function of (seed, ordinal, frame size) alone. Honest limit: everybody keeps the
-same hair, clothes and background, so a leave-one-subject-out score on these people tests transfer
-between face shapes, lightings and ways of moving, not between real identities.
+A subject is a function of (population, ordinal, frame size) alone. Honest limit: everybody keeps
+the same hair, clothes and background, so a leave-one-subject-out score on these people tests
+transfer between face shapes, lightings and ways of moving, not between real identities.
 """
 
 from __future__ import annotations
@@ -31,12 +31,14 @@ class Subject:
     mirrored: bool
 
 
-def make_subject(seed: int, ordinal: int, size: tuple[int, int], spread: float = 0.25) -> Subject:
-    """Subject number `ordinal` of the population `seed`, at `size` (width, height).
+def make_subject(
+    population: str, ordinal: int, size: tuple[int, int], spread: float = 0.25
+) -> Subject:
+    """Subject number `ordinal` of a named population, at `size` (width, height).
 
     `spread` is the log-normal sd of the expressivity, a factor on all the subject's amplitudes.
     """
-    rng = generator(seed, "subject", ordinal)
+    rng = generator(population, "subject", ordinal)
     base, points = neutral_face()
     image, landmarks = _reshape(base, points, rng)
     image = _recolour(image, rng)
@@ -114,7 +116,7 @@ def _recolour(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.
     slope = _draw(rng, 0.10, 2)
     x, y = np.linspace(-1, 1, SIZE[0]), np.linspace(-1, 1, SIZE[1])
     light = 1.0 + slope[0] * x[None, :] + slope[1] * y[:, None]
-    return np.clip(np.rint(bgr * light[..., None] * 255.0), 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(np.rint(bgr * light[..., None] * 255.0), 0, 255), np.uint8)
 
 
 def _resize(
@@ -131,7 +133,7 @@ def _resize(
     out = cv2.warpAffine(
         image, matrix, size, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE
     )
-    return np.asarray(out, np.uint8), landmarks * scale + shift
+    return np.asarray(out, np.uint8), np.asarray(landmarks * scale + shift)
 
 
 def _add_skin(
@@ -143,4 +145,4 @@ def _add_skin(
     for sigma, level in ((0.9 * scale, 1.5), (2.2 * scale, 2.0)):
         noise = cv2.GaussianBlur(rng.standard_normal(grain.shape), (0, 0), sigma)
         grain += level * noise / noise.std()
-    return np.clip(np.rint(image + grain[..., None]), 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(np.rint(image + grain[..., None]), 0, 255), np.uint8)

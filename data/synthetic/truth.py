@@ -172,7 +172,7 @@ class VideoTruth:
         width, height = self._size
         grid = np.stack(np.meshgrid(np.arange(width), np.arange(height)), axis=2)
         neutral = self.unproject(grid.astype(np.float64), start)
-        return (self.project(neutral, stop) - grid).astype(np.float32)
+        return np.asarray(self.project(neutral, stop) - grid, np.float32)
 
     @staticmethod
     def _read(field: NDArray[np.float32], points: Floats) -> Floats:
@@ -208,7 +208,7 @@ class Truth:
         for record in self.record["videos"]:
             if record["video"] == name:
                 subject = make_subject(
-                    parameters["seed"], record["ordinal"], tuple(parameters["size"]),
+                    parameters["people"], record["ordinal"], tuple(parameters["size"]),
                     parameters["expressivity"],
                 )  # fmt: skip
                 return VideoTruth(record, subject, parameters["shading"])

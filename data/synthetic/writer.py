@@ -47,6 +47,7 @@ class _Job:
     out: Path
     seed: int
     layout: str
+    people: str
     preset: Preset
     script: Script
     video: Video
@@ -81,6 +82,7 @@ def write_dataset(
         raise ConfigError("seed", expected="an integer of at least 0", got=repr(seed))
     parameters = json.loads(json.dumps({
         "version": GENERATOR_VERSION, "layout": layout, "seed": seed, "defects": defects,
+        "people": chosen.population(seed),
         **asdict(values),
     }))  # fmt: skip
     key = hashlib.sha256(json.dumps(parameters, sort_keys=True).encode()).hexdigest()[:16]
@@ -89,13 +91,15 @@ def write_dataset(
         return root
     _claim(root)
 
-    people = [make_subject(seed, i, values.size, values.expressivity)
+    people = [make_subject(chosen.population(seed), i, values.size, values.expressivity)
               for i in range(values.subjects)]  # fmt: skip
     scripts = write_scripts(chosen, values, seed, people)
     places = chosen.place([s.plan for s in scripts], generator(seed, layout, "place"))
     videos = [Video(s.plan, p) for s, p in zip(scripts, places, strict=True)]
     _check_places(chosen, videos)
-    jobs = [_Job(root, seed, layout, values, s, v) for s, v in zip(scripts, videos, strict=True)]
+    crew = chosen.population(seed)
+    jobs = [_Job(root, seed, layout, crew, values, s, v)
+            for s, v in zip(scripts, videos, strict=True)]  # fmt: skip
     _render_all(jobs, workers, progress)
 
     tables = chosen.tables(videos, generator(seed, layout, "tables"))
@@ -202,14 +206,14 @@ def _start_worker() -> None:
 
 
 @lru_cache(maxsize=2)
-def _cached_subject(seed: int, ordinal: int, size: tuple[int, int], spread: float) -> Subject:
-    return make_subject(seed, ordinal, size, spread)
+def _cached_subject(population: str, ordinal: int, size: tuple[int, int], spread: float) -> Subject:
+    return make_subject(population, ordinal, size, spread)
 
 
 def _render(job: _Job) -> tuple[str, int]:
     """Render and write one video; returns its name and its number of frames."""
     plan, preset, video = job.script.plan, job.preset, job.video
-    subject = _cached_subject(job.seed, plan.subject, preset.size, preset.expressivity)
+    subject = _cached_subject(job.people, plan.subject, preset.size, preset.expressivity)
     renderer = Renderer(
         subject, job.script, colour=plan.camera.colour, noise=preset.noise, shading=preset.shading
     )

@@ -180,6 +180,8 @@ class Layout(ABC):
     `emotions` maps generator emotions (keys of `action_units.EMOTIONS`) to weights. `kind` "clip"
     plans one micro-expression per video, "long" several micro- and macro-expressions with blinks
     and head shifts. `lead_in` scales a clip's neutral frames before and after the expression.
+    `people` names the population where two layouts film the same persons (SAMM and its long
+    videos); by default every layout has its own.
     """
 
     name: ClassVar[str]
@@ -187,6 +189,7 @@ class Layout(ABC):
     cameras: ClassVar[tuple[Camera, ...]]
     emotions: ClassVar[dict[str, float]]
     lead_in: ClassVar[float] = 1.0
+    people: ClassVar[str] = ""
 
     @abstractmethod
     def place(self, videos: Sequence[PlannedVideo], rng: np.random.Generator) -> list[Place]:
@@ -199,6 +202,10 @@ class Layout(ABC):
     @abstractmethod
     def write_sheets(self, out: Path, tables: Tables) -> None:
         """Write the workbooks under `out`; deterministic bytes (see `workbook.save`)."""
+
+    def population(self, seed: int) -> str:
+        """Name of the people this layout films, as `subjects.make_subject` takes it."""
+        return f"{seed}/{self.people or self.name}"
 
     def plant(
         self, tables: Tables, videos: Sequence[Video], out: Path, rng: np.random.Generator

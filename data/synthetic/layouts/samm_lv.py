@@ -49,6 +49,7 @@ class SammLv(Layout):
 
     name = "samm_lv"
     kind = "long"
+    people = "samm"
     cameras = (Camera("", 200.0, colour=False),)
     emotions: ClassVar[dict[str, float]] = {
         "happiness": 0.25, "surprise": 0.22, "anger": 0.20, "others": 0.10, "disgust": 0.10,
