@@ -30,7 +30,7 @@ def scan(x: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor) -> Tensor:
     """As `selective_scan_reference`: x, delta (B, L, D), A (D, N), B, C (B, L, N) -> (B, L, D)."""
     inputs = (x, delta, A, B, C)
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs):
-        result: Tensor = _Scan.apply(*inputs)
+        result: Tensor = _Scan.apply(*inputs)  # type: ignore[no-untyped-call]
         return result
     y, _ = _forward(*_time_major(*inputs), keep=False)
     return y.transpose(0, 1)
@@ -45,7 +45,7 @@ class _Scan(torch.autograd.Function):
         return y.transpose(0, 1)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
         x, delta, A, B, C, kept = ctx.saved_tensors
         dx, ddelta, dA, dB, dC = _backward(
