@@ -29,15 +29,15 @@ class Pairs:
     single: bool
 
 
-def check_pairs(
-    i0: Any, i1: Any, value_range: float | None, init: Any, who: str = "tvl1"
-) -> Pairs:
+def check_pairs(i0: Any, i1: Any, value_range: float | None, init: Any, who: str = "tvl1") -> Pairs:
     """Turn the caller's arrays into pairs or raise InputError."""
     first, second = _check_images(i0, f"{who}(i0)"), _check_images(i1, f"{who}(i1)")
     good = first.shape == second.shape or (first.ndim == 2 and second.shape[1:] == first.shape)
     if not good:
         raise InputError(
-            f"{who}(i0, i1)", expected=_SHAPES, got=f"{tuple(first.shape)} and {tuple(second.shape)}"
+            f"{who}(i0, i1)",
+            expected=_SHAPES,
+            got=f"{tuple(first.shape)} and {tuple(second.shape)}",
         )
     if first.dtype != second.dtype:
         raise InputError(

@@ -58,7 +58,7 @@ def _linear_table(size, source_size, scale, index, weight):
     """Pixel-centred linear sampling positions, clamped to the edge."""
     for i in range(size):
         position = np.float32((i + 0.5) * scale - 0.5)
-        whole = int(math.floor(position))
+        whole = math.floor(position)
         part = position - np.float32(whole)
         if whole < 0:
             whole, part = 0, np.float32(0)
@@ -163,11 +163,11 @@ def _sample(plane, start, stride, h, w, x, y):
     wx, wy = _cubic(np.float32(x - fx)), _cubic(np.float32(y - fy))
     total = np.float32(0)
     for j in range(4):
-        row = int(fy) + j - 1
+        row = fy + j - 1
         if 0 <= row < h:
             part = np.float32(0)
             for i in range(4):
-                column = int(fx) + i - 1
+                column = fx + i - 1
                 if 0 <= column < w:
                     part += wx[i] * plane[start + row * stride + column]
             total += wy[j] * part

@@ -11,7 +11,6 @@ This module imports numba: import it inside functions only.
 # mypy: disable-error-code="untyped-decorator,no-untyped-def,no-untyped-call"
 from __future__ import annotations
 
-import numpy as np
 from numba import njit
 
 from data.optical_flow.simd import LANES, load, maximum, minimum, store

@@ -37,11 +37,10 @@ def cache_folder() -> Path:
     digest = hashlib.sha256()
     for name in _KERNEL_FILES:
         digest.update((Path(__file__).parent / name).read_bytes())
-    base = os.environ.get("NUMBA_CACHE_DIR")
-    if not base:
-        home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-        base = os.path.join(home, "apexflow")
-    return Path(base) / f"tvl1-{digest.hexdigest()[:12]}"
+    chosen = os.environ.get("NUMBA_CACHE_DIR")
+    caches = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+    base = Path(chosen) if chosen else caches / "apexflow"
+    return base / f"tvl1-{digest.hexdigest()[:12]}"
 
 
 def _usable_folder() -> Path:
@@ -118,7 +117,9 @@ class Plan:
             self.image, planes, self.heights, self.widths, self.starts, float(s.step), gradients
         )
 
-    def solve(self, first: Array, second: Array, flow: Array, has_init: bool) -> tuple[Array, Array]:
+    def solve(
+        self, first: Array, second: Array, flow: Array, has_init: bool
+    ) -> tuple[Array, Array]:
         """Flow (H,W,2) from one built pyramid to another; returns steps and errors per level."""
         s = self.settings
         steps, errors = np.zeros(len(self.heights), np.int64), np.zeros(len(self.heights))

@@ -28,7 +28,7 @@ def make_solver(settings: Settings) -> Any:
             got="an OpenCV wheel without it",
             todo="Uninstall every opencv-* wheel, then install opencv-contrib-python-headless.",
         ) from missing
-    solver = optflow.DualTVL1OpticalFlow_create()
+    solver = optflow.DualTVL1OpticalFlow_create()  # type: ignore[attr-defined]
     solver.setTau(settings.tau)
     solver.setLambda(settings.lam)
     solver.setTheta(settings.theta)

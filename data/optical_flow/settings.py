@@ -54,9 +54,7 @@ PRESETS = {
 def make_settings(preset: str, **changes: Any) -> Settings:
     """The preset with every change that is not None, checked."""
     if preset not in PRESETS:
-        raise ConfigError(
-            "tvl1(preset=…)", expected=f"one of {sorted(PRESETS)}", got=repr(preset)
-        )
+        raise ConfigError("tvl1(preset=…)", expected=f"one of {sorted(PRESETS)}", got=repr(preset))
     given = {name: value for name, value in changes.items() if value is not None}
     settings = replace(PRESETS[preset], **given)
     for field in fields(settings):

@@ -32,14 +32,14 @@ _VECTOR = ir.VectorType(_F32, LANES)
 _MASK = ir.VectorType(ir.IntType(1), LANES)
 
 
-class VectorType(types.Type):  # type: ignore[misc]
+class VectorType(types.Type):
     """Numba's type of LANES float32."""
 
     def __init__(self) -> None:
         super().__init__(name=f"f32x{LANES}")
 
 
-class MaskType(types.Type):  # type: ignore[misc]
+class MaskType(types.Type):
     """Numba's type of LANES yes/no answers, as comparisons give."""
 
     def __init__(self) -> None:
@@ -183,9 +183,7 @@ def _one_operand(name, result=vector, first=(), fastmath=()):
     @intrinsic
     def operation(typing, value):
         def generate(context, builder, signature, args):
-            callee = cgutils.get_or_insert_function(
-                builder.module, function, f"{name}.v{LANES}f32"
-            )
+            callee = cgutils.get_or_insert_function(builder.module, function, f"{name}.v{LANES}f32")
             return builder.call(callee, [*first, args[0]], fastmath=fastmath)
 
         return result(value), generate

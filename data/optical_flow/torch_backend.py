@@ -118,7 +118,9 @@ def median_filter(u: Tensor, size: int) -> Tensor:
 def ordered_sum(values: Tensor) -> Tensor:
     """Sum over (H,W) by halving, so that its rounding does not depend on N, threads or device."""
     flat = values.flatten(1)
-    flat = torch.nn.functional.pad(flat, (0, (1 << (flat.shape[1] - 1).bit_length()) - flat.shape[1]))
+    flat = torch.nn.functional.pad(
+        flat, (0, (1 << (flat.shape[1] - 1).bit_length()) - flat.shape[1])
+    )
     while flat.shape[1] > 1:
         half = flat.shape[1] // 2
         flat = flat[:, :half] + flat[:, half:]
@@ -243,9 +245,7 @@ def solve_arrays(
     )
     init = None if pairs.init is None else torch.from_numpy(pairs.init).to(device)
     with torch.no_grad():
-        return _solve(
-            first, second, init, pairs.gain, settings, torch.from_numpy(out), backend
-        )
+        return _solve(first, second, init, pairs.gain, settings, torch.from_numpy(out), backend)
 
 
 def solve_tensors(

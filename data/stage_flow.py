@@ -1,0 +1,251 @@
+"""Stage flow: TV-L1 fields and optical strain between chosen frames of every event.
+
+A unit is an event. Its group holds, for P frame pairs at H × W pixels of the (reduced) crop,
+
+    flow (P,H,W,2)   (dx, dy), x right, y down; times attribute `scale` = pixels of the field
+    strain (P,H,W)   optical strain magnitude (data.strain), pixels per pixel, float16
+    pairs (P,2) int32, kind (P,)   video frame index from, to; "onset_apex", "apex_offset",
+                                   "sampled" or "consecutive"
+
+A pair of a frame with itself is left out; a reader takes it as zero. One HDF5 chunk is one pair,
+which is what training reads. Attributes of the group: size, preset, backend, registration; of
+`flow`: scale and quantisation_error_px, the largest difference made by the number format.
+
+Alignment has registered the crops of a segment to one reference frame, so also to the onset;
+`register_to_onset: residual` removes what head motion is left. An event that crosses a cut, or
+whose onset or apex shows no face, is dropped.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import cv2
+import h5py
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from data.config import FlowConfig
+from data.engine import PartWriter, Stage, StageInputs, Unit
+from data.errors import InputError
+from data.optical_flow import choose_backend, tvl1, tvl1_sequence
+from data.strain import optical_strain
+
+NAME, VERSION = "flow", 1
+MAX_LOSS_PX = 0.005
+NO_CROP = ("unreadable", "no_face", "failed", "missing")  # align's states without a true crop
+GRID = 4  # spacing of the pixels that vote on residual head motion
+TUKEY = 4.685  # tuning constant of the biweight, in robust standard deviations
+
+Field = npt.NDArray[np.float32]
+Grey = npt.NDArray[np.uint8]
+Pair = tuple[str, int, int]  # kind, from, to
+
+
+def list_units(inputs: StageInputs, config: FlowConfig) -> list[Unit]:
+    """One unit per event."""
+    align, apex = inputs.keys("align"), inputs.keys("apex")
+    units = []
+    for row in inputs.events.to_dict("records"):
+        video, event = str(row["video"]), str(row["event"])
+        onset, offset = (None if pd.isna(row[c]) else int(row[c]) for c in ("onset", "offset"))
+        key = inputs.key(NAME, VERSION, config, align.get(video), apex.get(event), onset, offset)
+        units.append(Unit(event, video, key, {"onset": onset, "offset": offset}))
+    return units
+
+
+def process(unit: Unit, inputs: StageInputs, config: FlowConfig, part: PartWriter) -> None:
+    """Flow and strain of one event's pairs."""
+    onset, offset = unit.payload["onset"], unit.payload["offset"]
+    if onset is None:
+        part.drop(unit.id, "no_onset", "the annotation gives no onset frame")
+        return
+    apex = inputs.row("apex", unit.id)["apex"]
+    wanted = choose_pairs(onset, None if pd.isna(apex) else int(apex), offset, config)
+    if not wanted:
+        part.drop(unit.id, "no_motion_pair", f"onset {onset}, apex {apex}, offset {offset}")
+        return
+    with inputs.open("align", unit.video) as crops:
+        usable = usable_pairs(wanted, crops, onset, f"{inputs.dataset}/{unit.id}")
+        clip = _read_crops(crops["crops"], usable, config.size)
+    if len(usable) < len(wanted):
+        lost = f"{len(wanted) - len(usable)} of {len(wanted)} pairs left out"
+        part.note(unit.id, "frames_without_face", lost)
+    fields = compute_fields(clip, usable, config)
+    _write(part.group(unit.id), usable, fields, config)
+    part.done(unit.id, pairs=len(usable), size=int(fields.shape[2]))
+
+
+def choose_pairs(
+    onset: int, apex: int | None, offset: int | None, config: FlowConfig
+) -> list[Pair]:
+    """(kind, from, to) in the order of config.pairs; without pairs of a frame with itself."""
+    last = offset if offset is not None else apex
+    chosen: list[Pair] = []
+    for kind in dict.fromkeys(config.pairs):
+        if kind == "onset_apex" and apex is not None:
+            chosen.append((kind, onset, apex))
+        elif kind == "apex_offset" and apex is not None and offset is not None:
+            chosen.append((kind, apex, offset))
+        elif kind == "sampled" and last is not None:
+            targets = np.linspace(onset, last, config.samples + 1).round().astype(int)[1:]
+            chosen += [(kind, onset, int(t)) for t in dict.fromkeys(targets)]
+        elif kind == "consecutive" and last is not None:
+            chosen += [(kind, t, t + 1) for t in range(onset, last)]
+    return [pair for pair in chosen if pair[1] != pair[2]]
+
+
+def usable_pairs(wanted: list[Pair], crops: h5py.Group, onset: int, who: str) -> list[Pair]:
+    """The pairs whose two frames show the aligned face, from an align unit's group.
+
+    Raises InputError with code `outside_video`, `event_crosses_cut`, or `unusable_frame` when no
+    pair, or not the onset→apex pair that was asked for, is left.
+    """
+    total = crops["crops"].shape[0]
+    frames = [onset, *(frame for _, *both in wanted for frame in both)]
+    low, high = min(frames), max(frames)
+    if low < 0 or high >= total:
+        raise InputError(
+            who, expected=f"frames 0–{total - 1}", got=f"{low}–{high}", code="outside_video"
+        )
+    segments = crops["segment"][low : high + 1]
+    if (segments != segments[0]).any():
+        raise InputError(
+            who,
+            expected="an event inside one segment between cuts",
+            got=f"segments {sorted(set(segments.tolist()))}",
+            code="event_crosses_cut",
+        )
+    names = [str(name) for name in crops["status"].attrs["status_names"]]
+    status = crops["status"][low : high + 1]
+    bad = {low + i for i, state in enumerate(status) if names[state] in NO_CROP}
+    good = [pair for pair in wanted if not bad & set(pair[1:])]
+    lost = {kind for kind, *_ in wanted} - {kind for kind, *_ in good}
+    if not good or "onset_apex" in lost:
+        raise InputError(
+            who,
+            expected="a face in both frames of a pair",
+            got=f"none in frames {sorted(bad & set(frames))}",
+            code="unusable_frame",
+        )
+    return good
+
+
+def _read_crops(crops: h5py.Dataset, wanted: list[Pair], size: int | None) -> dict[int, Grey]:
+    """Grey crops of every frame that a pair needs, reduced to `size`."""
+    used = sorted({frame for _, *pair in wanted for frame in pair})
+    side = crops.shape[1]
+    clip = {}
+    for frame in used:
+        image = crops[frame]
+        if image.ndim == 3:
+            image = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+        if size is not None and size < side:
+            image = cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA)
+        clip[frame] = np.ascontiguousarray(image)
+    return clip
+
+
+def compute_fields(clip: dict[int, Grey], wanted: list[Pair], config: FlowConfig) -> Field:
+    """Flow (P,H,W,2) of the pairs; pairs that share their first frame share its pyramid."""
+    options: dict[str, Any] = {"preset": config.preset, "backend": config.backend, "threads": 1}
+    fields = np.zeros((len(wanted), *next(iter(clip.values())).shape, 2), np.float32)
+    steps = [i for i, (kind, *_) in enumerate(wanted) if kind == "consecutive"]
+    for run in _runs(steps, wanted):
+        frames = np.stack([clip[wanted[run[0]][1]], *(clip[wanted[i][2]] for i in run)])
+        fields[run] = tvl1_sequence(frames, **options)
+    others: dict[int, list[int]] = {}
+    for i, (kind, first, _) in enumerate(wanted):
+        if kind != "consecutive":
+            others.setdefault(first, []).append(i)
+    for first, group in others.items():
+        fields[group] = tvl1(clip[first], np.stack([clip[wanted[i][2]] for i in group]), **options)
+    if config.register_to_onset == "residual":
+        for field in fields:
+            field -= similarity_motion(field)
+    return fields
+
+
+def _runs(steps: list[int], wanted: list[Pair]) -> list[list[int]]:
+    """Consecutive pairs, split where one does not begin at the frame the last one ended with."""
+    runs: list[list[int]] = []
+    for i in steps:
+        if runs and wanted[runs[-1][-1]][2] == wanted[i][1]:
+            runs[-1].append(i)
+        else:
+            runs.append([i])
+    return runs
+
+
+def similarity_motion(field: Field) -> Field:
+    """The shift, turn and zoom (H,W,2) that most of a field (H,W,2) agrees on.
+
+    Least squares of dx = a·x − b·y + c, dy = b·x + a·y + d with Tukey's biweight, so that the
+    moving part of the face does not count.
+    """
+    h, w, _ = field.shape
+    y, x = np.mgrid[:h, :w].astype(np.float64)
+    x, y = x - (w - 1) / 2, y - (h - 1) / 2
+    spot = (slice(None, None, GRID), slice(None, None, GRID))
+    px, py = x[spot].ravel(), y[spot].ravel()
+    one, nil = np.ones_like(px), np.zeros_like(px)
+    design = np.concatenate([np.stack([px, -py, one, nil], 1), np.stack([py, px, nil, one], 1)])
+    target = np.concatenate([field[..., 0][spot].ravel(), field[..., 1][spot].ravel()])
+    weight = np.ones(len(px))
+    a = b = c = d = 0.0
+    for _ in range(10):
+        root = np.sqrt(np.tile(weight, 2))
+        a, b, c, d = np.linalg.lstsq(design * root[:, None], target * root, rcond=None)[0]
+        miss = (target - design @ np.array([a, b, c, d])).reshape(2, -1)
+        distance = np.hypot(*miss)
+        spread = max(1.4826 * float(np.median(distance)), 1e-3)
+        weight = np.clip(1 - (distance / (TUKEY * spread)) ** 2, 0, None) ** 2
+    return np.stack([a * x - b * y + c, b * x + a * y + d], -1).astype(np.float32)
+
+
+def _write(group: h5py.Group, wanted: list[Pair], fields: Field, config: FlowConfig) -> None:
+    """Fill the unit's group."""
+    stored, scale = quantise(fields, config.store)
+    loss = float(np.abs(stored.astype(np.float32) * np.float32(scale) - fields).max())
+    flow = group.create_dataset("flow", data=stored, chunks=(1, *stored.shape[1:]))
+    flow.attrs["scale"] = scale
+    flow.attrs["quantisation_error_px"] = loss
+    flow.attrs["unit"] = "stored value times scale = pixels of the field, (dx, dy)"
+    strain = optical_strain(fields).astype(np.float16)
+    group.create_dataset("strain", data=strain, chunks=(1, *strain.shape[1:]))
+    group.create_dataset("pairs", data=np.array([p[1:] for p in wanted], np.int32))
+    kinds = [kind for kind, *_ in wanted]
+    group.create_dataset("kind", data=kinds, dtype=h5py.string_dtype())
+    group.attrs["size"] = int(fields.shape[1])
+    group.attrs["preset"] = config.preset
+    group.attrs["backend"] = choose_backend(config.backend).backend
+    group.attrs["registration"] = config.register_to_onset
+
+
+def quantise(fields: Field, store: str) -> tuple[npt.NDArray[Any], float]:
+    """The fields in the number format `store`, and what to multiply by to have pixels again.
+
+    int16 uses steps of 1/1024 px, doubled until the largest value fits. float16 that would lose
+    more than MAX_LOSS_PX becomes float32.
+    """
+    if store == "int16":
+        scale = 2.0**-10
+        while float(np.abs(fields).max(initial=0)) / scale > np.iinfo(np.int16).max:
+            scale *= 2
+        return np.rint(fields / np.float32(scale)).astype(np.int16), scale
+    if store == "float16":
+        half = fields.astype(np.float16)
+        if float(np.abs(half.astype(np.float32) - fields).max(initial=0)) <= MAX_LOSS_PX:
+            return half, 1.0
+    return fields, 1.0
+
+
+def read_flow(group: h5py.Group, index: int | None = None) -> Field:
+    """Stored flow in pixels, float32: one pair (H,W,2), or all (P,H,W,2)."""
+    flow = group["flow"]
+    values = flow[:] if index is None else flow[index]
+    return values.astype(np.float32) * np.float32(flow.attrs["scale"])
+
+
+STAGE = Stage(NAME, VERSION, ("align", "apex"), ".h5", "event", list_units, process)
