@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.layers.selective_scan import ScanBackend, selective_scan
+from models.layers.selective_scan import ScanBackend, selective_scan, wide
 
 Init = Literal["authors", "mamba"]
 
@@ -53,7 +53,7 @@ class Mamba(nn.Module):
         sizes = [self.dt_rank, self.d_state, self.d_state]
         dt, B, C = self.x_proj(x).split(sizes, dim=-1)
         delta = F.softplus(self.dt_proj(dt))
-        A = -torch.exp(self.A_log.float())
+        A = -torch.exp(wide(self.A_log))  # fp32 even under autocast
         y = selective_scan(x, delta, A, B, C, self.D, backend=self.scan)
         out: Tensor = self.out_proj(y * F.silu(z))
         return out

@@ -43,7 +43,7 @@ def selective_scan(
     `ConfigError` for an unknown backend, `MissingExtraError` for one that is not installed.
     """
     _check(x, delta, A, B, C, skip)
-    inputs = [_wide(tensor) for tensor in (x, delta, A, B, C)]
+    inputs = [wide(tensor) for tensor in (x, delta, A, B, C)]
     chosen = _choose(backend, x.device)
     if chosen == "reference":
         y = selective_scan_reference(*inputs)
@@ -58,7 +58,7 @@ def selective_scan(
     else:
         y = _mamba_ssm(*inputs)
     if skip is not None:
-        y = y + inputs[0] * _wide(skip)
+        y = y + inputs[0] * wide(skip)
     return y.to(x.dtype)
 
 
@@ -103,7 +103,8 @@ def _choose(backend: ScanBackend, device: torch.device) -> ScanBackend:
     return "triton" if device.type == "cuda" and find_spec("triton") is not None else "fast"
 
 
-def _wide(tensor: Tensor) -> Tensor:
+def wide(tensor: Tensor) -> Tensor:
+    """fp32, or fp64 as it is: what decays are computed in."""
     return tensor if tensor.dtype == torch.float64 else tensor.float()
 
 
