@@ -1,0 +1,225 @@
+"""Stores to ordinary files: crops as PNG, flow as .npy, tables as CSV, intervals in MEGC's form.
+
+What is written can be read by anything and is never read back here. Ids become folder names inside
+`out`, made safe: no id leads out of it, and two ids never share a name. Faces of datasets whose
+licence forbids passing them on leave only when asked for by name.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from data.errors import ConfigError, InputError, StoreError
+from data.identity import stable_hash
+from data.pictures import faces_shown, png_bytes
+from data.stores import StageStore, read_manifest, read_table, replacing
+from data.workspace import Workspace
+
+MEGC_COLUMNS = ("vid", "pred_onset", "pred_offset", "type")
+TABLES = ("videos", "frames", "events", "ledger", "findings")
+LONGEST_NAME = 80
+
+
+def export_crops(
+    workspace: Workspace,
+    dataset: str,
+    out: Path,
+    *,
+    with_faces: bool = False,
+    videos: Iterable[str] | None = None,
+) -> int:
+    """Aligned crops as `out/VIDEO/000000.png` (name = frame index); returns how many were written.
+
+    Raises ConfigError `faces_not_shown` for a dataset whose faces may not be passed on, unless
+    `with_faces`; StoreError `no_data` without aligned videos.
+    """
+    store = _store(workspace, dataset, "align")
+    chosen = _chosen(store, videos)
+    table = read_table(workspace.stage(dataset, "ingest") / "videos.parquet")
+    hidden = set(chosen) - faces_shown(table, with_faces)
+    if hidden:
+        raise ConfigError(
+            f"export crops of {dataset}",
+            expected="a dataset whose faces may be passed on",
+            got=f"a licence that forbids it ({len(hidden)} videos)",
+            todo="For your own eyes, repeat with --with-faces. Flow and tables show no face.",
+            code="faces_not_shown",
+        )
+    folders, count = safe_folders(out, chosen), 0
+    for video in chosen:
+        folders[video].mkdir(parents=True, exist_ok=True)
+        with store.open(video) as group:
+            for index, crop in _frames(group):
+                (folders[video] / f"{index:06d}.png").write_bytes(png_bytes(crop))
+                count += 1
+    store.close()
+    return count
+
+
+def _frames(group: h5py.Group) -> Iterator[tuple[int, Any]]:
+    """Crops one at a time: a long video never lies in memory."""
+    crops = group["crops"]
+    for index in range(len(crops)):
+        yield index, crops[index]
+
+
+def export_flow(
+    workspace: Workspace, dataset: str, out: Path, *, events: Iterable[str] | None = None
+) -> int:
+    """Flow fields as `out/EVENT/KIND_FROM_TO.npy`, strain beside them; returns fields written.
+
+    A field is float32 (H, W, 2), (dx, dy) in pixels of the crop, x right, y down; `_strain.npy` is
+    float32 (H, W). `out/pairs.csv` lists them all. Raises StoreError `no_data` without flow.
+    """
+    from data.stage_flow import read_flow
+
+    store = _store(workspace, dataset, "flow")
+    chosen = _chosen(store, events)
+    folders, rows = safe_folders(out, chosen), []
+    for event in chosen:
+        folders[event].mkdir(parents=True, exist_ok=True)
+        with store.open(event) as group:
+            kinds = group["kind"].asstr()[:]
+            for number, (kind, (start, end)) in enumerate(zip(kinds, group["pairs"], strict=True)):
+                name = f"{safe_name(str(kind))}_{start:06d}_{end:06d}"
+                path = folders[event] / f"{name}.npy"
+                np.save(path, read_flow(group, number))
+                np.save(
+                    folders[event] / f"{name}_strain.npy",
+                    group["strain"][number].astype(np.float32),
+                )
+                rows.append((event, str(kind), int(start), int(end), path.relative_to(out)))
+    store.close()
+    _write_csv(out / "pairs.csv", ("event", "kind", "from", "to", "file"), rows)
+    return len(rows)
+
+
+def export_tables(workspace: Workspace, dataset: str, out: Path) -> int:
+    """Ingest's tables, the apex table and every stage's ledger as CSV; returns files written.
+
+    Nulls are empty cells; a curve is a JSON list. Raises StoreError `no_data` when the dataset was
+    not ingested.
+    """
+    folder = workspace.stage(dataset, "ingest")
+    found = {name: folder / f"{name}.parquet" for name in TABLES}
+    tables = {name: read_table(path) for name, path in found.items() if path.exists()}
+    if not tables:
+        raise _no_data(dataset, "ingest")
+    for stage in ("align", "apex", "flow", "motion"):
+        path = workspace.stage(dataset, stage) / "ledger.parquet"
+        if path.exists():
+            tables[f"{stage}_ledger"] = read_table(path)
+    apex = StageStore(workspace, dataset, "apex")
+    if apex.units():
+        tables["apex"] = apex.table()
+    for name, table in tables.items():
+        plain = table.copy()
+        for column in table.columns:
+            if any(isinstance(value, np.ndarray) for value in table[column].head(1)):
+                plain[column] = table[column].map(_json_list)
+        with replacing(out / f"{name}.csv", "export") as temporary:
+            plain.to_csv(temporary, index=False, lineterminator="\n")
+    return len(tables)
+
+
+def write_megc_csv(rows: Iterable[tuple[str, int, int, str]], path: Path) -> int:
+    """Intervals in MEGC's form, `vid,pred_onset,pred_offset,type`; returns how many.
+
+    Frames are the files' own numbers, inclusive; type is "me" or "mae". Rows are sorted by video
+    and onset. Raises InputError for an interval that ends before it begins or another type.
+    """
+    ordered = sorted(rows)
+    for row in ordered:
+        if row[2] < row[1] or row[3] not in ("me", "mae"):
+            raise InputError(
+                f"MEGC row of {row[0]}", expected="onset ≤ offset, type me or mae", got=str(row)
+            )
+    _write_csv(path, MEGC_COLUMNS, ordered)
+    return len(ordered)
+
+
+def safe_name(text: str) -> str:
+    """One file name that cannot leave its folder: letters of any script, digits, `.`, `-`, `_`."""
+    name = re.sub(r"[^\w.\- ]+", "_", text).strip(" ").lstrip(".")[:LONGEST_NAME].rstrip(" .")
+    return name or "_"
+
+
+def safe_folders(out: Path, ids: Iterable[str]) -> dict[str, Path]:
+    """A folder under `out` for every id; slashes in an id make folders, `..` and the like do not.
+
+    Ids that would share a folder (also where upper and lower case are one) get a hash behind.
+    Raises InputError when a link inside `out` would lead one outside.
+    """
+    base, taken, found = out.resolve(), dict[str, str](), {}
+    for unit in sorted(ids):
+        steps = [step for step in re.split(r"[/\\]", unit) if step not in ("", ".", "..")]
+        parts = [safe_name(step) for step in steps] or ["_"]
+        relative = "/".join(parts)
+        if relative.casefold() in taken:
+            parts[-1] += f"-{stable_hash(unit)[:8]}"
+            relative = "/".join(parts)
+        taken[relative.casefold()] = unit
+        path = base / relative
+        if not path.resolve().is_relative_to(base):
+            raise InputError(
+                f"export of {unit}",
+                expected=f"a folder inside {out}",
+                got=f"a link to {path.resolve()}",
+                todo="Export to an empty folder.",
+            )
+        found[unit] = path
+    return found
+
+
+def _store(workspace: Workspace, dataset: str, stage: str) -> StageStore:
+    if read_manifest(workspace.stage(dataset, stage)).empty:
+        raise _no_data(dataset, stage)
+    return StageStore(workspace, dataset, stage)
+
+
+def _no_data(dataset: str, stage: str) -> StoreError:
+    return StoreError(
+        f"{dataset}/{stage}",
+        expected="a finished store",
+        got="none",
+        todo=f"Run the {stage} stage first.",
+        code="no_data",
+    )
+
+
+def _chosen(store: StageStore, asked: Iterable[str] | None) -> list[str]:
+    """The asked units, or all with data. Raises StoreError for one that has none."""
+    if asked is None:
+        return store.units()
+    chosen = list(dict.fromkeys(asked))
+    for unit in chosen:
+        if store.status(unit) != "ok":
+            raise StoreError(
+                f"{store.dataset}/{store.stage}/{unit}",
+                expected="a unit with data",
+                got=f"status {store.status(unit)}",
+                code="no_data",
+            )
+    return chosen
+
+
+def _json_list(value: Any) -> str:
+    return json.dumps(value.tolist()) if isinstance(value, np.ndarray) else ""
+
+
+def _write_csv(path: Path, header: Iterable[str], rows: Iterable[Iterable[Any]]) -> None:
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    with replacing(path, "export") as temporary:
+        temporary.write_text(text.getvalue(), encoding="utf-8")

@@ -1,0 +1,90 @@
+"""The report's pictures: what align, apex, flow and motion made, how training went.
+
+A stage's own module draws (data/*_pictures.py); here a few units are chosen, spread over subjects,
+and shown the same way for every dataset. A store or picture that is not there says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from data import stores
+from data.errors import StoreError
+from data.pictures import FACES_HIDDEN, evenly, faces_shown, svg_uri
+from models.report_figures import training_figure
+
+if TYPE_CHECKING:
+    from models.experiment import RunFiles
+
+PER_DATASET = 3  # events shown of each dataset and stage
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image in the page. `width`: CSS px, None for the image's own."""
+
+    uri: str
+    caption: str
+    width: int | None = None
+
+
+@dataclass
+class Group:
+    """Pictures under one heading; `missing` is said when there are none."""
+
+    title: str
+    note: str = ""
+    pictures: list[Picture] = field(default_factory=list)
+    missing: str = "Not computed."
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One unit to draw: its store, ids and the words under its picture."""
+
+    store: stores.StageStore
+    event: Any  # row of the events table, or of the videos table for a video stage
+    with_face: bool
+
+    @property
+    def caption(self) -> str:
+        """Dataset, unit and what it is."""
+        row = self.event
+        text = f"{row.dataset} · {getattr(row, 'event', row.video)}"
+        label = getattr(row, "label", None)
+        return text if label is None or pd.isna(label) else f"{text} · {label}"
+
+
+def stage_groups(run: RunFiles) -> list[Group]:
+    """Pictures of the recipe's stages, in their order."""
+    drawers: dict[str, Callable[[RunFiles], Group]] = {}
+    return [drawers[s](run) for s in run.recipe.stages if s in drawers]
+
+
+def training(run: RunFiles) -> dict[str, str] | None:
+    """Curves of all folds; None when no fold recorded any."""
+    histories = {}
+    for fold in run.folds:
+        try:
+            histories[fold.name] = stores.read_table(fold / "history.parquet")
+        except StoreError:
+            continue
+    fig = training_figure(histories) if histories else None
+    if fig is None:
+        return None
+    note = "A thin line per fold, the thick one their median. The last epoch's weights are scored."
+    return {"uri": svg_uri(fig), "note": note}
+
+
+def spotting(run: RunFiles) -> dict[str, Any] | None:
+    """Timelines."""
+    return None
+
+
+def attention(run: RunFiles) -> Group | None:
+    """Attention."""
+    return None
