@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import json
 import platform
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -66,7 +67,7 @@ class StagePlan:
             "stale": len(self.reasons) - missing,
             "missing": missing,
             "failed": len(self.failed),
-            "reasons": dict(pd.Series(list(self.reasons.values()), dtype=object).value_counts()),
+            "reasons": dict(Counter(self.reasons.values()).most_common()),
         }
 
 
