@@ -40,7 +40,7 @@ def truth_record(
     planted: Sequence[Planted],
 ) -> dict[str, Any]:
     """The content of `truth.json`, plain JSON types only."""
-    moved = {p.old: p.new for p in planted if p.kind == "nested_folder"}
+    moved = {str(p.old): str(p.new) for p in planted if p.kind == "nested_folder"}
     return {
         "key": key,
         "preset": preset,
@@ -58,26 +58,37 @@ def truth_record(
         "videos": [
             _video_record(people, s, v, moved) for s, v in zip(scripts, videos, strict=True)
         ],
-        "defects": [vars(p) for p in planted],
+        "defects": [_defect_record(p, moved) for p in planted],
     }
 
 
+def _moved(path: str, moved: dict[str, str]) -> str:
+    """`path` after the planted moves of folders."""
+    for old, new in moved.items():
+        if path == old or path.startswith(f"{old}/"):
+            return f"{new}{path[len(old) :]}"
+    return path
+
+
+def _defect_record(planted: Planted, moved: dict[str, str]) -> dict[str, Any]:
+    record = dict(vars(planted))
+    if not planted.table and planted.kind != "nested_folder":
+        record["who"] = _moved(planted.who, moved)
+    return record
+
+
 def _video_record(
-    people: Sequence[Subject], script: Script, video: Video, moved: dict[Any, Any]
+    people: Sequence[Subject], script: Script, video: Video, moved: dict[str, str]
 ) -> dict[str, Any]:
     plan, place, released = video.plan, video.place, video.released
     part = slice(released.start, released.stop)
-    folder = place.folder
-    for old, new in moved.items():
-        if folder == old or folder.startswith(f"{old}/"):
-            folder = f"{new}{folder[len(old) :]}"
     curves = iter(script.track.curves[:, part].tolist())
     return {
         "video": place.video,
         "subject": place.subject,
         "ordinal": plan.subject,
         "camera": plan.camera.name,
-        "folder": folder,
+        "folder": _moved(place.folder, moved),
         "fps": plan.fps,
         "size": list(plan.size),
         "colour": plan.camera.colour,

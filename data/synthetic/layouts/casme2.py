@@ -133,7 +133,7 @@ class Casme2(Layout):
         planted += damage_frames(videos, out, rng)
         stray = f"{_ROOT}/sub01/Desktop - Shortcut.lnk"
         (out / stray).write_bytes(b"L\0\0\0")
-        planted.append(Planted("stray_file", stray, new=stray))
+        planted.append(Planted("stray_file", stray))
         planted.append(nest_folder(out, _ROOT))
         return planted
 
