@@ -34,10 +34,10 @@ def bit_depth(image: npt.NDArray[np.generic]) -> int:
 def to_uint8(image: npt.NDArray[np.generic], who: str, depth: int | None = None) -> Image:
     """8-bit twin of an 8- or 16-bit image of the given bit depth (default: its own)."""
     if image.dtype == np.uint8:
-        return image  # type: ignore[return-value]
+        return image
     if image.dtype == np.uint16:
         shift = (bit_depth(image) if depth is None else depth) - 8
-        return np.minimum(image >> shift, 255).astype(np.uint8)
+        return np.minimum(np.right_shift(image, shift), 255).astype(np.uint8)  # type: ignore[arg-type]
     raise InputError(who, expected="an 8- or 16-bit image", got=str(image.dtype))
 
 
@@ -76,7 +76,7 @@ def read_image(path: Path, *, colour: bool = False, depth: int | None = None) ->
             code="unreadable_frame",
         )
     image = to_uint8(image, who, depth)
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB) if colour else image  # type: ignore[return-value]
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB) if colour else image
 
 
 class FrameSource:
@@ -140,7 +140,7 @@ class FrameSource:
             self._next += 1
         assert image is not None
         code = cv2.COLOR_BGR2RGB if colour else cv2.COLOR_BGR2GRAY
-        return cv2.cvtColor(image, code)  # type: ignore[return-value]
+        return cv2.cvtColor(image, code)
 
 
 def count_video_frames(path: Path) -> int:

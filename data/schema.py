@@ -82,7 +82,7 @@ def conform(table: pd.DataFrame, name: str) -> pd.DataFrame:
     for column, kind in columns.items():
         values = table[column] if column in table else pd.Series(pd.NA, index=table.index)
         try:
-            typed[column] = values.astype(kind)  # type: ignore[call-overload]
+            typed[column] = values.astype(kind)
         except (TypeError, ValueError) as error:
             raise StoreError(
                 f"table {name}, column {column}", expected=kind, got=str(error)

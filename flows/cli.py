@@ -9,7 +9,7 @@ import json
 import logging
 import sys
 from collections.abc import Callable
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -218,7 +218,7 @@ def synthesize(
             seed=seed,
             defects=defects,
             workers=workers or cpu_count(),
-            progress=lambda done, total, text: show(layout, done, total, text),
+            progress=partial(show, layout),
         )
     typer.echo(f"{path}: layout {layout}, preset {preset}, seed {seed}")
 

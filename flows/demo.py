@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,7 @@ def _synthesize(folder: Path, seed: int) -> dict[str, str]:
                 preset=PRESET,
                 seed=seed,
                 workers=cpu_count(),
-                progress=lambda done, total, text, name=layout: show(name, done, total, text),
+                progress=partial(show, layout),
             )
         roots[layout] = str(path)
     return roots

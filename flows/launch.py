@@ -102,7 +102,7 @@ def export_files(what: str, source: Path, out: Path, dataset: str | None, with_f
         from models.run_pages import export_spotting
 
         return f"{export_spotting(find_run(str(source)), out)} intervals to {out}"
-    writers = {
+    writers: dict[str, Callable[..., int]] = {
         "crops": export.export_crops,
         "flow": export.export_flow,
         "tables": export.export_tables,

@@ -19,7 +19,7 @@ from tasks.prefect_executor import PrefectExecutor, close_ghosts, run_tags
 from tasks.request import RunRequest
 from tasks.steps import StepRecord, run_stages, run_step
 
-_RUNNER = ThreadPoolTaskRunner(max_workers=max(2, cpu_count()))
+_RUNNER: Any = ThreadPoolTaskRunner(max_workers=max(2, cpu_count()))
 _OPTIONS: dict[str, Any] = {"persist_result": False, "validate_parameters": True}
 
 
@@ -108,4 +108,5 @@ def full_run(request: RunRequest) -> list[dict[str, Any]]:
 
 
 def _as_subflow(context: RunContext, stage: str) -> StepRecord:
-    return StepRecord(**STAGE_FLOWS[stage](context.request))
+    done: Any = STAGE_FLOWS[stage](context.request)
+    return StepRecord(**done)

@@ -203,9 +203,9 @@ def _make_automation() -> None:
 
     name = "apexflow: close runs that stopped answering"
     try:
-        Automation.read(name=name)
+        _ = Automation.read(name=name)
         return
-    except ValueError:
+    except ValueError:  # there is none yet
         pass
     ended = {f"prefect.flow-run.{s}" for s in ("Completed", "Failed", "Cancelled", "Crashed")}
     Automation(

@@ -18,7 +18,9 @@ import re
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pandas as pd
@@ -304,15 +306,16 @@ def start_run(plan: RunPlan, token: str) -> None:
 def fit_fold(job: FoldJob) -> str:
     """Train and predict one fold into `job.out`; returns the fold's name. Runs in a worker."""
     job.out.mkdir(parents=True, exist_ok=True)
-    if job.recipe.family == "hsta":
-        from models import hsta_fold as family
-    else:
-        from models import me_tst_fold as family  # type: ignore[no-redef]
-    family.fit_fold(job)
+    _family(job.recipe).fit_fold(job)
     missing = [name for name in FOLD_FILES if not (job.out / name).exists()]
     if missing:
         raise StoreError(job.fold, expected=f"files {FOLD_FILES}", got=f"without {missing}")
     return job.fold
+
+
+def _family(recipe: Recipe) -> ModuleType:
+    """The module that trains and scores the recipe's network family."""
+    return import_module(f"models.{recipe.family}_fold")
 
 
 def publish_fold(plan: RunPlan, job: FoldJob, seconds: float, token: str) -> None:
@@ -414,14 +417,10 @@ class RunFiles:
 def evaluate_run(plan: RunPlan, token: str) -> pd.DataFrame:
     """Pool the folds' predictions, score them, write metrics and report; returns the metrics."""
     run = RunFiles(plan.folder)
-    if plan.recipe.family == "hsta":
-        from models.hsta_fold import score
-    else:
-        from models.me_tst_fold import score  # type: ignore[assignment]
     from models.report import write_report
 
     stores.write_table(run.predictions(), plan.folder / "predictions.parquet", token)
-    metrics = score(run)
+    metrics = _family(plan.recipe).score(run)
     stores.write_table(metrics, plan.folder / "metrics.parquet", token)
     with stores.replacing(plan.folder / "report.html", token) as temporary:
         write_report(run, temporary)

@@ -89,7 +89,8 @@ class PrefectExecutor:
             update_progress_artifact(self._artifacts[name], percent, description)
         else:
             key = artifact_key(f"{name}-progress")
-            self._artifacts[name] = create_progress_artifact(percent, key, description)
+            made: Any = create_progress_artifact(percent, key, description)
+            self._artifacts[name] = made
 
     def page(self, name: str, markdown: str, rows: list[dict[str, Any]]) -> None:
         """See Executor: a markdown artifact with pictures, a table artifact with numbers."""
@@ -134,7 +135,9 @@ def close_ghosts(workspace: Workspace) -> int:
         for run in client.read_flow_runs(flow_run_filter=FlowRunFilter.model_validate(query)):
             if me in run.tags or not _process_is_gone(run.tags):
                 continue
-            state = Crashed(message="Its process is gone; closed by the next run on its workspace.")
+            state: Any = Crashed(
+                message="Its process is gone; closed by the next run on its workspace."
+            )
             client.set_flow_run_state(run.id, state, force=True)
             _close_children(client, run.id)
             closed += 1
@@ -161,7 +164,7 @@ def _process_is_gone(run_tags: list[str]) -> bool:
 def _close_children(client: Any, flow_run: UUID) -> None:
     """Task runs and subflow runs of a dead flow run that still say Running."""
     running = {"state": {"type": {"any_": ["RUNNING", "PENDING"]}}}
-    state = Crashed(message="Its flow run's process is gone.")
+    state: Any = Crashed(message="Its flow run's process is gone.")
     parent = FlowRunFilter.model_validate({"id": {"any_": [flow_run]}})
     for child in client.read_task_runs(
         flow_run_filter=parent, task_run_filter=TaskRunFilter.model_validate(running)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from data import ingest_store, planning
-from data.engine import ChunkJob, ChunkResult, compute_chunk
+from data.engine import ChunkJob, ChunkResult, compute_chunk, get_stage
 from data.errors import ApexflowError, StoreError
 from data.stage_pages import stage_page
 from models import experiment, run_pages
@@ -76,7 +76,7 @@ def refuse_stale_inputs(context: RunContext, dataset: str, stage: str) -> None:
     """With --stage only that stage runs; StoreError if what it reads is not up to date."""
     if stage == "ingest":
         return
-    for upstream in planning.get_stage(stage).upstream:
+    for upstream in get_stage(stage).upstream:
         if upstream == "ingest":
             plan = ingest_store.plan_ingest(context.workspace, dataset, context.root(dataset))
             stale = {plan.reason} - {""}
