@@ -15,7 +15,15 @@ from data.errors import DatasetError
 ADAPTERS = {
     "casme2": "data.datasets.casme2",
     "samm": "data.datasets.samm",
+    "smic": "data.datasets.smic",
+    "smic_e": "data.datasets.smic_e",
+    "cas_me2": "data.datasets.cas_me2",
     "samm_lv": "data.datasets.samm_lv",
+    "casme3": "data.datasets.casme3",
+    "casme3_c": "data.datasets.casme3_c",
+    "mmew": "data.datasets.mmew",
+    "4dme": "data.datasets.fourd",
+    "casme": "data.datasets.casme",
     "csv": "data.datasets.csv_manifest",
 }
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from data.datasets.base import Adapter, Dataset, Video, VideoSpec
-from data.datasets.checks import Annotation, EventChecker
+from data.datasets.checks import Annotation, EventChecker, Interval
 from data.datasets.grouping import no_videos
 from data.datasets.listing import (
     Tree,
@@ -109,7 +109,8 @@ def _events(
     """Checked events with indices; every annotation is kept, or dropped with a ledger row."""
     checker = EventChecker(adapter.name, adapter.rules, report)
     folded = {name.casefold(): name for name in videos}
-    found, taken = [], set()
+    found: list[dict[str, Any]] = []
+    taken: dict[str, Interval] = {}
     report.counts["rows"] = len(rows)
     for row in rows:
         name = row.video if row.video in videos else folded.get(row.video.casefold())
@@ -122,17 +123,16 @@ def _events(
                 column="video", old=row.video, new=name, source="the folder's spelling",
             )  # fmt: skip
         video = videos[name]
-        checked = checker.check(row, video.spec.fps)
+        checked = checker.check(row, video.spec.fps, _ends(video))
         if checked is None:
             continue
         row, interval = checked
         placed = checker.locate(row, interval, video.frames)
         if placed is None or placed.onset is None or placed.offset is None:
             continue
-        if row.event in taken:
-            report.drop(row.who, "row", "duplicate_event", f"{row.where}: {row.event} again")
+        event = _unique_event(row, placed, taken, report)
+        if event is None:
             continue
-        taken.add(row.event)
         numbers = video.frames.numbers
         found.append(
             {
@@ -140,7 +140,7 @@ def _events(
                 "subject": video.spec.subject,
                 "person": video.spec.person,
                 "video": name,
-                "event": row.event,
+                "event": event,
                 "onset": placed.onset,
                 "apex": placed.apex,
                 "offset": placed.offset,
@@ -156,6 +156,32 @@ def _events(
         )
     found.sort(key=lambda e: (e["video"], e["onset"], e["event"]))
     return conform(pd.DataFrame(found, columns=list(EVENTS)), "events")
+
+
+def _ends(video: Video) -> tuple[int, int] | None:
+    """First and last file number of a clip cut to its expression, None for any other video."""
+    numbers = video.frames.numbers
+    return (int(numbers[0]), int(numbers[-1])) if video.spec.trimmed else None
+
+
+def _unique_event(
+    row: Annotation, placed: Interval, taken: dict[str, Interval], report: Report
+) -> str | None:
+    """The row's event id, with -2, -3 ... where rows share one; None for a row said twice."""
+    event, count = row.event, 1
+    while event in taken:
+        if taken[event] == placed:
+            report.drop(row.who, "row", "duplicate_event", f"{row.where}: {event} again")
+            return None
+        count += 1
+        event = f"{row.event}-{count}"
+    if count > 1:
+        report.repair(
+            row.who, "event", "repeated_key", row.where,
+            column="event", old=row.event, new=event, source="another interval has this key",
+        )  # fmt: skip
+    taken[event] = placed
+    return event
 
 
 def _video_table(adapter: Adapter, videos: dict[str, Video], show: bool) -> pd.DataFrame:

@@ -25,7 +25,8 @@ GENERATOR = "apexflow-synthetic"  # marks datasets of drawn faces, which may be 
 class VideoSpec:
     """A folder (or video file) that is a video, before its frames are listed.
 
-    `folder` is relative to the dataset root; `file` names a video file inside it.
+    `folder` is relative to the dataset root; `file` names a video file inside it; `trimmed`: the
+    owner cut the clip to its expression, so its ends can stand in for missing frame numbers.
     """
 
     subject: str
@@ -36,6 +37,7 @@ class VideoSpec:
     kind: str = "clip"
     provided_crop: bool = False
     file: str = ""
+    trimmed: bool = False
 
     @property
     def path(self) -> str:

@@ -76,6 +76,7 @@ class Casme2(Adapter):
                     folder.path,
                     self.fps,
                     provided_crop=crop,
+                    trimmed=report.variant["frames"] != "RAW",
                 )
             )
         return specs

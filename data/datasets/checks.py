@@ -113,10 +113,14 @@ class EventChecker:
             who, "event", reason, detail, column=fix.column, old=old, new=fix.new, source=fix.source
         )
 
-    def check(self, row: Annotation, fps: float) -> tuple[Annotation, Interval] | None:
+    def check(
+        self, row: Annotation, fps: float, clip: tuple[int, int] | None = None
+    ) -> tuple[Annotation, Interval] | None:
         """Values made consistent: onset <= apex <= offset, apex null where unknown.
 
-        Returns None when the annotation had to be dropped; its ledger row is written.
+        `clip`: first and last file number of a clip that its owner cut to the expression; its ends
+        stand in for an interval that is missing, reversed or elsewhere. Returns None when the
+        annotation had to be dropped; its ledger row is written.
         """
         self._note_fractions(row)
         row = replace(
@@ -124,16 +128,28 @@ class EventChecker:
             aus=self.correct_text(row.who, "aus", row.aus),
             emotion=self.correct_text(row.who, "emotion", row.emotion),
         )
-        onset = self._onset(row)
-        offset = self._offset(row)
+        onset = self._onset(row, clip)
+        offset = self._offset(row, clip)
         if onset is None or offset is None:
             return None
-        if offset < onset:
-            self._drop(row, "offset_before_onset", "onset..offset", f"{onset}..{offset}")
+        wrong = "offset_before_onset" if offset < onset else ""
+        if clip is not None and (onset > clip[1] or offset < clip[0]):
+            wrong = wrong or "interval_not_in_clip"
+        if wrong and clip is None:
+            self._drop(row, wrong, "onset..offset", f"{onset}..{offset}")
             return None
-        offset = self._length(row, onset, offset, fps)
+        if wrong and clip is not None:
+            self._from_clip(row, wrong, "onset..offset", f"{onset}..{offset}", f"{clip}")
+            onset, offset = clip
+        self._length(row, onset, offset, fps)
         apex = self._apex(row, onset, offset)
         return row, Interval(onset, apex, offset)
+
+    def _from_clip(self, row: Annotation, reason: str, column: str, old: str, new: str) -> None:
+        self.report.repair(
+            row.who, "event", reason, row.where,
+            column=column, old=old, new=new, source="the clip's own first and last file",
+        )  # fmt: skip
 
     def _note_fractions(self, row: Annotation) -> None:
         parts = {"onset": row.onset, "apex": row.apex, "offset": row.offset}
@@ -149,15 +165,20 @@ class EventChecker:
                 source="rounded half up",
             )
 
-    def _onset(self, row: Annotation) -> int | None:
+    def _onset(self, row: Annotation, clip: tuple[int, int] | None) -> int | None:
         early = row.onset.value is not None and row.onset.value < self.rules.first_number
-        reason = "onset_before_recording" if early else ""
+        reason = "onset_before_first_frame" if early else ""
         onset = self.correct_number(row.who, "onset", row.onset, reason)
-        if onset.value is None:
-            self._drop(row, f"onset_{onset.note or 'missing'}", "onset", row.onset.raw)
-        return onset.value
+        if onset.value is not None:
+            return onset.value
+        reason = f"onset_{onset.note or 'missing'}"
+        if clip is not None:
+            self._from_clip(row, reason, "onset", row.onset.raw, str(clip[0]))
+            return clip[0]
+        self._drop(row, reason, "onset", row.onset.raw)
+        return None
 
-    def _offset(self, row: Annotation) -> int | None:
+    def _offset(self, row: Annotation, clip: tuple[int, int] | None) -> int | None:
         value = row.offset.value
         absent = value is None or value <= 0
         reason = "offset_missing" if absent else ""
@@ -176,12 +197,17 @@ class EventChecker:
                 source="the apex, as published baselines do",
             )
             return row.apex.value
-        self._drop(row, "offset_missing", "offset", row.offset.raw)
+        reason = "offset_not_a_number" if row.offset.note == "not_a_number" else "offset_missing"
+        if clip is not None:
+            self._from_clip(row, reason, "offset", row.offset.raw, str(clip[1]))
+            return clip[1]
+        self._drop(row, reason, "offset", row.offset.raw)
         return None
 
-    def _length(self, row: Annotation, onset: int, offset: int, fps: float) -> int:
+    def _length(self, row: Annotation, onset: int, offset: int, fps: float) -> None:
+        """A micro-expression of half a minute is said so; nothing says which end is wrong."""
         if row.type != "micro" or (offset - onset) / fps <= self.rules.long_micro_seconds:
-            return offset
+            return
         self.report.flag(
             row.who,
             "event",
@@ -190,13 +216,12 @@ class EventChecker:
             column="offset",
             old=str(offset),
         )
-        return offset
 
     def _apex(self, row: Annotation, onset: int, offset: int) -> int | None:
         apex = row.apex
         inside = apex.value is not None and onset <= apex.value <= offset
         absent = apex.value is None or apex.value <= 0 < onset
-        if absent and not self.rules.apex_labelled:
+        if absent and (not self.rules.apex_labelled or apex.note == "not_labelled"):
             return None
         reason = "" if inside else "apex_missing" if absent else "apex_outside"
         if apex.note == "not_a_number":
@@ -211,17 +236,16 @@ class EventChecker:
         if value is not None and onset <= value <= offset:
             self._note_ends(row, onset, value, offset)
             return value
-        if reason == "apex_outside" or apex is row.apex:
-            self.report.repair(
-                row.who,
-                "event",
-                reason or "apex_outside",
-                row.where,
-                column="apex",
-                old=apex.raw,
-                new="",
-                source=f"no label to trust within {onset}..{offset}: the apex stage fills it",
-            )
+        self.report.repair(
+            row.who,
+            "event",
+            reason or "apex_outside",
+            row.where,
+            column="apex",
+            old=apex.raw,
+            new="",
+            source=f"no label to trust within {onset}..{offset}: the apex stage fills it",
+        )
         return None
 
     def _note_ends(self, row: Annotation, onset: int, apex: int, offset: int) -> None:
@@ -270,8 +294,8 @@ class EventChecker:
     def _moved(self, row: Annotation, column: str, old: int, new: int, past: bool) -> None:
         if old == new:
             return
-        early = {"onset": "onset_before_recording", "offset": "offset_past_end"}
-        reason = early.get(column, "apex_past_end") if past else "frame_missing"
+        ends = {"onset": "onset_before_first_frame", "offset": "offset_past_last_frame"}
+        reason = ends.get(column, "apex_outside_video") if past else "frame_missing"
         self.report.repair(
             row.who,
             "event",

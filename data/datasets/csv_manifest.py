@@ -60,7 +60,7 @@ class CsvManifest(Adapter):
             if reason:
                 continue
             name, fps = video_name(cells), rate(cells["fps"])
-            if fps is None:
+            if fps is None or not safe_id(name):
                 continue
             subject = identifier(cells["subject"])
             file = path.name if path.suffix.lower() in VIDEO_SUFFIXES else ""
@@ -88,9 +88,11 @@ class CsvManifest(Adapter):
         for number, cells in table.records():
             where = f"{table.sheet.where}, row {number}"
             _, reason = safe_path(table.sheet.path.parent, tree.root, cells["path"])
+            name = video_name(cells)
             if not reason and rate(cells["fps"]) is None:
                 reason = "bad_fps"
-            name = video_name(cells)
+            if not reason and not (safe_id(name) and safe_id(text(cells.get("event")) or name)):
+                reason = "bad_identifier"
             empty = all(text(cells.get(c)).lower() in MISSING for c in ("onset", "offset"))
             if reason:
                 who = name if empty else where
@@ -152,6 +154,11 @@ def safe_path(base: Path, root: Path, cell: Cell) -> tuple[PurePosixPath, str]:
 def video_name(cells: dict[str, Cell]) -> str:
     """The row's video id: its own column, or its path."""
     return text(cells.get("video")) or text(cells["path"]).replace("\\", "/").strip("/")
+
+
+def safe_id(name: str) -> bool:
+    """Whether a name can be a unit's id, which is a path inside the stores."""
+    return all(part not in ("", ".", "..") for part in name.split("/")) and "\0" not in name
 
 
 def rate(cell: Cell) -> float | None:

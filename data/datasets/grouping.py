@@ -69,6 +69,17 @@ def choose_group(
     return best
 
 
+def same_variant(
+    groups: list[Group], variants: list[tuple[str, str]], report: Report
+) -> list[Group]:
+    """All groups of the variant in use: a set shipped in sections has one frames root each."""
+    used = [g for g in groups if _variant_of(g, variants) == report.variant["frames"]]
+    if len(used) > 1:
+        report.variant["frames_root"] = "; ".join(g.root or "." for g in used)
+        report.variant.pop("also_present", None)
+    return used
+
+
 def _variant_of(group: Group, variants: list[tuple[str, str]]) -> str:
     path = "/".join(group.parts[-2:])
     return next(name for regex, name in variants if re.search(regex, path, re.IGNORECASE))

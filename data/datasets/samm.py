@@ -66,6 +66,7 @@ class Samm(Adapter):
                 folder.path,
                 self.fps,
                 provided_crop=crop,
+                trimmed=True,
             )
             for folder, names in best.folders
         ]

@@ -1,0 +1,135 @@
+"""CASME (I): 60 fps clips in two sections (Yan et al. 2013, FG).
+
+    CASME_A/Section A/sub07/EP01_6/*.jpg      1280x720, whole clips
+    CASME_raw_selected/sub01/EP01_12/*.jpg    onset..offset
+    Cropped/sub01/EP01_12/*.jpg               the authors' face crops
+    CASME-coded-20190721.xls
+
+The columns `Onset` and `Total` are durations in milliseconds, not frames: they serve as a check.
+`ApexF2` ends the plateau of the apex and is not used.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from data.datasets.base import Adapter, Video, VideoSpec
+from data.datasets.checks import Annotation, numbers_of
+from data.datasets.grouping import (
+    choose_group,
+    group_by_pattern,
+    leave_out_strangers,
+    same_variant,
+)
+from data.datasets.listing import Tree
+from data.datasets.parsing import Cell, action_units, frame_number, identifier, text
+from data.datasets.report import Report
+from data.datasets.sheets import Table
+from data.datasets.tables import Layout, choose_table
+from data.labels import normalise_emotion
+
+CODING = Layout(
+    {
+        "subject": ("subject",),
+        "clip": ("filename",),
+        "onset": ("onsetf",),
+        "apex": ("apexf1",),
+        "offset": ("offsetf",),
+        "total": ("total",),
+        "aus": ("au", "aus", "actionunits"),
+        "emotion": ("emotion", "estimatedemotion"),
+    },
+    ("subject", "clip", "onset", "apex", "offset", "emotion"),
+    "clip",
+    r"EP\d.*",
+)
+VARIANTS = [("crop", "Cropped"), ("select", "raw_selected"), ("", "raw")]
+PREFERRED = ["raw", "raw_selected", "Cropped"]
+FRAME_MS = 1000 / 60
+
+
+class Casme(Adapter):
+    """CASME."""
+
+    name = "casme"
+    title = "CASME"
+    fps = 60.0
+    reference: ClassVar[dict[str, int]] = {"rows": 193, "subjects": 19, "videos": 193}
+
+    def find_videos(self, tree: Tree, report: Report) -> list[VideoSpec]:
+        """Folders subNN/EP.. of both sections."""
+        groups = group_by_pattern(tree, (r"sub(\d+)", r"EP\d.*"))
+        best = choose_group(self, tree, groups, VARIANTS, PREFERRED, report)
+        leave_out_strangers(tree, groups, best, report)
+        used = same_variant(groups, VARIANTS, report)
+        crop = report.variant["frames"] == "Cropped"
+        specs = []
+        for folder, (subject, clip) in (item for group in used for item in group.folders):
+            person = f"sub{int(subject[1]):02d}"
+            specs.append(
+                VideoSpec(
+                    person,
+                    self.person(person),
+                    f"{person}/{clip[0]}",
+                    folder.path,
+                    self.fps,
+                    provided_crop=crop,
+                    trimmed=report.variant["frames"] != "raw",
+                )
+            )
+        return specs
+
+    def read_annotations(
+        self, tree: Tree, videos: dict[str, Video], report: Report
+    ) -> list[Annotation]:
+        """Rows of the coding sheet."""
+
+        def score(table: Table) -> int:
+            return sum(video_id(c) in videos for _, c in table.records())
+
+        table = choose_table(self, tree, CODING, report, score)
+        rows = []
+        for number, cells in table.records():
+            where = f"{table.sheet.where}, row {number}"
+            if not CODING.fits(cells["clip"]):
+                report.flag(where, "row", "not_an_annotation", f"file name {cells['clip']!r}")
+                continue
+            rows.append(read_row(cells, where, report))
+        return rows
+
+
+def video_id(cells: dict[str, Cell]) -> str:
+    """`sub01/EP01_12`; the subject cell is a bare number."""
+    return f"sub{identifier(cells['subject'], 2)}/{text(cells['clip'])}"
+
+
+def read_row(cells: dict[str, Cell], where: str, report: Report) -> Annotation:
+    """One row; its duration in milliseconds is compared with its frames."""
+    video = video_id(cells)
+    aus, note = action_units(cells.get("aus"))
+    if note:
+        report.flag(video, "event", "au_not_understood", f"{where}: {note}", column="aus")
+    numbers = numbers_of(cells["onset"], cells["apex"], cells["offset"])
+    onset, offset = numbers["onset"].value, numbers["offset"].value
+    total = cells.get("total")
+    if isinstance(total, str):
+        total = frame_number(total).value
+    if onset and offset and total and abs((offset - onset + 1) * FRAME_MS - total) > FRAME_MS:
+        report.flag(
+            video, "event", "duration_differs",
+            f"{where}: {offset - onset + 1} frames, {total:.0f} ms", column="Total",
+            old=text(cells.get("total")),
+        )  # fmt: skip
+    return Annotation(
+        who=video,
+        where=where,
+        subject=video.partition("/")[0],
+        video=video,
+        event=video,
+        aus=aus,
+        emotion=normalise_emotion(text(cells["emotion"])),
+        **numbers,
+    )
+
+
+ADAPTER = Casme()

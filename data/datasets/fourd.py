@@ -1,0 +1,139 @@
+"""4DME, the grey micro-expression clips: 60 fps (Li et al. 2022, IEEE T. Affective Computing).
+
+    4DMicro/gray_micro/<sub_ID>/<fold_name>/<frames>
+    4DMicro/gray_micro_crop/<sub_ID>/<fold_name>/<frames>
+    4DME_Labelling_Micro_release v1.xlsx
+
+Folder names follow no grammar that is known for sure: they are taken from the sheet. Emotions may
+be combined ("Surprise+Positive"); a combined one has a class only where its parts agree. Units
+marked (k) are held through the clip and are kept apart from those that move.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import ClassVar
+
+from data.datasets.base import Adapter, Video, VideoSpec
+from data.datasets.checks import Annotation, numbers_of
+from data.datasets.grouping import Group, choose_group, leave_out_strangers
+from data.datasets.listing import Tree
+from data.datasets.parsing import Cell, action_units, text, unit_numbers
+from data.datasets.report import Report
+from data.datasets.sheets import Table, header_word
+from data.datasets.tables import Layout, choose_table
+from data.labels import normalise_emotion
+
+ROWS = Layout(
+    {
+        "subject": ("subid", "subject"),
+        "clip": ("foldname",),
+        "onset": ("onset",),
+        "apex": ("apex",),
+        "offset": ("offset",),
+        "aus": ("aus", "au"),
+        "emotion": ("emotion",),
+    },
+    ("subject", "clip", "onset", "apex", "offset", "aus", "emotion"),
+    "clip",
+    r".+",
+)
+CLASSES = ("positive", "negative", "surprise", "repression", "others")
+VARIANTS = [("crop", "gray_micro_crop"), ("rgb|colou?r", "rgb"), ("depth", "depth"), ("", "gray")]
+PREFERRED = ["gray", "gray_micro_crop", "rgb", "depth"]
+
+
+class FourD(Adapter):
+    """4DME."""
+
+    name = "4dme"
+    title = "4DME"
+    fps = 60.0
+    reference: ClassVar[dict[str, int]] = {"rows": 267, "subjects": 41, "videos": 267}
+
+    def find_videos(self, tree: Tree, report: Report) -> list[VideoSpec]:
+        """Leaf folders named as in the sheet's column fold_name."""
+        subjects = {text(c["clip"]): text(c["subject"]) for _, c in self.table(tree).records()}
+        folded = {name.casefold(): name for name in subjects}
+        groups: dict[tuple[str, ...], Group] = {}
+        for folder in tree.leaves():
+            parts = tree.parts(folder.path)
+            name = folded.get(parts[-1].casefold())
+            if name is None:
+                continue
+            above = len(parts) > 1 and parts[-2].casefold() == subjects[name].casefold()
+            head = parts[: -2 if above else -1]
+            group = groups.setdefault(head, Group("/".join(head[1:]), head))
+            match = re.fullmatch(".*", name)
+            group.folders.append((folder, [match] if match else []))
+        found = list(groups.values())
+        best = choose_group(self, tree, found, VARIANTS, PREFERRED, report)
+        leave_out_strangers(tree, found, best, report)
+        crop = report.variant["frames"] == "gray_micro_crop"
+        return [
+            VideoSpec(
+                subjects[name[0]],
+                self.person(subjects[name[0]]),
+                f"{subjects[name[0]]}/{name[0]}",
+                folder.path,
+                self.fps,
+                provided_crop=crop,
+                trimmed=True,
+            )
+            for folder, (name,) in best.folders
+        ]
+
+    def table(self, tree: Tree, report: Report | None = None) -> Table:
+        """The sheet with most rows among those that fit."""
+        return choose_table(
+            self, tree, ROWS, report or Report(self.name), lambda t: len(list(t.records()))
+        )
+
+    def read_annotations(
+        self, tree: Tree, videos: dict[str, Video], report: Report
+    ) -> list[Annotation]:
+        """Rows of the sheet; the 0/1 columns are compared with the text they repeat."""
+        table = self.table(tree, report)
+        header = [header_word(c) for c in table.sheet.rows[table.header]]
+        units = {i: int(w[2:]) for i, w in enumerate(header) if re.fullmatch(r"au\d+", w)}
+        classes = {i: w for i, w in enumerate(header) if w in CLASSES}
+        rows = []
+        for number, cells in table.records():
+            where = f"{table.sheet.where}, row {number}"
+            row = read_row(cells, where, report)
+            line = table.sheet.rows[number - 1]
+            marked = {n for i, n in units.items() if i < len(line) and text(line[i]) == "1"}
+            if units and marked != unit_numbers(row.aus, kept=True):
+                said = unit_numbers(row.aus)
+                if marked != said:  # copies with the held units already zeroed are fine too
+                    report.flag(row.who, "event", "au_columns_differ", f"{where}: {row.aus}")
+            named = {w for i, w in classes.items() if i < len(line) and text(line[i]) == "1"}
+            if classes and named != set((row.emotion or "").split("+")) - {""}:
+                report.flag(
+                    row.who, "event", "emotion_columns_differ", f"{where}: {row.emotion}",
+                    column="emotion", old="+".join(sorted(named)),
+                )  # fmt: skip
+            rows.append(row)
+        return rows
+
+
+def read_row(cells: dict[str, Cell], where: str, report: Report) -> Annotation:
+    """One row of the sheet."""
+    subject, clip = text(cells["subject"]), text(cells["clip"])
+    video = f"{subject}/{clip}"
+    aus, note = action_units(cells.get("aus"))
+    if note:
+        report.flag(video, "event", "au_not_understood", f"{where}: {note}", column="aus")
+    return Annotation(
+        who=video,
+        where=where,
+        subject=subject,
+        video=video,
+        event=video,
+        aus=aus,
+        emotion=normalise_emotion(text(cells["emotion"])),
+        **numbers_of(cells["onset"], cells["apex"], cells["offset"]),
+    )
+
+
+ADAPTER = FourD()
