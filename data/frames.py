@@ -34,10 +34,10 @@ def bit_depth(image: npt.NDArray[np.generic]) -> int:
 def to_uint8(image: npt.NDArray[np.generic], who: str, depth: int | None = None) -> Image:
     """8-bit twin of an 8- or 16-bit image of the given bit depth (default: its own)."""
     if image.dtype == np.uint8:
-        return image
+        return image  # type: ignore[return-value]
     if image.dtype == np.uint16:
         shift = (bit_depth(image) if depth is None else depth) - 8
-        return np.minimum(np.right_shift(image, shift), 255).astype(np.uint8)  # type: ignore[arg-type]
+        return np.minimum(np.right_shift(image, shift), 255).astype(np.uint8)
     raise InputError(who, expected="an 8- or 16-bit image", got=str(image.dtype))
 
 

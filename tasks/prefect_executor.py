@@ -1,4 +1,4 @@
-"""The executor that shows a run in the Prefect UI: a task run per chunk or fold, artifacts per stage.
+"""The executor that shows a run in the Prefect UI: tasks per chunk or fold, artifacts per stage.
 
 Prefect sees names, states, logs and artifacts; freshness stays with our manifests (its task cache
 does not know whether a part still exists). Tasks are threads of the flow process; each hands its
