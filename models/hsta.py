@@ -38,6 +38,7 @@ from models.layers.attention import (
     single_query_attention,
     split_heads,
 )
+from models.layers.stochastic_depth import add_dropping
 
 logger = logging.getLogger(__name__)
 
@@ -186,20 +187,6 @@ def drop_path_rates(config: HstaConfig) -> list[list[float]]:
     return [[float(r) for r in row] for row in rates.reshape(config.num_groups, per_group)]
 
 
-class DropPath(nn.Module):
-    """Drops a residual branch per sample with probability `rate`, scaling what stays."""
-
-    def __init__(self, rate: float) -> None:
-        super().__init__()
-        self.rate = rate
-
-    def forward(self, x: Tensor) -> Tensor:
-        if not self.training or self.rate == 0:
-            return x
-        keep = x.new_empty((x.shape[0],) + (1,) * (x.ndim - 1)).bernoulli_(1 - self.rate)
-        return x * (keep / (1 - self.rate))
-
-
 class TubeletEmbedding(nn.Module):
     """Clip (B, 3, T, H, W) -> tokens (B, 1 + t·h·w, D): class token first, positions added."""
 
@@ -247,27 +234,31 @@ class SelfAttention(nn.Module):
 
 
 class Block(nn.Module):
-    """USTA: t + attention(norm(t)), then t + mlp(norm(t)); drop path on both residuals."""
+    """USTA: t + attention(norm(t)), then t + mlp(norm(t)); stochastic depth on both residuals."""
 
     def __init__(self, config: HstaConfig, branch: int, rate: float) -> None:
         super().__init__()
         width = config.embed_dim[branch]
         hidden = int(width * config.mlp_ratio[branch] + 1e-6)
+        self.drop_rate = rate
         self.norm_attention = nn.LayerNorm(width, eps=NORM_EPS)
         self.attention = SelfAttention(config, branch)
         self.norm_mlp = nn.LayerNorm(width, eps=NORM_EPS)
         self.expand = nn.Linear(width, hidden)
         self.reduce = nn.Linear(hidden, width)
         self.dropout = nn.Dropout(config.dropout)
-        self.drop_path = DropPath(rate)
+
+    def attend(self, tokens: Tensor) -> Tensor:
+        return self.attention(self.norm_attention(tokens))
 
     def mlp(self, tokens: Tensor) -> Tensor:
-        hidden = self.dropout(F.gelu(self.expand(tokens)))
+        hidden = self.dropout(F.gelu(self.expand(self.norm_mlp(tokens))))
         return self.dropout(self.reduce(hidden))
 
     def forward(self, tokens: Tensor) -> Tensor:
-        tokens = tokens + self.drop_path(self.attention(self.norm_attention(tokens)))
-        return tokens + self.drop_path(self.mlp(self.norm_mlp(tokens)))
+        rate = self.drop_rate if self.training else 0.0
+        tokens = add_dropping(tokens, self.attend, rate)
+        return add_dropping(tokens, self.mlp, rate)
 
 
 class ClassExchange(nn.Module):

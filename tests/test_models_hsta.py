@@ -11,7 +11,6 @@ from models.hsta import (
     DEPTH_CHOICES,
     SPECIAL,
     VIDEO,
-    DropPath,
     HstaConfig,
     create,
     drop_path_rates,
@@ -24,6 +23,7 @@ from models.layers.attention import (
     single_query_attention,
     split_heads,
 )
+from models.layers.stochastic_depth import add_dropping
 
 SMALL = HstaConfig(
     image_size=28,
@@ -192,17 +192,32 @@ def test_drop_path_rates():
     model = create(SMALL)
     for group, row in zip(model.groups, drop_path_rates(SMALL), strict=True):
         for branch in (SPECIAL, VIDEO):
-            assert [b.drop_path.rate for b in group.blocks[branch]] == row[: SMALL.depth[branch]]
+            assert [b.drop_rate for b in group.blocks[branch]] == row[: SMALL.depth[branch]]
 
 
-def test_drop_path_drops_whole_samples_and_keeps_the_mean():
+def test_dropping_leaves_out_whole_samples_and_keeps_the_mean():
     torch.manual_seed(0)
-    drop, x = DropPath(0.3), torch.ones(4000, 2, 3)
-    assert torch.equal(drop.eval()(x), x)
-    y = drop.train()(x)
+    x = torch.zeros(4000, 2, 3)
+    assert torch.equal(add_dropping(x, lambda t: t + 2, 0.0), x + 2)
+    sizes = []
+    y = add_dropping(x, lambda t: sizes.append(len(t)) or t + 1, 0.3)
     assert y.unique().tolist() == [0, pytest.approx(1 / 0.7)]
-    assert (y == y[:, :1, :1]).all()
+    assert (y == y[:, :1, :1]).all() and sizes == [int((y[:, 0, 0] > 0).sum())]
     assert y.mean().item() == pytest.approx(1, abs=0.04)
+
+
+def test_dropping_equals_multiplying_by_the_mask_in_values_and_gradients(monkeypatch):
+    torch.manual_seed(0)
+    weight = torch.randn(3, 3, dtype=torch.float64, requires_grad=True)
+    x = torch.randn(5, 2, 3, dtype=torch.float64, requires_grad=True)
+    for seed in range(8):  # also a seed that drops every sample
+        results = []
+        for compiling in (False, True):  # the path of a GPU
+            monkeypatch.setattr(torch.compiler, "is_compiling", lambda value=compiling: value)
+            torch.manual_seed(seed)
+            y = add_dropping(x, lambda t: (t @ weight).sin(), 0.7)
+            results.append((y.detach(), *torch.autograd.grad(y.square().sum(), (x, weight))))
+        torch.testing.assert_close(*results)
 
 
 def test_initial_weights():

@@ -1,0 +1,200 @@
+"""HSTA's training step against an authors'-style step of the same network.
+
+    python tests/benchmarks/bench_hsta_step.py [--device cpu|cuda] [--batch N] [--json PATH]
+
+Authors' style: eager, softmax attention written out, keys and values projected for the one-query
+exchange, fp16 autocast with a gradient scaler on a GPU (float32 on a CPU), AdamW looping over the
+tensors. Ours: fused attention, one-query exchange without projections, fused AdamW; on a GPU bf16
+and, unless `--no-compile`, torch.compile. Weights, batch and labels are the same.
+
+On a CPU the default is the main setting (82 M parameters, 224 px, 6 + 2 frames) with two clips a
+step instead of 32; time is CPU time of the process (all threads), medians of alternating repeats.
+On a GPU: 32 clips, wall time between synchronisations, and the share of the matrix-product peak
+that was measured in the same run; `--profile` prints what the step's time goes to.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.nn import functional as F
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from models.fitting import peak_memory_mb
+from models.hsta import HSTA, HstaConfig, create
+from models.hsta_training import HstaTrainConfig, make_optimiser, parameter_groups
+
+GMAC_FORWARD = 44.2  # of one clip at the main setting, matrix products and convolutions
+
+
+def authors_optimiser(model: HSTA, config: HstaTrainConfig) -> torch.optim.AdamW:
+    """AdamW that updates tensor by tensor."""
+    groups = parameter_groups(model, config)
+    return torch.optim.AdamW(groups, lr=1e-5, fused=False, foreach=False)
+
+
+def stepper(
+    kind: str, config: HstaConfig, batch: int, device: torch.device, compiled: bool, precision: str
+) -> tuple[Callable[[], float], HSTA]:
+    """A function that makes one training step and returns the loss."""
+    torch.manual_seed(0)
+    ours = kind == "ours"
+    path = "fused" if ours else "plain"
+    model = create(config.model_copy(update={"attention": path})).to(device).train()
+    train = HstaTrainConfig()
+    optimiser = make_optimiser(model, train) if ours else authors_optimiser(model, train)
+    for group in optimiser.param_groups:
+        group["lr"] = 1e-5 * group["scale"]
+    half = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+    scaler = torch.amp.GradScaler(device.type, enabled=half is torch.float16)
+    generator = torch.Generator().manual_seed(1)
+    side, frames = config.image_size, config.num_frames + 2
+    clip = torch.randn(batch, 3, frames, side, side, generator=generator).to(device)
+    target = torch.arange(batch, device=device) % config.num_classes
+    forward: Any = torch.compile(model) if compiled else model
+
+    def step() -> float:
+        with torch.autocast(device.type, half, enabled=half is not None):
+            logits = forward(clip)
+        loss = F.cross_entropy(logits.float(), target)
+        torch.autograd.backward(scaler.scale(loss))
+        scaler.step(optimiser)
+        scaler.update()
+        optimiser.zero_grad(set_to_none=True)
+        return float(loss.detach()) if device.type == "cpu" else 0.0
+
+    return step, model
+
+
+def seconds_of(step: Callable[[], float], device: torch.device) -> tuple[float, float]:
+    """(compute, wall) seconds of one step: CPU time of all threads, or the GPU's wall time."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    wall, cpu = time.perf_counter(), time.process_time()
+    step()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    wall = time.perf_counter() - wall
+    return (wall if device.type == "cuda" else time.process_time() - cpu), wall
+
+
+def matmul_peak(device: torch.device, size: int = 8192, repeats: int = 30) -> float:
+    """Measured bf16 TFLOP/s of one large matrix product."""
+    a, b = (torch.randn(size, size, device=device, dtype=torch.bfloat16) for _ in range(2))
+    best = 0.0
+    for _ in range(repeats):
+        seconds, _ = seconds_of(lambda: float((a @ b)[0, 0] * 0) or 0.0, device)
+        best = max(best, 2 * size**3 / seconds / 1e12)
+    return best
+
+
+def measure(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Medians of alternating repeats of both steps, their ratio and memory."""
+    device = torch.device(arguments.device)
+    gpu = device.type == "cuda"
+    batch = arguments.batch or (32 if gpu else 2)
+    config = HstaConfig(image_size=arguments.image_size)
+    precisions = {"authors": "fp16" if gpu else "fp32", "ours": arguments.precision}
+    if precisions["ours"] == "auto":
+        precisions["ours"] = "bf16" if gpu else "fp32"
+    rows: dict[str, Any] = {}
+    steps, times, memory = {}, {}, {}
+    for kind in ("authors", "ours"):
+        compiled = kind == "ours" and gpu and not arguments.no_compile
+        if gpu:
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
+        steps[kind], _ = stepper(kind, config, batch, device, compiled, precisions[kind])
+        for _ in range(arguments.warmup):
+            steps[kind]()
+        memory[kind] = peak_memory_mb(device) if gpu else None
+        times[kind] = []
+    for _ in range(arguments.repeats):
+        for kind, step in steps.items():
+            times[kind].append(seconds_of(step, device))
+    for kind in steps:
+        compute = statistics.median(t[0] for t in times[kind])
+        wall = statistics.median(t[1] for t in times[kind])
+        rows[kind] = {
+            "precision": precisions[kind],
+            "seconds": compute,
+            "wall_seconds": wall,
+            "clips_per_second": batch / wall,
+            "memory_mb_per_clip": memory[kind] / batch if gpu else None,
+        }
+    ratio = rows["authors"]["seconds"] / rows["ours"]["seconds"]
+    result = {
+        "device": torch.cuda.get_device_name() if gpu else "cpu",
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "batch": batch,
+        "image_size": arguments.image_size,
+        "repeats": arguments.repeats,
+        "steps": rows,
+        "ratio": ratio,
+    }
+    if gpu:
+        peak = matmul_peak(device)
+        used = 3 * 2 * GMAC_FORWARD * 1e9 * batch / rows["ours"]["wall_seconds"] / 1e12
+        result |= {"matmul_tflops": peak, "step_tflops": used, "share_of_peak": used / peak}
+    if arguments.profile:
+        result["profile"] = profile(steps["ours"], device)
+    return result
+
+
+def profile(step: Callable[[], float], device: torch.device) -> str:
+    """Where one step's time goes, by operator."""
+    kinds = [torch.profiler.ProfilerActivity.CPU]
+    if device.type == "cuda":
+        kinds.append(torch.profiler.ProfilerActivity.CUDA)
+    with torch.profiler.profile(activities=kinds) as found:
+        step()
+    key = "self_cuda_time_total" if device.type == "cuda" else "self_cpu_time_total"
+    return str(found.key_averages().table(sort_by=key, row_limit=15, max_name_column_width=40))
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--batch", type=int, help="clips a step (32 on a GPU, 2 on a CPU)")
+    parser.add_argument("--image-size", type=int, default=224)
+    parser.add_argument("--precision", default="auto", choices=["auto", "fp32", "bf16"])
+    parser.add_argument("--no-compile", action="store_true")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--warmup", type=int, default=1)
+    parser.add_argument("--profile", action="store_true")
+    parser.add_argument("--json", type=Path, metavar="PATH")
+    arguments = parser.parse_args(argv)
+    result = measure(arguments)
+    print(f"{'step':<10}{'precision':<11}{'s':>9}{'wall s':>9}{'clips/s':>9}{'MB/clip':>9}")
+    for kind, row in result["steps"].items():
+        memory = row["memory_mb_per_clip"]
+        shown = f"{memory:.0f}" if memory else "-"
+        print(
+            f"{kind:<10}{row['precision']:<11}{row['seconds']:>9.3f}{row['wall_seconds']:>9.3f}"
+            f"{row['clips_per_second']:>9.2f}{shown:>9}"
+        )
+    print(f"ratio {result['ratio']:.2f}x on {result['device']}, batch {result['batch']}")
+    if "share_of_peak" in result:
+        print(
+            f"{result['step_tflops']:.0f} of {result['matmul_tflops']:.0f} measured TFLOP/s: "
+            f"{100 * result['share_of_peak']:.0f} %"
+        )
+    if "profile" in result:
+        print(result["profile"])
+    if arguments.json:
+        arguments.json.write_text(json.dumps(result, indent=1))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
