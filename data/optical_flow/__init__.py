@@ -240,7 +240,7 @@ def _solve_as_arrays(
     init: Any, out: Any, threads: int | None,
 ) -> tuple[Any, Array | None, Array | None]:  # fmt: skip
     """Tensors in main memory, seen as arrays by an array backend; the result is a tensor."""
-    import torch
+    from data.optical_flow.torch_backend import as_tensor
 
     arrays = [a.detach().numpy() if _is_tensor(a) else a for a in (i0, i1, init)]
     pairs = check_pairs(arrays[0], arrays[1], value_range, arrays[2])
@@ -248,7 +248,7 @@ def _solve_as_arrays(
     target = out.detach().numpy() if _is_tensor(out) else out
     whole = check_output(target, shape[1:] if pairs.single else shape)
     steps, error = _solve(choice.backend, pairs, settings, whole.reshape(shape), threads)
-    return out if out is not None else torch.from_numpy(whole), steps, error
+    return out if out is not None else as_tensor(whole), steps, error
 
 
 def _is_tensor(value: Any) -> bool:

@@ -11,6 +11,7 @@ This module imports torch: import it inside functions only.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from data.optical_flow.settings import Settings
 CUBIC = -0.75
 FLAT = 1.19209290e-7
 CHUNK_PIXELS = {"cpu": 1 << 17, "cuda": 1 << 24}  # pixels of level 0 worked on at once
+LevelSolver = Callable[..., tuple[Tensor, Tensor, Tensor, Tensor]]
 LOOK_EVERY = 8  # steps between looks at whether any pair is still moving (a look waits for the GPU)
 
 
@@ -191,12 +193,17 @@ def initial_flow(init: Tensor | None, images: list[Tensor], settings: Settings) 
 
 
 def solve_batch(
-    i0: Tensor, i1: Tensor, settings: Settings, init: Tensor | None, level: Any = solve_level
+    i0: Tensor,
+    i1: Tensor,
+    settings: Settings,
+    init: Tensor | None,
+    level: LevelSolver = solve_level,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Flow (N,H,W,2), steps (N,levels), RMS change (N,levels) of float images 0–255 (N,H,W)."""
     first, second = pyramid(i0, settings), pyramid(i1, settings)
     u1, u2 = initial_flow(init, second, settings)
-    steps, errors = [], []
+    steps: list[Tensor] = []
+    errors: list[Tensor] = []
     for s in reversed(range(len(second))):
         h, w = second[s].shape[1:]
         if s < len(second) - 1:
@@ -213,13 +220,13 @@ def _solve(
     out: Tensor, backend: str,
 ) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:  # fmt: skip
     """Chunk by chunk into out (N,H,W,2), which may lie on another device."""
-    level: Any = solve_level
+    level: LevelSolver = solve_level
     device = second.device
     if backend == "triton":
-        from data.optical_flow.triton_backend import check_device
-        from data.optical_flow.triton_backend import solve_level as level
+        from data.optical_flow import triton_backend
 
-        check_device(device.type)
+        triton_backend.check_device(device.type)
+        level = triton_backend.solve_level
     n, h, w = second.shape
     chunk = max(1, CHUNK_PIXELS.get(device.type, 1 << 20) // (h * w))
     levels = len(settings.level_sizes(h, w))
@@ -233,6 +240,11 @@ def _solve(
         out[part] = flow.to(out.device)
         steps[part], errors[part] = count.cpu().numpy(), change.cpu().numpy()
     return steps, errors
+
+
+def as_tensor(array: npt.NDArray[Any]) -> Tensor:
+    """The same memory as a tensor."""
+    return torch.from_numpy(array)
 
 
 def solve_arrays(
