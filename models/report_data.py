@@ -16,6 +16,7 @@ import yaml
 
 from data import stores
 from data.identity import stable_hash
+from data.pictures import faces_shown
 from data.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -95,6 +96,17 @@ def dataset_counts(run: RunFiles) -> list[DatasetCount]:
         classes = [(str(c), int(n)) for c, n in labels.value_counts().items()]
         shown = bool(videos.show_faces.all()) or recipe.with_faces
         found.append(DatasetCount(name, facts, sorted(classes)[:MANY_CLASSES], shown))
+    return found
+
+
+def videos_with_faces(run: RunFiles) -> set[tuple[str, str]]:
+    """(dataset, video) of the videos whose faces this run's pictures may show."""
+    from models.experiment import read_tables
+
+    found = set()
+    for name in run.recipe.data:
+        videos = read_tables(run.workspace, (name,), "videos")
+        found |= {(name, video) for video in faces_shown(videos, run.recipe.with_faces)}
     return found
 
 

@@ -14,7 +14,7 @@ import pandas as pd
 
 from data import stores
 from data.errors import StoreError
-from data.pictures import FACES_HIDDEN, evenly, faces_shown, svg_uri
+from data.pictures import png_uri, svg_uri
 from models.report_figures import training_figure
 
 if TYPE_CHECKING:
@@ -86,5 +86,10 @@ def spotting(run: RunFiles) -> dict[str, Any] | None:
 
 
 def attention(run: RunFiles) -> Group | None:
-    """Attention."""
-    return None
+    """Attention of HSTA over a few clips; None for other models or where it cannot be computed."""
+    if run.recipe.family != "hsta":
+        return None
+    from models.report_attention import NOTE, attention_strips
+
+    found = [Picture(png_uri(image), text) for image, text in attention_strips(run)]
+    return Group("Attention", NOTE, found) if found else None

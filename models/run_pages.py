@@ -1,0 +1,115 @@
+"""A run outside its report: a picture page and tables for the UI, a scoreboard for a terminal.
+
+The words and numbers are those of the report (models/report_scores.py).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from data import stores
+from data.errors import StoreError
+from data.pictures import markdown_image, markdown_table
+from models import report_data, report_scores
+from models.report_figures import confusion_figure, training_figure
+from models.report_scores import Score, number
+
+if TYPE_CHECKING:
+    from models.experiment import RunFiles
+
+MARKS = {"above": "✓", "unsure": "~", "below": "✕", "open": "?"}
+
+
+def run_page(run: RunFiles) -> str:
+    """A scored run as Markdown with pictures inside: verdict, scores, confusion, training."""
+    recipe, found = run.recipe, report_scores.scores(run.metrics())
+    text, dependent = report_data.protocol(run)
+    lines = [f"# {recipe.name}", ""]
+    if dependent:
+        lines += [f"> **Subject-dependent.** {text}", ""]
+    for score in report_scores.headline(found, recipe.family)[:2]:
+        said = report_scores.verdict(score)
+        lines += [f"**{MARKS[said.tone]}** {said.text}", ""]
+    lines += [markdown_table([_row(s) for s in report_scores.pooled(found)]), ""]
+    lines += [*report_scores.limits(run, found), ""]
+    lines += _pictures(run)
+    lines += [f"Full report: `{run.folder / 'report.html'}`", ""]
+    return "\n".join(lines)
+
+
+def _pictures(run: RunFiles) -> list[str]:
+    lines: list[str] = []
+    predictions = run.predictions()
+    if {"label", "predicted"} <= set(predictions):
+        for matrix in report_scores.confusions(predictions)[:1]:
+            picture = markdown_image(confusion_figure(matrix), f"Confusion matrix, {matrix.title}")
+            lines += ["## Confusion", "", picture, ""]
+    histories = {
+        fold.name: stores.read_table(fold / "history.parquet")
+        for fold in run.folds
+        if (fold / "history.parquet").exists()
+    }
+    curves = training_figure(histories) if histories else None
+    if curves is not None:
+        lines += ["## Training", "", markdown_image(curves, "Training curves of all folds"), ""]
+    return lines
+
+
+def score_rows(run: RunFiles) -> list[dict[str, Any]]:
+    """The metrics table for people: pooled scores first, then by class and dataset."""
+    found = report_scores.scores(run.metrics())
+    chosen = report_scores.pooled(found)
+    chosen += [s for s in found if s.scope != "pooled" and not s.scope.startswith("fold:")]
+    return [{"scope": s.scope, **_row(s), "note": s.note} for s in chosen]
+
+
+def fold_rows(run: RunFiles) -> list[dict[str, Any]]:
+    """A row per fold: samples on either side, its scores, seconds of training."""
+    head, rows = report_scores.fold_table(run, report_scores.scores(run.metrics()))
+    try:
+        times = stores.read_table(run.folder / "timings.parquet")
+        seconds = dict(zip(times.unit.astype(str), times.seconds.astype(float), strict=True))
+    except StoreError:
+        seconds = {}
+    names = [h.lower() for h in head]
+    return [
+        {**dict(zip(names, row, strict=True)), "seconds": round(seconds.get(row[0], 0.0), 1)}
+        for row in rows
+    ]
+
+
+def scoreboard(run: RunFiles) -> str:
+    """Scores with chance and majority beside them, and what they allow to say, as plain text."""
+    found = report_scores.scores(run.metrics())
+    rows = [_row(s) for s in report_scores.pooled(found)]
+    lines = [_columns(rows)] if rows else ["no scores"]
+    for score in report_scores.headline(found, run.recipe.family)[:2]:
+        said = report_scores.verdict(score)
+        lines.append(f"{MARKS[said.tone]} {said.text}")
+    text, _ = report_data.protocol(run)
+    return "\n".join([*lines, text, *report_scores.limits(run, found)[:1]])
+
+
+def _row(score: Score) -> dict[str, str]:
+    return {
+        "score": score.title,
+        "value": number(score.value, 3),
+        "95 % interval": score.interval or "–",
+        "majority": number(score.majority),
+        "chance": number(score.chance),
+        "n": "–" if score.count is None else str(score.count),
+    }
+
+
+def _columns(rows: list[dict[str, str]]) -> str:
+    """Rows under their names, columns aligned."""
+    names = list(rows[0])
+    width = {n: max(len(n), *(len(r[n]) for r in rows)) for n in names}
+    lines = [dict(zip(names, names, strict=True)), *rows]
+    return "\n".join(
+        "  ".join(
+            line[n].ljust(width[n]) if i == 0 else line[n].rjust(width[n])
+            for i, n in enumerate(names)
+        ).rstrip()
+        for line in lines
+    )
