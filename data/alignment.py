@@ -1,0 +1,263 @@
+"""Geometry of alignment: where a face is in each frame, and its crop made by one resampling.
+
+A reference frame fixes the geometry (landmarks, crop square). Every later frame is described by a
+head pose against it: a similarity, plus the parallax that yaw and pitch of a head give. With X a
+point of the reference frame, c the crop's centre, h(X) the head's depth in inter-pupil distances,
+
+    frame(X) = c + [a −b; b a] (X − c) + (tx, ty) + ipd · h(X) · (yaw, pitch)
+
+yaw and pitch are small angles in radians. h has zero mean over the face, so that leaving the
+parallax out gives the best similarity. Points are (x, y), x right and y down, pixel centres at
+integers. Transforms are never chained: each pose is against the reference itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from data.faces import EYES, JAW, NOSE, interpupil
+
+Array = npt.NDArray[np.float64]
+Grey = npt.NDArray[np.uint8]
+
+CROP_SIDE = 2.3  # inter-pupil distances
+CROP_DOWN = 0.02  # crop centre below the mean of the nose landmarks, inter-pupil distances
+IDENTITY = np.array([1.0, 0, 0, 0, 0, 0])
+
+
+@dataclass(frozen=True)
+class Depth:
+    """Head depth h, inter-pupil distances: half ellipsoid with a nose, and what a video adds to it.
+
+    `centre`, `half` (2,) px: the ellipse of the face; `nose` (2,) px: its tip; `added`:
+    coefficients of `terms`; `mean`: what is subtracted.
+    """
+
+    centre: Array
+    half: Array
+    nose: Array
+    ipd: float
+    added: Array
+    mean: float = 0.0
+
+    def prior(self, points: Array) -> Array:
+        """Half ellipsoid of 0.9 with a nose bump of 0.2: (...,2) px → (...)."""
+        u, v = np.moveaxis((points - self.centre) / self.half, -1, 0)
+        shell = 0.9 * np.sqrt(np.maximum(0.0, 1 - u**2 - v**2))
+        return np.asarray(shell + 0.2 * self._nose_bump(points))
+
+    def _nose_bump(self, points: Array) -> Array:
+        away = (points - self.nose) / (self.ipd * np.array([0.16, 0.20]))
+        return np.asarray(np.exp(-0.5 * (away**2).sum(-1)))
+
+    def terms(self, points: Array) -> Array:
+        """Low-order corrections a video may call for: (...,2) px → (..., terms)."""
+        u, v = np.moveaxis((points - self.centre) / self.half, -1, 0)
+        return np.stack([u, v, u * u, u * v, v * v, self._nose_bump(points)], axis=-1)
+
+    def __call__(self, points: Array) -> Array:
+        """h at (...,2) px."""
+        return np.asarray(self.prior(points) + self.terms(points) @ self.added - self.mean)
+
+
+def head_depth(landmarks: Array) -> Depth:
+    """The prior depth for a face with these landmarks (68,2) px."""
+    jaw, ipd = landmarks[JAW], interpupil(landmarks)
+    brows = landmarks[17:27].mean(axis=0)
+    across = landmarks[16] - landmarks[0]
+    top, bottom = brows[1] - 0.45 * ipd, jaw[8, 1] + 0.05 * ipd
+    centre = np.array([(jaw[0, 0] + jaw[16, 0]) / 2, (top + bottom) / 2])
+    half = np.array([0.55 * np.hypot(*across), (bottom - top) / 2])
+    depth = Depth(centre, half, landmarks[30], ipd, np.zeros(6))
+    return centred(depth, landmarks)
+
+
+def centred(depth: Depth, landmarks: Array) -> Depth:
+    """The same depth with zero mean over the convex hull of the landmarks."""
+    inside = hull_points(landmarks, step=max(1, round(depth.ipd / 20)))
+    return replace(depth, mean=float(replace(depth, mean=0.0)(inside).mean()))
+
+
+def hull_points(landmarks: Array, step: int) -> Array:
+    """Grid of points (n,2) inside the convex hull of the landmarks, `step` px apart."""
+    low, high = np.floor(landmarks.min(axis=0)), np.ceil(landmarks.max(axis=0))
+    xs, ys = (np.arange(low[k], high[k] + 1, step) for k in (0, 1))
+    grid = np.stack(np.meshgrid(xs, ys), axis=-1).reshape(-1, 2)
+    hull = cv2.convexHull(landmarks.astype(np.float32))
+    inside = [cv2.pointPolygonTest(hull, (float(x), float(y)), False) >= 0 for x, y in grid]
+    return np.asarray(grid[np.array(inside)])
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """What one reference frame fixes: landmarks (68,2) px, the crop square, the head's depth.
+
+    `to_crop` (2,3) maps reference px to crop px.
+    """
+
+    landmarks: Array
+    ipd: float
+    size: int
+    to_crop: Array
+    depth: Depth
+
+    @property
+    def centre(self) -> Array:
+        """The crop's centre in the reference frame, px (2,)."""
+        return apply(invert(self.to_crop), np.full(2, (self.size - 1) / 2))
+
+    @property
+    def landmarks_crop(self) -> Array:
+        """Landmarks in crop px (68,2)."""
+        return apply(self.to_crop, self.landmarks)
+
+
+def face_geometry(landmarks: Array, size: int, *, upright: bool = True) -> Geometry:
+    """Crop square of side 2.3 inter-pupil distances around the nose, eyes level if `upright`."""
+    ipd = interpupil(landmarks)
+    left, right = (landmarks[eye].mean(axis=0) for eye in EYES)
+    across = (right - left) / ipd if upright else np.array([1.0, 0.0])
+    down = np.array([-across[1], across[0]])
+    centre = landmarks[NOSE].mean(axis=0) + CROP_DOWN * ipd * down
+    scale = size / (CROP_SIDE * ipd)
+    turn = scale * np.array([across, down])
+    shift = (size - 1) / 2 - turn @ centre
+    return Geometry(landmarks, ipd, size, np.column_stack([turn, shift]), head_depth(landmarks))
+
+
+def square_geometry(landmarks: Array, shape: tuple[int, ...], size: int) -> Geometry:
+    """The largest centred square of the frame as the crop (mode `none`)."""
+    side = min(shape[:2])
+    scale = size / side
+    centre = (np.array([shape[1], shape[0]]) - 1) / 2
+    to_crop = np.column_stack([scale * np.eye(2), (size - 1) / 2 - scale * centre])
+    return Geometry(landmarks, interpupil(landmarks), size, to_crop, head_depth(landmarks))
+
+
+def apply(matrix: Array, points: Array) -> Array:
+    """Affine (2,3) on points (...,2)."""
+    return np.asarray(points @ matrix[:, :2].T + matrix[:, 2])
+
+
+def invert(matrix: Array) -> Array:
+    """Inverse of an affine (2,3)."""
+    turn = np.linalg.inv(matrix[:, :2])
+    return np.column_stack([turn, -turn @ matrix[:, 2]])
+
+
+def compose(outer: Array, inner: Array) -> Array:
+    """Affine (2,3) that applies `inner`, then `outer`."""
+    return np.column_stack([outer[:, :2] @ inner[:, :2], outer[:, :2] @ inner[:, 2] + outer[:, 2]])
+
+
+def pose_matrix(pose: Array, centre: Array) -> Array:
+    """The similarity part of a pose (6,) as an affine (2,3), reference px → frame px."""
+    a, b, tx, ty = pose[:4]
+    turn = np.array([[a, -b], [b, a]])
+    return np.column_stack([turn, centre + np.array([tx, ty]) - turn @ centre])
+
+
+def matrix_pose(matrix: Array, centre: Array) -> Array:
+    """The pose (6,) without parallax of a similarity (2,3), reference px → frame px."""
+    a, b = (matrix[0, 0] + matrix[1, 1]) / 2, (matrix[1, 0] - matrix[0, 1]) / 2
+    tx, ty = apply(matrix, centre) - centre
+    return np.array([a, b, tx, ty, 0.0, 0.0])
+
+
+def place(geometry: Geometry, pose: Array, points: Array) -> Array:
+    """Where reference points (...,2) px lie in the frame of `pose` (6,), px."""
+    moved = apply(pose_matrix(pose, geometry.centre), points)
+    return np.asarray(moved + geometry.ipd * geometry.depth(points)[..., None] * pose[4:])
+
+
+def frame_to_crop(geometry: Geometry, pose: Array) -> Array:
+    """Affine (2,3) of one frame, original px → crop px, parallax left out."""
+    return compose(geometry.to_crop, invert(pose_matrix(pose, geometry.centre)))
+
+
+def outside_share(to_crop: Array, size: int, shape: tuple[int, ...]) -> float:
+    """Share of the crop square that lies outside an image of `shape`, 0..1."""
+    steps = (np.arange(32) + 0.5) * size / 32 - 0.5
+    grid = np.stack(np.meshgrid(steps, steps), axis=-1).reshape(-1, 2)
+    points = apply(invert(to_crop), grid)
+    limit = np.array([shape[1], shape[0]]) - 0.5
+    return float(1 - ((points >= -0.5) & (points <= limit)).all(axis=1).mean())
+
+
+class CropMaker:
+    """Makes crops of one geometry: each output pixel is one cubic sample of the frame.
+
+    A crop much smaller than the face in the frame is made from a Gaussian-smoothed frame, so that
+    detail beyond the crop's pixels does not alias. Pixels outside the frame repeat its border.
+    """
+
+    def __init__(self, geometry: Geometry) -> None:
+        self._geometry = geometry
+        size = geometry.size
+        ys, xs = np.mgrid[:size, :size].astype(np.float64)
+        grid = apply(invert(geometry.to_crop), np.stack([xs, ys], axis=-1))
+        depth = geometry.ipd * geometry.depth(grid)
+        rows = [grid[..., 0] - geometry.centre[0], grid[..., 1] - geometry.centre[1], depth]
+        self._rows = np.stack([r.ravel() for r in rows]).astype(np.float32)
+        reduction = float(np.hypot(*np.linalg.inv(geometry.to_crop[:, :2])[:, 0]))
+        self._sigma = 0.45 * np.sqrt(max(0.0, reduction**2 - 1.2**2))
+
+    def box(
+        self, pose: Array, shape: tuple[int, ...], margin: int = 0
+    ) -> tuple[int, int, int, int]:
+        """x0, y0, x1, y1 of the part of an image of `shape` that the crop samples, ends open."""
+        size, margin = self._geometry.size, margin + 4 + int(np.ceil(3 * self._sigma))
+        corners = np.array([(0, 0), (size, 0), (0, size), (size, size)], np.float64)
+        seen = apply(invert(frame_to_crop(self._geometry, pose)), corners)
+        reach = margin + self._geometry.ipd * float(np.abs(pose[4:]).max())
+        low, high = seen.min(axis=0) - reach, seen.max(axis=0) + reach
+        limit = np.array([shape[1], shape[0]])
+        x0, y0 = np.clip(np.floor(low), 0, limit - 8).astype(int)
+        x1, y1 = np.clip(np.ceil(high), (x0 + 8, y0 + 8), limit).astype(int)
+        return int(x0), int(y0), int(x1), int(y1)
+
+    def __call__(
+        self,
+        patch: Grey,
+        pose: Array,
+        origin: tuple[int, int] = (0, 0),
+        shape: tuple[int, ...] | None = None,
+    ) -> Grey:
+        """The crop (S,S) or (S,S,3) of a frame of `shape`.
+
+        `patch` is the frame, or its part from pixel `origin` (x, y) on, with at least `box` in it.
+        """
+        x0, y0, x1, y1 = self.box(pose, shape or patch.shape)
+        left, top = origin
+        image = np.ascontiguousarray(patch[y0 - top : y1 - top, x0 - left : x1 - left])
+        a, b, tx, ty, yaw, pitch = pose
+        turn = np.array([[a, -b, yaw], [b, a, pitch]], np.float32)
+        shift = self._geometry.centre + np.array([tx - x0, ty - y0])
+        maps = turn @ self._rows + shift.astype(np.float32)[:, None]
+        if self._sigma > 0:
+            image = cv2.GaussianBlur(image, (0, 0), self._sigma, borderType=cv2.BORDER_REPLICATE)
+        size = self._geometry.size
+        crop = cv2.remap(
+            image,
+            maps[0].reshape(size, size),
+            maps[1].reshape(size, size),
+            cv2.INTER_CUBIC,
+            borderMode=cv2.BORDER_REPLICATE,
+        )
+        return np.asarray(crop, dtype=np.uint8)
+
+
+def landmark_pose(source: Array, target: Array, centre: Array) -> Array:
+    """Least-squares similarity pose (6,) that takes `source` points to `target` points (n,2)."""
+    from_mean, to_mean = source.mean(axis=0), target.mean(axis=0)
+    p, q = source - from_mean, target - to_mean
+    power = float((p**2).sum())
+    a = float((p * q).sum()) / power
+    b = float((p[:, 0] * q[:, 1] - p[:, 1] * q[:, 0]).sum()) / power
+    turn = np.array([[a, -b], [b, a]])
+    matrix = np.column_stack([turn, to_mean - turn @ from_mean])
+    return matrix_pose(matrix, centre)
