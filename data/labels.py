@@ -87,6 +87,8 @@ def why_dropped(dataset: str, label_map: str, emotion: str | None) -> str:
         return ""
     if emotion is None:
         return "no emotion label"
+    if not classes_of(dataset, label_map):
+        return "the dataset has no classes of this map"
     table = label_table(dataset)
     unknown = [p for p in emotion.split("+") if p not in table]
     if unknown:

@@ -66,7 +66,8 @@ def _list_videos(
 ) -> dict[str, Video]:
     """Frames, identity and size of every video; folders without a frame are dropped."""
     videos: dict[str, Video] = {}
-    report.counts["folders"] = len(specs)
+    refused = sum(f.kind == "video" and f.action == "dropped" for f in report.findings)
+    report.counts["folders"] = len(specs) + refused
     for spec in sorted(specs, key=lambda s: (s.video, s.path)):
         if spec.video in videos:
             kept = videos[spec.video].spec.path
@@ -111,7 +112,7 @@ def _events(
     folded = {name.casefold(): name for name in videos}
     found: list[dict[str, Any]] = []
     taken: dict[str, Interval] = {}
-    report.counts["rows"] = len(rows)
+    report.counts["rows"] = len(rows) + report.counts.pop("rows_refused", 0)
     for row in rows:
         name = row.video if row.video in videos else folded.get(row.video.casefold())
         if name is None:

@@ -96,8 +96,8 @@ class CsvManifest(Adapter):
             empty = all(text(cells.get(c)).lower() in MISSING for c in ("onset", "offset"))
             if reason:
                 who = name if empty else where
-                report.drop(who, "video" if empty else "row", reason, f"{where}: {cells['path']!r}")
-                report.count("rows_refused")
+                report.drop(who, "file" if empty else "row", reason, f"{where}: {cells['path']!r}")
+                report.count("rows_refused", int(not empty))
             elif not empty:
                 order[name] = order.get(name, 0) + 1
                 rows.append(read_row(cells, where, name, order[name], report))
