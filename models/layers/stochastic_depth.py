@@ -1,4 +1,4 @@
-"""Stochastic depth (Huang et al., arXiv 1603.09382): residual parts left out at random, per sample."""
+"""Stochastic depth (Huang et al., arXiv 1603.09382): parts left out at random, per sample."""
 
 from __future__ import annotations
 
