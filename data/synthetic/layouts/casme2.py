@@ -57,11 +57,11 @@ class Casme2(Layout):
             used.add(f"{subject}/{clip}")
             places.append(
                 Place(
-                    subject=subject,
+                    subject=f"sub{subject}",
                     video=f"sub{subject}/{clip}",
                     folder=f"{_ROOT}/sub{subject}/{clip}",
                     prefix="img",
-                    extra={"clip": clip},
+                    extra={"subject": subject, "clip": clip},
                 )
             )
         return places
@@ -70,7 +70,8 @@ class Casme2(Layout):
         coding, classes = [], []
         for video in videos:
             event = video.plan.expressions[0]
-            who: Row = {"Subject": video.place.subject, "Filename": video.place.extra["clip"]}
+            extra = video.place.extra
+            who: Row = {"Subject": extra["subject"], "Filename": extra["clip"]}
             aus: Cell = int(event.aus) if event.aus.isdigit() else event.aus
             coding.append(
                 who
