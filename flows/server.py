@@ -26,6 +26,7 @@ ROOT = Path(__file__).resolve().parent.parent
 HOST = "127.0.0.1"
 DEFAULT_PORT = 4200
 POOL = "apexflow"
+GPU_LIMIT = "apexflow-gpu"  # the name tasks.prefect_executor waits on
 START_LIMIT_S = 120.0
 
 
@@ -111,12 +112,9 @@ def start_server(port: int | None = None) -> ServerState:
 def start_worker(state: ServerState) -> ServerState:
     """Pool, GPU limit, deployments, automation and a worker on a running server; idempotent."""
     _prefect(state, "work-pool", "create", POOL, "--type", "process", "--overwrite")
-    if not _runs("concurrency limit", state):
-        _prefect(
-            state, "gcl", "create", "apexflow-gpu", "--limit", "1", "--slot-decay-per-second", "0"
-        )
     _prefect(state, "deploy", "--all")
     use(state)
+    _make_gpu_limit()
     _make_automation()
     if state.worker_pid and _alive(state.worker_pid):
         return state
@@ -188,9 +186,16 @@ def _prefect(state: ServerState, *words: str) -> str:
     return done.stdout
 
 
-def _runs(what: str, state: ServerState) -> bool:
-    """Whether the GPU limit exists already."""
-    return what == "concurrency limit" and "apexflow-gpu" in _prefect(state, "gcl", "ls")
+def _make_gpu_limit() -> None:
+    """One run at a time on the GPU, unless somebody has set another number."""
+    from prefect.client.orchestration import get_client
+    from prefect.exceptions import ObjectNotFound
+
+    with get_client(sync_client=True) as client:
+        try:
+            client.read_global_concurrency_limit_by_name(GPU_LIMIT)
+        except ObjectNotFound:
+            client.upsert_global_concurrency_limit_by_name(GPU_LIMIT, 1)
 
 
 def _make_automation() -> None:
