@@ -182,7 +182,28 @@ class _Counted:
 
 
 def _count(run: RunFiles) -> _Counted:
-    return _count_recognition(run.predictions())
+    if run.recipe.family == "hsta":
+        return _count_recognition(run.predictions())
+    return _count_spotting(run)
+
+
+def _count_spotting(run: RunFiles) -> _Counted:
+    from models.report_spotting import results_of
+    from models.spotting_metrics import scored_classes, statistics
+
+    results, _ = results_of(run)
+    results.sort(key=lambda r: (r.curves.dataset, r.curves.video))
+    people, counts = group_counts(
+        [r.curves.person for r in results], np.stack([r.counts for r in results])
+    )
+    every = statistics(scored_classes(r.curves.dataset for r in results))
+    truth = stable_hash(
+        [
+            [c.dataset, c.video, list(c.truth.events), c.truth.emotions.tolist()]
+            for c in (r.curves for r in results)
+        ]
+    )
+    return _Counted(people, counts, {n: every[n] for n in ("spotting_f1", "strs")}, truth)
 
 
 def _count_recognition(table: pd.DataFrame) -> _Counted:

@@ -50,6 +50,22 @@ def render(run: RunFiles) -> str:
     return _environment().from_string(TEMPLATE.read_text(encoding="utf-8")).render(page)
 
 
+SCORE_TABLES = {
+    "class": "By class",
+    "dataset": "By dataset",
+    "baseline": "Beside it: what needs no learning, and what perfect intervals would give",
+    "errors": "What went wrong",
+}
+MORE_TABLES = {
+    "videos": "Which videos count",
+    "variant": "The same curves decoded otherwise",
+    "iou": "At other overlaps",
+    "megc": "The challenge's counts (MEGC)",
+}
+MATRIX_NOTES = {
+    "hsta": "All tested clips.",
+    "me_tst": "Only intervals that match an event: what was missed is not in here.",
+}
 _GATE = {"confusion": "matrices", "spotting": "spotting", "attention": "attention"}
 
 
@@ -61,7 +77,13 @@ def _environment() -> Environment:
     )
     environment.filters["num"] = number
     environment.filters["heat"] = _heat
+    environment.filters["unbroken"] = _unbroken
     return environment
+
+
+def _unbroken(text: str) -> str:
+    """A range of numbers never breaks across lines at its dash."""
+    return text.replace("–", "\u2060–\u2060")
 
 
 def _heat(share: float) -> str:
@@ -80,8 +102,10 @@ def _scores(run: RunFiles) -> dict[str, Any]:
     cards = report_scores.headline(found, recipe.family)
     text, dependent = report_data.protocol(run)
     tables = [
-        (title, *report_scores.scope_table(found, prefix))
-        for prefix, title in (("class", "By class"), ("dataset", "By dataset"))
+        (title, *report_scores.scope_table(found, prefix)) for prefix, title in SCORE_TABLES.items()
+    ]
+    more = [
+        (title, *report_scores.scope_table(found, prefix)) for prefix, title in MORE_TABLES.items()
     ]
     head, rows = report_scores.fold_table(run, found)
     apex = report_data.apex_statement(run)
@@ -90,11 +114,11 @@ def _scores(run: RunFiles) -> dict[str, Any]:
         "cards": cards,
         "pooled": report_scores.pooled(found),
         "score_tables": [t for t in tables if t[2]],
+        "more_tables": [t for t in more if t[2]],
         "fold_head": head,
         "fold_rows": rows,
-        "matrices": report_scores.confusions(predictions)
-        if {"label", "predicted"} <= set(predictions)
-        else [],
+        "matrices": report_scores.confusions(predictions),
+        "matrix_note": MATRIX_NOTES[recipe.family],
         "protocol": text,
         "subject_dependent": dependent,
         "limits": [*report_scores.limits(run, found), *([apex] if apex else [])],

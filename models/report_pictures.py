@@ -80,11 +80,6 @@ def training(run: RunFiles) -> dict[str, str] | None:
     return {"uri": svg_uri(fig), "note": note}
 
 
-def spotting(run: RunFiles) -> dict[str, Any] | None:
-    """Timelines."""
-    return None
-
-
 def attention(run: RunFiles) -> Group | None:
     """Attention of HSTA over a few clips; None for other models or where it cannot be computed."""
     if run.recipe.family != "hsta":
@@ -93,3 +88,23 @@ def attention(run: RunFiles) -> Group | None:
 
     found = [Picture(png_uri(image), text) for image, text in attention_strips(run)]
     return Group("Attention", NOTE, found) if found else None
+
+
+def spotting(run: RunFiles) -> dict[str, Any] | None:
+    """Timelines of test videos with their key; None for models that do not spot."""
+    if run.recipe.family != "me_tst":
+        return None
+    from models import report_spotting
+
+    shown, total = report_spotting.timelines(run)
+    note = report_spotting.note(run)
+    if len(shown) < total:
+        note += (
+            f" {len(shown)} of {total} videos are shown; all curves are in the folds' curves.h5."
+        )
+    return {
+        "note": note,
+        "key": report_spotting.colour_key(),
+        "pictures": [Picture(svg_uri(one.figure), one.caption) for one in shown],
+        "missing": "Timelines: not computed.",
+    }

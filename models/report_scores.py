@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -18,7 +18,7 @@ from data.schema import EVENTS
 if TYPE_CHECKING:
     from models.experiment import RunFiles
 
-HEADLINES = {"hsta": ("uf1", "uar", "accuracy"), "me_tst": ("spotting_f1", "strs")}
+HEADLINES = {"hsta": ("uf1", "uar", "accuracy"), "me_tst": ("spotting_f1", "strs", "f1_of_means")}
 TITLES = {
     "uf1": ("UF1", "mean F1 over the classes, pooled over folds"),
     "uar": ("UAR", "mean recall over the classes, pooled over folds"),
@@ -31,7 +31,11 @@ TITLES = {
     "precision": ("Precision", "share of what is predicted that is right"),
     "recall": ("Recall", "share of what is true that is found"),
     "f1": ("F1", "harmonic mean of precision and recall"),
+    "average_precision": ("AP", "area under the precision-recall curve"),
 }
+NOTED = ("errors", "megc", "baseline")  # scopes whose notes are columns of their table
+# "random intervals" is already the chance column; perfect intervals use the answers.
+NOT_GUESSES = ("random intervals", "perfect intervals")
 WIDE = 0.2  # an interval this wide or wider is called wide
 
 
@@ -48,6 +52,7 @@ class Score:
     majority: float | None
     count: int | None
     note: str
+    baselines: tuple[tuple[float | None, str], ...] = ()
 
     @property
     def title(self) -> str:
@@ -67,14 +72,10 @@ class Score:
         return f"{number(self.low)}–{number(self.high)}"
 
     @property
-    def floor(self) -> tuple[float, str] | None:
-        """The better of majority class and chance, with its name; None when neither is known."""
-        known = [
-            (v, t)
-            for v, t in ((self.majority, "the majority class"), (self.chance, "chance"))
-            if v is not None
-        ]
-        return max(known) if known else None
+    def guesses(self) -> list[tuple[float, str]]:
+        """What is reached without learning, with its name; empty when nothing is recorded."""
+        known = ((self.majority, "the majority class"), (self.chance, "chance"), *self.baselines)
+        return [(v, t) for v, t in known if v is not None]
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,20 @@ def number(value: float | None, digits: int = 2) -> str:
 
 
 def scores(metrics: pd.DataFrame) -> list[Score]:
-    """The metrics table's rows in its order."""
+    """The metrics table's rows in its order; pooled ones know the baselines that need no labels."""
+    rows = _rows(metrics)
+    reached: dict[str, list[tuple[float | None, str]]] = {}
+    for row in rows:
+        kind, _, name = row.scope.partition(":")
+        if kind == "baseline" and name not in NOT_GUESSES:
+            reached.setdefault(row.name, []).append((row.value, name))
+    return [
+        replace(r, baselines=tuple(reached.get(r.name, ()))) if r.scope == "pooled" else r
+        for r in rows
+    ]
+
+
+def _rows(metrics: pd.DataFrame) -> list[Score]:
     return [
         Score(
             name=str(row["name"]),
@@ -125,15 +139,10 @@ def verdict(score: Score) -> Verdict:
     who = f"{score.title} {number(score.value)}"
     if score.value is None:
         return Verdict("open", f"{score.title} could not be computed. {score.note}".strip())
-    if score.floor is None:
+    if not score.guesses:
         return Verdict("open", f"{who}; no chance level is recorded beside it.")
-    floor, name = score.floor
-    other = [
-        f"{t} {number(v)}"
-        for v, t in ((score.majority, "majority class"), (score.chance, "chance"))
-        if v is not None
-    ]
-    beside = f" ({', '.join(other)})"
+    floor, name = max(score.guesses)
+    beside = f" ({', '.join(f'{t} {number(v)}' for v, t in score.guesses)})"
     if score.value <= floor:
         return Verdict("below", f"{who} does not beat {name}{beside}.")
     if score.low is None:
@@ -198,24 +207,32 @@ def fold_table(run: RunFiles, found: list[Score]) -> tuple[list[str], list[list[
 
 
 def scope_table(found: list[Score], prefix: str) -> tuple[list[str], list[list[str]]]:
-    """Header and rows of the scores whose scope is 'prefix:NAME': one row per NAME."""
+    """Header and rows of the scores whose scope is 'prefix:NAME': one row per NAME.
+
+    A score with an interval shows it; the last columns are n and what the scores note, if they do.
+    """
     chosen = [s for s in found if s.scope.startswith(f"{prefix}:")]
     names = list(dict.fromkeys(s.name for s in chosen))
-    scopes = list(dict.fromkeys(s.scope for s in chosen))
     value = {(s.scope, s.name): s for s in chosen}
-    header = [prefix.capitalize(), *(TITLES.get(n, (n, ""))[0] for n in names), "n"]
+    header = [TITLES.get(n, (n.replace("_", " "), ""))[0] for n in names]
+    noted = prefix in NOTED and any(s.note for s in chosen)
     rows = []
-    for scope in scopes:
+    for scope in dict.fromkeys(s.scope for s in chosen):
         cells = [value.get((scope, n)) for n in names]
         counts = [c.count for c in cells if c is not None and c.count is not None]
-        rows.append(
-            [
-                scope.removeprefix(f"{prefix}:"),
-                *(number(c.value) if c else "–" for c in cells),
-                str(max(counts)) if counts else "–",
-            ]
-        )
-    return header, rows
+        row = [scope.removeprefix(f"{prefix}:").replace("_", " ")]
+        row += [_with_interval(c) for c in cells]
+        row.append(str(max(counts)) if counts else "–")
+        if noted:
+            row.append(next((c.note for c in cells if c is not None and c.note), ""))
+        rows.append(row)
+    return ["", *header, "n", *(["note"] if noted else [])], rows
+
+
+def _with_interval(score: Score | None) -> str:
+    if score is None:
+        return "–"
+    return f"{number(score.value)} ({score.interval})" if score.interval else number(score.value)
 
 
 @dataclass(frozen=True)

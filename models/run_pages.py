@@ -5,10 +5,12 @@ The words and numbers are those of the report (models/report_scores.py).
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data import stores
-from data.errors import StoreError
+from data.errors import ConfigError, StoreError
+from data.export import safe_name, write_megc_csv
 from data.pictures import markdown_image, markdown_table
 from models import report_data, report_scores
 from models.report_figures import confusion_figure, training_figure
@@ -17,6 +19,7 @@ from models.report_scores import Score, number
 if TYPE_CHECKING:
     from models.experiment import RunFiles
 
+MOST_TIMELINES = 6  # on a UI page, which must stay small
 MARKS = {"above": "✓", "unsure": "~", "below": "✕", "open": "?"}
 
 
@@ -40,10 +43,16 @@ def run_page(run: RunFiles) -> str:
 def _pictures(run: RunFiles) -> list[str]:
     lines: list[str] = []
     predictions = run.predictions()
-    if {"label", "predicted"} <= set(predictions):
-        for matrix in report_scores.confusions(predictions)[:1]:
-            picture = markdown_image(confusion_figure(matrix), f"Confusion matrix, {matrix.title}")
-            lines += ["## Confusion", "", picture, ""]
+    for matrix in report_scores.confusions(predictions)[:1]:
+        picture = markdown_image(confusion_figure(matrix), f"Confusion matrix, {matrix.title}")
+        lines += ["## Confusion", "", picture, ""]
+    if run.recipe.family == "me_tst":
+        from models.report_spotting import note, timelines
+
+        shown, _ = timelines(run, MOST_TIMELINES)
+        lines += ["## Spotting", "", note(run), ""]
+        for one in shown:
+            lines += [one.caption, "", markdown_image(one.figure, one.caption, scale=1.0), ""]
     histories = {
         fold.name: stores.read_table(fold / "history.parquet")
         for fold in run.folds
@@ -88,6 +97,26 @@ def scoreboard(run: RunFiles) -> str:
         lines.append(f"{MARKS[said.tone]} {said.text}")
     text, _ = report_data.protocol(run)
     return "\n".join([*lines, text, *report_scores.limits(run, found)[:1]])
+
+
+def export_spotting(run: RunFiles, out: Path) -> int:
+    """Predicted intervals as `out/DATASET_pred.csv` in MEGC's form; returns how many.
+
+    Raises ConfigError for a run whose model does not spot.
+    """
+    if run.recipe.family != "me_tst":
+        raise ConfigError(
+            f"export spotting of {run.folder.name}",
+            expected="a run of ME-TST or ME-TST+",
+            got=f"model {run.recipe.model.name}",
+            todo="HSTA classifies given clips; its predictions are in predictions.parquet.",
+        )
+    from models.report_spotting import megc_rows
+
+    return sum(
+        write_megc_csv(rows, out / f"{safe_name(dataset)}_pred.csv")
+        for dataset, rows in megc_rows(run).items()
+    )
 
 
 def _row(score: Score) -> dict[str, str]:

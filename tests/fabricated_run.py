@@ -272,3 +272,76 @@ def _finish_run(folder: Path, recipe: dict[str, Any], folds: dict[str, Any]) -> 
         ledger([("train", "casme2", "x", "event", "no_label_3", "", "dropped")]),
         folder / "ledger.parquet",
     )
+
+
+def write_motion_store(workspace: Workspace, dataset: str, videos: list[str], k: int = 20) -> None:
+    """Motion features of long videos: noise."""
+    rng = np.random.default_rng(0)
+
+    def fill(group: h5py.Group) -> None:
+        group["features"] = rng.normal(0, 0.2, (23, 10, k)).astype(np.float32)
+        group["status"] = np.zeros(23, np.uint8)
+        group["status"].attrs["status_names"] = ["ok", "no_face"]
+        group["view_index"] = np.arange(240, dtype=np.int32)
+        group.attrs.update(k=k, stride=k // 2, frame_skip=1, gaps="list", roi_set="coarse10",
+                           flow="farneback", clamp=True)  # fmt: skip
+
+    write_store(workspace, dataset, "motion", dict.fromkeys(videos, fill), counts={"windows": 23})
+
+
+def write_me_tst_run(
+    workspace: Workspace,
+    dataset: str = "samm_lv",
+    name: str = "made_up_long",
+    skill: float = 0.8,
+    seed: int = 0,
+    k: int = 20,
+    **recipe: Any,
+) -> Path:
+    """A trained and scored run of ME-TST over long videos of 240 frames; returns its folder.
+
+    `skill`: share of the events whose curve has a bump.
+    """
+    from models.experiment import RunFiles
+    from models.me_tst_curves import curves_of, read_videos, write_curves
+    from models.me_tst_fold import intervals_table, protocol_of, score
+    from models.recipe import parse_recipe
+    from models.spotting_metrics import evaluate
+
+    parsed = parse_recipe({"name": name, "about": "Made up for a test.", "data": [dataset],
+                           "model": {"name": "me_tst"}, "motion": {"k": k}, "seed": seed,
+                           "decode": {"draws": 50}, **recipe})  # fmt: skip
+    videos = stores.read_table(workspace.stage(dataset, "ingest") / "videos.parquet")
+    ids = videos.dataset + ":" + videos.video
+    folder = workspace.run(name, stable_hash(name, seed, skill)[:12])
+    rng = np.random.default_rng(seed)
+    folds: dict[str, Any] = {}
+    for number, person in enumerate(sorted(videos.person.unique())):
+        fold, held = f"fold-{number:02d}-{person.replace(':', '_')}", videos.person == person
+        folds[fold] = {"train": list(ids[~held]), "test": list(ids[held])}
+        wanted = [(dataset, str(v)) for v in videos.video[held]]
+        tested = []
+        for motion in read_videos(workspace, parsed, wanted):
+            length = (len(motion.motion) + 1) * k // 2
+            curve = 0.1 + 0.05 * rng.random(length)
+            logits = rng.normal(0, 1, (length, 5))
+            truth = motion.truth
+            for (onset, apex, offset), emotion in zip(truth.intervals, truth.emotions, strict=True):
+                logits[onset:offset, emotion] += 3
+                if rng.random() < skill:
+                    curve += np.exp(-(((np.arange(length) - apex) / 7) ** 2))
+            starts = np.arange(len(motion.motion)) * k // 2
+            spot = np.stack([curve[s : s + k] for s in starts]).astype(np.float32)
+            classes = np.stack([logits[s : s + k] for s in starts]).astype(np.float32)
+            tested.append(curves_of(motion, spot, classes, fold, 8))
+        table = intervals_table(evaluate(tested, protocol_of(parsed.decode, parsed.train)))
+        epochs = np.arange(10.0)
+        history = pd.DataFrame({"epoch": epochs, "loss": 1 / (1 + epochs), "spot": 0.1,
+                                "recog": 0.5, "lr": 1e-4})  # fmt: skip
+        _write_fold(folder / fold, table, history)
+        write_curves(tested, folder / fold / "curves.h5")
+    _finish_run(folder, parsed.model_dump(mode="json"), folds)
+    run = RunFiles(folder)
+    stores.write_table(run.predictions(), folder / "predictions.parquet")
+    stores.write_table(score(run), folder / "metrics.parquet")
+    return folder
