@@ -26,7 +26,7 @@ from data.labels import normalise_emotion
 
 CLIP = re.compile(r"([a-z]+\d+)_(\d+)", re.IGNORECASE)
 TYPE = re.compile(r"(macro|micro)[- ]?expression", re.IGNORECASE)
-VARIANTS = [("crop", "cropped"), ("select", "selectedpic"), ("", "rawpic")]
+VARIANTS = [("crop", "cropped"), ("select", "selectedpic"), ("raw", "rawpic")]
 PREFERRED = ["rawpic", "cropped", "selectedpic"]
 WANTED = ("participant", "clip", "onset", "apex", "offset", "AU", "valence", "type")
 

@@ -43,7 +43,7 @@ CODING = Layout(
     "clip",
     r"EP\d.*",
 )
-VARIANTS = [("crop", "Cropped"), ("select", "raw_selected"), ("", "raw")]
+VARIANTS = [("crop", "Cropped"), ("select", "raw_selected"), ("raw|section", "raw")]
 PREFERRED = ["raw", "raw_selected", "Cropped"]
 FRAME_MS = 1000 / 60
 

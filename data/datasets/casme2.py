@@ -46,7 +46,7 @@ OBJECTIVE = Layout(
     "clip",
     r"EP\d.*",
 )
-VARIANTS = [("crop", "Cropped"), ("select", "RAW_selected"), ("", "RAW")]
+VARIANTS = [("crop", "Cropped"), ("select", "RAW_selected"), ("raw", "RAW")]
 PREFERRED = ["RAW", "RAW_selected", "Cropped"]
 VERSIONS = {247: "2013 paper", 255: "2014", 256: "updated"}
 

@@ -43,7 +43,7 @@ LABELS = Layout(
     "subject",
     SUBJECT,
 )
-VARIANTS = [("depth", "depth"), ("", "color")]
+VARIANTS = [("depth", "depth"), ("part|colou?r", "color")]
 PREFERRED = ["color", "depth"]
 ROWS = {"micro": {860: "v2", 921: "v1"}, "macro": {3346: "v2"}, "blink": {841: "v2"}}
 
@@ -135,11 +135,7 @@ def choose_sources(adapter: Adapter, tree: Tree, report: Report) -> dict[str, So
     search = find_sheets(tree, recognise)
     for error in search.damaged:
         report.flag(error.who, "file", error.code, error.got)
-    sources: list[Source] = sorted(
-        search.found,
-        key=lambda s: (s.table.sheet.path.suffix != ".csv", s.version, s.table.sheet.where),
-        reverse=True,
-    )
+    sources: list[Source] = sorted(search.found, key=rank, reverse=True)
     chosen: dict[str, Source] = {}
     for kind in ("micro", "macro", "blink"):
         wanted = [s for s in sources if s.kind == kind] or (
@@ -155,6 +151,14 @@ def choose_sources(adapter: Adapter, tree: Tree, report: Report) -> dict[str, So
     return chosen
 
 
+def rank(source: Source) -> tuple[bool, bool, int, bool, str]:
+    """Workbooks before CSV copies, no error lists, newer before older, with emotions if any."""
+    sheet = source.table.sheet
+    is_list = bool(re.search("wrong|error|fold", sheet.path.name, re.IGNORECASE))
+    emotions = "emotion" in source.table.columns
+    return sheet.path.suffix != ".csv", not is_list, source.version, emotions, sheet.where
+
+
 def recognise(sheet: Sheet) -> Source | None:
     """What a sheet holds: by its columns, and for label sheets by the file's name."""
     table = LABELS.accept(sheet)
@@ -166,7 +170,8 @@ def recognise(sheet: Sheet) -> Source | None:
     if "apex" not in table.columns:
         return Source(table, "blink", version)
     if "type" in table.columns:
-        return Source(table, "both", version)
+        kinds = {kind_of(cells["type"]) for _, cells in table.records()}
+        return Source(table, kinds.pop() if len(kinds) == 1 else "both", version)
     return Source(table, "macro" if re.search("mae|macro", name) else "micro", version)
 
 

@@ -40,7 +40,7 @@ ORGANISED = Layout(
     "subject",
     r"\d{1,2}",
 )
-VARIANTS = [("depth", "depth"), ("", "color")]
+VARIANTS = [("depth", "depth"), ("part|colou?r", "color")]
 PREFERRED = ["color", "depth"]
 
 

@@ -39,7 +39,12 @@ ROWS = Layout(
     r".+",
 )
 CLASSES = ("positive", "negative", "surprise", "repression", "others")
-VARIANTS = [("crop", "gray_micro_crop"), ("rgb|colou?r", "rgb"), ("depth", "depth"), ("", "gray")]
+VARIANTS = [
+    ("crop", "gray_micro_crop"),
+    ("rgb|colou?r", "rgb"),
+    ("depth", "depth"),
+    ("gr[ae]y", "gray"),
+]
 PREFERRED = ["gray", "gray_micro_crop", "rgb", "depth"]
 
 

@@ -51,8 +51,8 @@ def choose_group(
 ) -> Group:
     """The group to use among several variants of the same frames; the choice goes to the variant.
 
-    `variants`: (regex searched in the frames root's path, variant name), the first that is found
-    names the group (an empty regex fits always); `preferred`: variant names, best first.
+    `variants`: (regex searched in folder names, variant name); of one folder the first that fits
+    decides, and the last variant is the default. `preferred`: variant names, best first.
     Raises DatasetError `no_videos` without a group.
     """
     named = [
@@ -81,8 +81,12 @@ def same_variant(
 
 
 def _variant_of(group: Group, variants: list[tuple[str, str]]) -> str:
-    path = "/".join(group.parts[-2:])
-    return next(name for regex, name in variants if re.search(regex, path, re.IGNORECASE))
+    """Name of the variant: the folder nearest to the frames that says one decides."""
+    for part in reversed(group.parts):
+        for regex, name in variants:
+            if regex and re.search(regex, part, re.IGNORECASE):
+                return name
+    return variants[-1][1]
 
 
 def no_videos(adapter: Adapter, tree: Tree) -> DatasetError:

@@ -38,7 +38,7 @@ CODES = Layout(
     "clip",
     CLIP,
 )
-VARIANTS = [("crop", "cropped"), ("", "original")]
+VARIANTS = [("crop", "cropped"), ("samm", "original")]
 PREFERRED = ["original", "cropped"]
 
 

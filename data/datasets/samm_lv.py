@@ -38,7 +38,7 @@ MOVEMENTS = Layout(
     "clip",
     CLIP,
 )
-VARIANTS = [("crop", "cropped"), ("", "original")]
+VARIANTS = [("crop", "cropped"), ("samm|long", "original")]
 PREFERRED = ["original", "cropped"]
 
 

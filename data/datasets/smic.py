@@ -116,8 +116,11 @@ def is_long(tree: Tree, folder: Folder) -> bool:
 
 def is_crop(tree: Tree, folder: Folder) -> bool:
     """Whether a folder holds the authors' registered crops."""
-    named = any("crop" in part.lower() for part in tree.parts(folder.path))
-    return named or folder.first_image.lower().startswith("reg_")
+    if folder.first_image.lower().startswith("reg_"):
+        return True
+    said = [re.search("crop|raw", p, re.IGNORECASE) for p in reversed(tree.parts(folder.path))]
+    nearest = next((m for m in said if m), None)
+    return nearest is not None and nearest[0].lower() == "crop"
 
 
 def camera_of(tree: Tree, folder: Folder) -> str:
