@@ -3,8 +3,8 @@
 A video is cut in windows of k frames, k/2 apart. In each, a face is found once and cut out at
 320 px; optical flow from that frame to every other one is measured in small patches; the mean of
 each ROI's largest vectors, less the head's motion seen on the nose bridge, gives two channels.
-Procedure of ME-TST (arXiv 2409.09707) and ME-TST+ (arXiv 2508.08082); `data.motion_reference` transcribes it
-window by window, this module gives the same numbers in one pass:
+Procedure of ME-TST (arXiv 2409.09707) and ME-TST+ (arXiv 2508.08082); `data.motion_reference`
+transcribes it window by window, this module gives the same numbers in one pass:
 
 - every frame is decoded once, although two overlapping windows use it, and none is kept;
 - a face is searched at most once in a frame, whichever windows ask;
