@@ -27,7 +27,7 @@ class AlignConfig(Settings):
         description="track: points registered to a reference frame. landmarks shakes by 0.5 px.",
     )
     size: Literal[128, 224, 320] = Field(224, title="Crop side, px")
-    colour: bool = Field(False, title="Colour crops", description="RGB instead of grey; 2-3 × size.")
+    colour: bool = Field(False, title="Colour crops", description="RGB, not grey; 2-3 × size.")
     store: Literal["crops", "transforms"] = Field(
         "crops",
         title="What is stored",
@@ -99,7 +99,7 @@ class FlowConfig(Settings):
     preset: Literal["opencv", "fast"] = Field(
         "opencv",
         title="TV-L1 preset",
-        description="opencv: OpenCV's defaults; fast: about a quarter of the work.",
+        description="opencv: OpenCV's defaults; fast: a third to a half of the time.",
     )
     backend: Literal["auto", "numba", "torch", "triton", "opencv"] = Field(
         "auto", title="TV-L1 backend", description="auto: compiled CPU kernels."

@@ -142,7 +142,8 @@ def tvl1(
     (H,W,2); (N,H,W) with (N,H,W), or one reference (H,W) against a clip (N,H,W), gives (N,H,W,2):
     float32, last axis (dx, dy), pixels of the input, i0(x) ≈ i1(x + flow).
 
-    preset: "opencv", OpenCV's defaults; "fast", about a quarter of the work. lam … median replace
+    preset: "opencv", OpenCV's defaults; "fast", a third to a half of the time at about the same
+    true error. lam … median replace
     single values of the preset (`Settings` explains them). threads: for the numba backend, default
     every core this process may use; the result does not depend on it. init: flow to start from,
     of the result's shape. out: array to write to. return_info: also return a `FlowInfo`.

@@ -47,7 +47,7 @@ class Settings:
 
 PRESETS = {
     "opencv": Settings(),
-    "fast": Settings(levels=3, step=0.5, warps=3, eps=0.02),
+    "fast": Settings(levels=4, step=0.7, warps=3, eps=0.015),
 }
 
 
