@@ -129,8 +129,10 @@ class EventChecker:
             emotion=self.correct_text(row.who, "emotion", row.emotion),
         )
         onset = self._onset(row, clip)
+        if onset is None:
+            return None
         offset = self._offset(row, clip)
-        if onset is None or offset is None:
+        if offset is None:
             return None
         wrong = "offset_before_onset" if offset < onset else ""
         if clip is not None and (onset > clip[1] or offset < clip[0]):
