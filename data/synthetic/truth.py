@@ -42,6 +42,7 @@ def truth_record(
     """The content of `truth.json`, plain JSON types only."""
     moved = {str(p.old): str(p.new) for p in planted if p.kind == "nested_folder"}
     return {
+        "generator": "apexflow-synthetic",  # adapters look for it: drawn faces may be shown
         "key": key,
         "preset": preset,
         "parameters": parameters,
