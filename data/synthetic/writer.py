@@ -9,15 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import multiprocessing
 import os
 import shutil
-import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from functools import lru_cache
-from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.errors import ConfigError, DatasetError
+from data.pool import cpu_count, worker_pool
 from data.synthetic.layouts import get_layout
 from data.synthetic.layouts.base import Layout, Planted, Video
 from data.synthetic.presets import Preset, resolve
@@ -171,7 +170,7 @@ def _check_places(layout: Layout, videos: Sequence[Video]) -> None:
 def _render_all(jobs: list[_Job], workers: int | None, progress: Progress | None) -> None:
     total = sum(len(job.video.released) for job in jobs)
     done = 0
-    for video, frames in _run(jobs, min(workers or _usable_cores(), len(jobs))):
+    for video, frames in _run(jobs, min(workers or cpu_count(), len(jobs))):
         done += frames
         if progress is not None:
             progress(done, total, video)
@@ -181,28 +180,15 @@ def _run(jobs: list[_Job], workers: int) -> Iterator[tuple[str, int]]:
     if workers <= 1:
         yield from map(_render, jobs)
         return
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, context, initializer=_start_worker) as pool:
-        futures = [pool.submit(_render, job) for job in jobs]
-        try:
-            for future in as_completed(futures):
+    try:
+        with worker_pool(workers) as pool:
+            for future in as_completed([pool.submit(_render, job) for job in jobs]):
                 yield future.result()
-        finally:
-            for future in futures:
-                future.cancel()
-
-
-def _usable_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _start_worker() -> None:
-    """One OpenCV thread, and no life without the parent."""
-    cv2.setNumThreads(1)
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        sentinel = parent.sentinel
-        threading.Thread(target=lambda: (wait([sentinel]), os._exit(1)), daemon=True).start()
+    except BrokenProcessPool as error:
+        raise DatasetError(
+            str(jobs[0].out), expected="worker processes that live", got="one that ended",
+            todo="A script must call this under `if __name__ == '__main__'`, or pass workers=1.",
+        ) from error  # fmt: skip
 
 
 @lru_cache(maxsize=2)
