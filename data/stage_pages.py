@@ -8,27 +8,19 @@ Faces appear only where `data.pictures.faces_shown` allows it.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from data import stores
 from data.errors import StoreError
-from data.pictures import (
-    class_colour,
-    figure,
-    legend,
-    markdown_image,
-    markdown_table,
-)
+from data.pictures import FACES_HIDDEN, markdown_image, markdown_table
+from data.stage_pictures import Shown, stage_pictures
 from data.workspace import Workspace
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
+STAGES_OF_FACES = ("align",)  # whose pictures would show faces
 MOST_BYTES = 300_000  # of a page: more makes the UI slow
 MOST_REASONS = 12
 
@@ -57,35 +49,34 @@ def stage_page(
         )
     kept = int((manifest.status == "ok").sum())
     lines = [f"# {stage} · {dataset}", ""]
-    if stage != "ingest":
-        lines += [
-            f"{len(manifest)} units in, {kept} with data, {len(manifest) - kept} without.",
-            "",
-        ]
+    shown = Shown(workspace, dataset, with_faces)
+    if stage == "ingest":
+        lines += [_counts(shown), ""]
+        rows = _table_rows(manifest)
+    else:
+        kept = int((manifest.status == "ok").sum())
+        lines += [f"{len(manifest)} in, {kept} with data, {len(manifest) - kept} without.", ""]
+        rows = _part_rows(folder, manifest)
     lines += _ledger_lines(stores.read_ledger(folder))
-    lines += _fit(lines, _PICTURES[stage](Shown(workspace, dataset, with_faces)))
-    rows = _table_rows(manifest) if stage == "ingest" else _part_rows(folder, manifest)
-    return StagePage("\n".join(lines), rows)
+    if stage in STAGES_OF_FACES and not shown.faces():
+        lines += [FACES_HIDDEN, ""]
+    pieces = (
+        f"{markdown_image(drawn.picture, drawn.caption)}\n\n{drawn.caption}\n"
+        for drawn in stage_pictures(shown, stage)
+    )
+    return StagePage("\n".join([*lines, *_fit(lines, pieces)]), rows)
 
 
-@dataclass(frozen=True)
-class Shown:
-    """What a page's pictures are made from."""
-
-    workspace: Workspace
-    dataset: str
-    with_faces: bool
-
-    def table(self, name: str) -> pd.DataFrame:
-        """One of ingest's tables."""
-        return stores.read_table(self.workspace.stage(self.dataset, "ingest") / f"{name}.parquet")
-
-    def store(self, stage: str) -> stores.StageStore:
-        """One of the dataset's stores."""
-        return stores.StageStore(self.workspace, self.dataset, stage)
+def _counts(shown: Shown) -> str:
+    videos, events = shown.table("videos"), shown.table("events")
+    kinds = ", ".join(f"{n} {k}" for k, n in events.type.value_counts().sort_index().items())
+    return (
+        f"{videos.person.nunique()} people, {len(videos)} videos, "
+        f"{int(videos.num_frames.sum())} frames, {len(events)} events ({kinds or 'none'})."
+    )
 
 
-def _fit(before: list[str], pieces: list[str]) -> list[str]:
+def _fit(before: list[str], pieces: Iterable[str]) -> list[str]:
     """As many pieces as keep the page below MOST_BYTES; says so when some are left out."""
     room = MOST_BYTES - sum(map(len, before))
     fitting: list[str] = []
@@ -143,47 +134,3 @@ def _table_rows(manifest: pd.DataFrame) -> list[dict[str, Any]]:
         }
         for row in manifest.sort_values("unit").itertuples(index=False)
     ]
-
-
-# ------------------------------------------------------------------------------ pictures of a stage
-
-
-def _ingest(shown: Shown) -> list[str]:
-    videos, events = shown.table("videos"), shown.table("events")
-    kinds = ", ".join(f"{n} {k}" for k, n in events.type.value_counts().sort_index().items())
-    text = (
-        f"{videos.person.nunique()} people, {len(videos)} videos, "
-        f"{int(videos.num_frames.sum())} frames, {len(events)} events ({kinds or 'none'})."
-    )
-    if events.empty:
-        return [text]
-    picture = events_figure(events, videos)
-    return [text, "", markdown_image(picture, "Events per subject, and how long they last")]
-
-
-def events_figure(events: pd.DataFrame, videos: pd.DataFrame) -> Figure:
-    """Events per subject by class (type where there is no class), and a histogram of durations."""
-    fig, (people, lengths) = figure(860, 240, cols=2, gridspec_kw={"width_ratios": [2, 1]})
-    column = next((c for c in ("label_3", "label_5", "emotion") if events[c].notna().any()), "type")
-    classes = events[column].astype("string").fillna("none")
-    counts = pd.crosstab(events.subject.astype(str), classes)
-    bottom = np.zeros(len(counts))
-    for number, name in enumerate(counts.columns):
-        colour = class_colour(str(name), number)
-        people.bar(range(len(counts)), counts[name], bottom=bottom, color=colour, label=str(name))
-        bottom += counts[name].to_numpy()
-    few = len(counts) <= 30
-    people.set_xticks(range(len(counts)) if few else [], counts.index if few else [], rotation=90)
-    people.set_title(f"events per subject, by {column}", loc="left")
-    if len(counts.columns) <= 6:
-        legend(people, loc="upper right", ncols=3)
-        people.set_ylim(0, bottom.max() * 1.25)
-    rate = events.video.map(videos.set_index("video").fps).astype(float)
-    known = events.onset.notna() & events.offset.notna()
-    seconds = (events.offset - events.onset + 1)[known].astype(float) / rate[known]
-    lengths.hist(seconds, bins=20, color=class_colour("negative"))
-    lengths.set_title("duration, seconds", loc="left")
-    return fig
-
-
-_PICTURES: dict[str, Callable[[Shown], list[str]]] = {"ingest": _ingest}

@@ -1,21 +1,22 @@
 """The report's pictures: what align, apex, flow and motion made, how training went.
 
-A stage's own module draws (data/*_pictures.py); here a few units are chosen, spread over subjects,
-and shown the same way for every dataset. A store or picture that is not there says so.
+Units are chosen among those the run tested (data/stage_pictures.py draws them). A store that is not
+there any more says so.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
+import numpy as np
 
 from data import stores
-from data.errors import StoreError
-from data.pictures import png_uri, svg_uri
+from data.errors import ApexflowError, StoreError
+from data.pictures import FACES_HIDDEN, png_uri, svg_uri
+from data.stage_pictures import Drawn, Shown, stage_pictures
 from models.report_figures import training_figure
+from models.report_scores import test_samples
 
 if TYPE_CHECKING:
     from models.experiment import RunFiles
@@ -42,27 +43,44 @@ class Group:
     missing: str = "Not computed."
 
 
-@dataclass(frozen=True)
-class Shown:
-    """One unit to draw: its store, ids and the words under its picture."""
-
-    store: stores.StageStore
-    event: Any  # row of the events table, or of the videos table for a video stage
-    with_face: bool
-
-    @property
-    def caption(self) -> str:
-        """Dataset, unit and what it is."""
-        row = self.event
-        text = f"{row.dataset} · {getattr(row, 'event', row.video)}"
-        label = getattr(row, "label", None)
-        return text if label is None or pd.isna(label) else f"{text} · {label}"
+TITLES = {
+    "ingest": "Ingest",
+    "align": "Align: faces registered to their first frame",
+    "apex": "Apex: where the motion is largest",
+    "flow": "Flow: how the face moved, and its strain",
+    "motion": "Motion: what the spotting network sees",
+}
 
 
 def stage_groups(run: RunFiles) -> list[Group]:
-    """Pictures of the recipe's stages, in their order."""
-    drawers: dict[str, Callable[[RunFiles], Group]] = {}
-    return [drawers[s](run) for s in run.recipe.stages if s in drawers]
+    """Pictures of the recipe's stages, in their order, of events this run tests."""
+    from models.experiment import read_tables
+
+    recipe = run.recipe
+    tested = test_samples(run)
+    groups = []
+    for stage in recipe.stages:
+        group = Group(TITLES[stage])
+        for dataset in recipe.data:
+            events = read_tables(run.workspace, (dataset,), "events")
+            column = "event" if recipe.family == "hsta" else "video"
+            used = events.event[(dataset + ":" + events[column]).isin(tested)]
+            shown = Shown(run.workspace, dataset, recipe.with_faces, frozenset(used), PER_DATASET)
+            try:
+                group.pictures += [_picture(drawn) for drawn in stage_pictures(shown, stage)]
+            except (ApexflowError, LookupError, ValueError, OSError) as error:
+                # Scores are worth more than pictures: the report goes on and says so.
+                group.note += f"{dataset}: a picture could not be drawn ({error}). "
+            if stage == "align" and not shown.faces():
+                group.note += f"{dataset}: {FACES_HIDDEN} "
+        groups.append(group)
+    return groups
+
+
+def _picture(drawn: Drawn) -> Picture:
+    if isinstance(drawn.picture, np.ndarray):
+        return Picture(png_uri(drawn.picture), drawn.caption)
+    return Picture(svg_uri(drawn.picture), drawn.caption)
 
 
 def training(run: RunFiles) -> dict[str, str] | None:

@@ -144,8 +144,15 @@ def write_ingest(
              "repaired"),
         ]),
     }  # fmt: skip
+    rows = []
     for name, table in tables.items():
-        stores.write_table(table, folder / f"{name}.parquet")
+        path = folder / f"{name}.parquet"
+        stores.write_table(table, path)
+        rows.append({"unit": name, "key": stable_hash(dataset), "part": path.name, "status": "ok",
+                     "bytes": path.stat().st_size, "digest": file_digest(path), "version": 1,
+                     "settings": "{}", "counts": json.dumps({"rows": len(table)})})  # fmt: skip
+    manifest = pd.DataFrame(rows).astype(stores.MANIFEST)
+    stores.write_table(manifest, folder / "manifest.parquet")
     return tables["events"]
 
 
@@ -183,7 +190,8 @@ def write_clip_stores(
         return [{
             "event": event.event, "video": event.video, "apex": int(event.apex) + 1,
             "source": "label", "confidence": 0.8, "label_apex": int(event.apex),
-            "error_frames": 1, "curve": curve.astype(np.float32), "curve_start": int(event.onset),
+            "error_frames": 1, "middle_error": 2.0, "method": "flow_peak",
+            "curve": curve.astype(np.float32), "curve_start": int(event.onset),
         }]  # fmt: skip
 
     clips = list(events.itertuples(index=False))

@@ -1,0 +1,156 @@
+"""A few pictures of what a stage made, for the UI page and the report alike.
+
+A stage's own module draws (data/*_pictures.py); here units are chosen, evenly spread, and read from
+the stores. Faces appear only where `data.pictures.faces_shown` allows it; without them the same
+units show landmarks, flow and curves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from data.pictures import class_colour, evenly, faces_shown, figure, legend
+from data.stores import StageStore, read_table
+from data.workspace import Workspace
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A picture (figure, or uint8 image) with its words."""
+
+    picture: Figure | npt.NDArray[Any]
+    caption: str
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One dataset's stores, and which of its units may be chosen (None: all)."""
+
+    workspace: Workspace
+    dataset: str
+    with_faces: bool = False
+    events: frozenset[str] | None = None
+    most: int = 3
+
+    def table(self, name: str) -> pd.DataFrame:
+        """One of ingest's tables."""
+        return read_table(self.workspace.stage(self.dataset, "ingest") / f"{name}.parquet")
+
+    def store(self, stage: str) -> StageStore:
+        """One of the dataset's stores."""
+        return StageStore(self.workspace, self.dataset, stage)
+
+    def chosen_events(self, store: StageStore) -> pd.DataFrame:
+        """Events that `store` has, at most `most`, evenly spread."""
+        ok = set(store.units()) & (self.events if self.events is not None else set(store.units()))
+        events = self.table("events")
+        wanted = evenly(sorted(ok & set(events.event)), self.most)
+        return events[events.event.isin(wanted)]
+
+    def chosen_videos(self, store: StageStore) -> list[str]:
+        """Videos that `store` has, at most `most`, evenly spread; those of chosen events first."""
+        ok = set(store.units())
+        if self.events is not None:
+            table = self.table("events")
+            ok = ok & set(table.video[table.event.isin(self.events)]) or ok
+        return list(evenly(sorted(ok), self.most))
+
+    def faces(self) -> set[str]:
+        """Videos whose faces may be shown."""
+        return faces_shown(self.table("videos"), self.with_faces)
+
+
+def stage_pictures(shown: Shown, stage: str) -> Iterator[Drawn]:
+    """Pictures of one stage; none for a store that is not there or has nothing to show."""
+    folder = shown.workspace.stage(shown.dataset, stage)
+    if stage in _DRAWERS and (folder / "manifest.parquet").exists():
+        yield from _DRAWERS[stage](shown)
+
+
+def _ingest(shown: Shown) -> Iterator[Drawn]:
+    videos, events = shown.table("videos"), shown.table("events")
+    if len(events):
+        yield Drawn(events_figure(events, videos), "Events per subject, and how long they last")
+
+
+def events_figure(events: pd.DataFrame, videos: pd.DataFrame) -> Figure:
+    """Events per subject by class (type where there is no class), and a histogram of durations."""
+    fig, (people, lengths) = figure(860, 240, cols=2, gridspec_kw={"width_ratios": [2, 1]})
+    column = next((c for c in ("label_3", "label_5", "emotion") if events[c].notna().any()), "type")
+    classes = events[column].astype("string").fillna("none")
+    counts = pd.crosstab(events.subject.astype(str), classes)
+    bottom = np.zeros(len(counts))
+    for number, name in enumerate(counts.columns):
+        colour = class_colour(str(name), number)
+        people.bar(range(len(counts)), counts[name], bottom=bottom, color=colour, label=str(name))
+        bottom += counts[name].to_numpy()
+    few = len(counts) <= 30
+    people.set_xticks(range(len(counts)) if few else [], counts.index if few else [], rotation=90)
+    people.set_title(f"events per subject, by {column}", loc="left")
+    if len(counts.columns) <= 6:
+        legend(people, loc="upper right", ncols=len(counts.columns))
+        people.set_ylim(0, bottom.max() * 1.25)
+    rate = events.video.map(videos.set_index("video").fps).astype(float)
+    known = events.onset.notna() & events.offset.notna()
+    seconds = (events.offset - events.onset + 1)[known].astype(float) / rate[known]
+    lengths.hist(seconds, bins=20, color=class_colour("negative"))
+    lengths.set_title("duration, seconds", loc="left")
+    return fig
+
+
+def _apex(shown: Shown) -> Iterator[Drawn]:
+    from data.apex_pictures import apex_figure, error_figure
+
+    store = shown.store("apex")
+    table = store.table()
+    if "curve" not in table:
+        return
+    events = shown.chosen_events(store)
+    rows = table[table.event.isin(events.event) & table.curve.map(len).gt(0)]
+    if len(rows):
+        yield Drawn(
+            apex_figure(rows, most=shown.most), "Motion from onset to offset, label and apex found"
+        )
+    if (table.error_frames.notna() & table.middle_error.notna()).any():
+        yield Drawn(error_figure(table), "Error against the labelled apex, where there is one")
+
+
+def _motion(shown: Shown) -> Iterator[Drawn]:
+    from data.motion_pictures import motion_figure
+    from data.stage_motion import position_in_view
+
+    store, events = shown.store("motion"), shown.table("events")
+    for video in shown.chosen_videos(store):
+        own = events[(events.video == video) & events.onset.notna() & events.offset.notna()]
+        with store.open(video) as group:
+            view = group["view_index"][:]
+            spans = [
+                (
+                    position_in_view(view, int(e.onset)),
+                    position_in_view(view, int(e.offset)),
+                    e.type,
+                )
+                for e in own.itertuples(index=False)
+            ]
+            fig = motion_figure(
+                group["features"][:], group["status"][:], str(group.attrs["roi_set"]), spans=spans
+            )
+        text = "how far each region moved; micro- and macro-expressions as annotated above"
+        yield Drawn(fig, f"{shown.dataset} · {video}: {text}")
+    store.close()
+
+
+_DRAWERS: dict[str, Callable[[Shown], Iterable[Drawn]]] = {
+    "ingest": _ingest,
+    "apex": _apex,
+    "motion": _motion,
+}
