@@ -108,10 +108,8 @@ def check_range(images: tuple[Any, ...], value_range: float | None, who: str) ->
             todo="Say which value is white; the data weight is for 0–255, so a mix-up is a "
             "different optimisation problem.",
         )
-    full = [image for image in images if 0 not in image.shape]
-    low = min((float(image.min()) for image in full), default=0.0)
-    high = max((float(image.max()) for image in full), default=0.0)
-    if not (np.isfinite(low) and np.isfinite(high)):
+    ends = [float(end) for image in images if 0 not in image.shape for end in _ends(image)]
+    if not all(np.isfinite(ends)):
         raise InputError(
             f"{who}(images)",
             expected="finite values",
@@ -119,6 +117,7 @@ def check_range(images: tuple[Any, ...], value_range: float | None, who: str) ->
             code="not_finite",
             todo="One bad pixel would spread over the whole field.",
         )
+    low, high = min(ends, default=0.0), max(ends, default=0.0)
     if high > 1.5 * value_range or low < -0.5 * value_range:
         raise InputError(
             f"{who}(value_range)",
@@ -134,6 +133,11 @@ def check_range(images: tuple[Any, ...], value_range: float | None, who: str) ->
             todo="Pass value_range=1 for 0–1 images.",
         )
     return 255.0 / value_range
+
+
+def _ends(image: Any) -> tuple[Any, Any]:
+    """Smallest and largest value; NaN if there is one."""
+    return image.min(), image.max()
 
 
 def _dtype(value: Any) -> str:

@@ -238,7 +238,7 @@ def _warp(pyramid0, pyramid1, start, h, w, state, table):
 
 
 @_helper
-def _update_flow(state, first, last, w, lt, theta):
+def update_flow(state, first, last, w, lt, theta):
     """Threshold and divergence step of u on rows [first, last); returns Σ |Δu|²."""
     u1, u2, p11, p12, p21, p22 = state[0], state[1], state[2], state[3], state[4], state[5]
     ix, iy, ig, rg = state[6], state[7], state[8], state[9]
@@ -260,7 +260,7 @@ def _update_flow(state, first, last, w, lt, theta):
 
 
 @_helper
-def _update_dual(state, first, last, w, taut):
+def update_dual(state, first, last, w, taut):
     """Gradient step of the four dual planes on rows [first, last)."""
     u1, u2, p11, p12, p21, p22 = state[0], state[1], state[2], state[3], state[4], state[5]
     stride = _padded(w) + 16
@@ -288,13 +288,13 @@ def inner_step(state, h, w, lt, theta, taut):
     done = 1
     for first in range(1, h + 1, BLOCK):
         last = min(first + BLOCK, h + 1)
-        total += _update_flow(state, first, last, w, lt, theta)
-        _update_dual(state, done, last - 1, w, taut)
+        total += update_flow(state, first, last, w, lt, theta)
+        update_dual(state, done, last - 1, w, taut)
         done = last - 1
     for plane in range(2):
         for x in range(0, w, LANES):  # no gradient across the bottom
             store(state[plane], (h + 1) * stride + x, load(state[plane], h * stride + x))
-    _update_dual(state, done, h + 1, w, taut)
+    update_dual(state, done, h + 1, w, taut)
     return total
 
 

@@ -43,7 +43,7 @@ def cache_folder() -> Path:
     return base / f"tvl1-{digest.hexdigest()[:12]}"
 
 
-def _usable_folder() -> Path:
+def usable_folder() -> Path:
     """The cache folder, or one for this user under the temporary folder if that is read-only."""
     folder = cache_folder()
     try:
@@ -64,7 +64,7 @@ def kernels() -> ModuleType:
             import numba
 
             before = numba.config.CACHE_DIR
-            numba.config.CACHE_DIR = str(_usable_folder())
+            numba.config.CACHE_DIR = str(usable_folder())
             try:
                 from data.optical_flow import kernels as module
             finally:

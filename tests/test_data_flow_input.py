@@ -1,0 +1,361 @@
+"""What tvl1 accepts and refuses, and that it keeps no state: one test for each known pitfall."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data.errors import ConfigError, InputError
+from data.optical_flow import (
+    PRESETS,
+    cache_folder,
+    choose_backend,
+    make_settings,
+    tvl1,
+    tvl1_sequence,
+    warm_up,
+)
+from tests.flow_pairs import distance, make_pair
+
+QUICK = {"levels": 2, "warps": 2, "inner": 6, "outer": 1}
+BACKENDS = ("numba", "torch", "opencv")
+
+
+@pytest.fixture(scope="module")
+def pair() -> tuple[np.ndarray, np.ndarray]:
+    first, second, _ = make_pair(48, 1)
+    return first, second
+
+
+# --- shapes ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("backend", ["numba", "torch"])
+def test_shapes(backend: str, pair: tuple[np.ndarray, np.ndarray]) -> None:
+    i0, i1 = pair
+    single = tvl1(i0, i1, backend=backend, **QUICK)
+    assert single.shape == (48, 48, 2) and single.dtype == np.float32
+    both = tvl1(np.stack([i0, i1]), np.stack([i1, i0]), backend=backend, **QUICK)
+    assert both.shape == (2, 48, 48, 2)
+    assert np.array_equal(both[0], single)
+    clip = tvl1(i0, np.stack([i1, i0, i1]), backend=backend, **QUICK)
+    assert np.array_equal(clip[0], single) and np.array_equal(clip[2], single)
+    assert not clip[1].any()
+    assert tvl1(i0, np.empty((0, 48, 48), np.uint8), backend=backend).shape == (0, 48, 48, 2)
+
+
+def test_wrong_shapes_are_refused(pair: tuple[np.ndarray, np.ndarray]) -> None:
+    i0, i1 = pair
+    colour = np.repeat(i0[..., None], 3, axis=-1)
+    for first, second in (
+        (i0, i1[:-1]),
+        (np.stack([i0, i0]), i1),
+        (np.stack([i0, i0]), np.stack([i1] * 3)),
+        (colour, colour),
+        (i0[0], i1[0]),
+        (i0[:2], i1[:2]),
+        (i0[None, None], i1[None, None]),
+    ):
+        with pytest.raises(InputError):
+            tvl1(first, second)
+
+
+def test_wrong_types_are_refused(pair: tuple[np.ndarray, np.ndarray]) -> None:
+    i0, i1 = pair
+    for first, second in (
+        (i0.astype(np.float64), i1.astype(np.float64)),
+        (i0.astype(np.int32), i1.astype(np.int32)),
+        (i0.tolist(), i1.tolist()),
+        (i0, i1.astype(np.float32)),
+    ):
+        with pytest.raises(InputError):
+            tvl1(first, second, value_range=255 if first is i0 else None)
+
+
+# --- value range ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_float_ranges_equal_uint8(backend: str, pair: tuple[np.ndarray, np.ndarray]) -> None:
+    if backend == "opencv":
+        pytest.importorskip("cv2.optflow", reason="cv2.optflow is not in this OpenCV wheel")
+    i0, i1 = pair
+    expected = tvl1(i0, i1, backend=backend, **QUICK)
+    f0, f1 = i0.astype(np.float32), i1.astype(np.float32)
+    for gain, value_range in ((1, 255), (255, 1)):
+        flow = tvl1(f0 / gain, f1 / gain, value_range=value_range, backend=backend, **QUICK)
+        assert distance(flow, expected).mean() <= 1e-4
+
+
+def test_range_mix_ups_raise(pair: tuple[np.ndarray, np.ndarray]) -> None:
+    f0, f1 = (image.astype(np.float32) for image in pair)
+    bad = [
+        (f0, f1, None),  # not said
+        (f0, f1, 1),  # said wrong: OpenCV would silently scale to 0–65025
+        (f0 / 255, f1 / 255, 255),
+        (f0, f1, 100),
+        (f0, f1, True),
+        (f0 * 257, f1 * 257, 255),
+        (f0 - 255, f1, 255),
+    ]
+    for first, second, value_range in bad:
+        with pytest.raises(InputError, match="value_range"):
+            tvl1(first, second, value_range=value_range)
+        with pytest.raises(InputError, match="value_range"):
+            tvl1_sequence(np.stack([first, second]), value_range=value_range)
+    with pytest.raises(InputError, match="value_range"):
+        tvl1(*pair, value_range=1)
+    tvl1(*pair, value_range=255, **QUICK)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("which", [0, 1])
+def test_non_finite_pixels_raise(
+    value: float, which: int, pair: tuple[np.ndarray, np.ndarray]
+) -> None:
+    images = [image.astype(np.float32) for image in pair]
+    images[which][3, 4] = value
+    with pytest.raises(InputError) as caught:
+        tvl1(*images, value_range=255)
+    assert caught.value.code == "not_finite"
+
+
+def test_non_finite_or_misshapen_initial_flow_raises(pair: tuple[np.ndarray, np.ndarray]) -> None:
+    start = np.zeros((48, 48, 2), np.float32)
+    with pytest.raises(InputError, match="init"):
+        tvl1(*pair, init=start[:-1])
+    with pytest.raises(InputError, match="init"):
+        tvl1(*pair, init=start.astype(int))
+    start[0, 0, 0] = np.nan
+    with pytest.raises(InputError, match="init"):
+        tvl1(*pair, init=start)
+
+
+# --- degenerate images ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("backend", ["numba", "torch"])
+def test_identical_or_constant_images_give_exactly_zero(
+    backend: str, pair: tuple[np.ndarray, np.ndarray]
+) -> None:
+    flat = np.full((33, 20), 77, np.uint8)
+    for first, second in ((pair[0], pair[0]), (flat, flat), (flat, flat + 40)):
+        flow, info = tvl1(first, second, backend=backend, return_info=True)
+        assert not flow.any()
+        assert info.steps.max() <= 5 and not info.error.any()
+
+
+@pytest.mark.parametrize("shape", [(3, 3), (3, 64), (4, 5), (15, 15), (16, 16), (17, 3), (53, 61)])
+def test_any_size_from_three_pixels(shape: tuple[int, int]) -> None:
+    rng = np.random.default_rng(1)
+    images = rng.integers(0, 255, (2, 2, *shape), dtype=np.uint8)
+    flow = tvl1(*images)
+    assert flow.shape == (2, *shape, 2)
+    assert np.isfinite(flow).all()
+    assert flow.any()
+
+
+def test_brightness_change_spoils_and_joint_normalisation_repairs() -> None:
+    """A darker second frame breaks the data term; the same mean and spread for both repair it."""
+    i0, i1, truth = make_pair(64, 0)
+    darker = (i1 * 0.8).astype(np.float32)
+    first = i0.astype(np.float32)
+    repaired = (darker - darker.mean()) * (first.std() / darker.std()) + first.mean()
+    plain = distance(tvl1(i0, i1), truth).mean()
+    spoiled = distance(tvl1(first, darker, value_range=255), truth).mean()
+    better = distance(tvl1(first, repaired, value_range=255), truth).mean()
+    assert spoiled > 1.5 * plain
+    assert better < 1.2 * plain
+
+
+def test_content_leaving_the_frame_spoils_only_a_rim() -> None:
+    i1 = make_pair(96, 1, noise=0)[1]
+    i0, second = i1[:, :-6], i1[:, 6:]  # the camera moves 6 px right: content moves 6 px left
+    flow = tvl1(np.ascontiguousarray(i0), np.ascontiguousarray(second))
+    assert np.isfinite(flow).all()
+    assert abs(np.median(flow[10:-10, 16:-16, 0]) + 6) < 0.1
+
+
+# --- no state, no order, no threads in the result -------------------------------------------------
+
+
+def test_a_small_image_in_between_changes_nothing() -> None:
+    """OpenCV's object forgets levels after one small image."""
+    i0, i1, _ = make_pair(64, 0)
+    before = tvl1(i0, i1, threads=1)
+    tvl1(i0[:19, :19].copy(), i1[:19, :19].copy(), threads=1)
+    assert np.array_equal(tvl1(i0, i1, threads=1), before)
+
+
+def test_same_bytes_for_any_threads_and_batch_split() -> None:
+    pairs = [make_pair(52, number)[:2] for number in range(5)]
+    i0, i1 = (np.stack(images) for images in zip(*pairs, strict=True))
+    whole = tvl1(i0, i1, threads=1)
+    for threads in (2, 3, 8):
+        assert tvl1(i0, i1, threads=threads).tobytes() == whole.tobytes()
+    split = np.concatenate([tvl1(i0[a:b], i1[a:b]) for a, b in ((0, 1), (1, 4), (4, 5))])
+    assert split.tobytes() == whole.tobytes()
+    assert tvl1(i0[2], i1[2]).tobytes() == whole[2].tobytes()
+    reference = tvl1(i0[0], i1, threads=2)
+    assert reference.tobytes() == tvl1(np.stack([i0[0]] * 5), i1, threads=1).tobytes()
+
+
+def test_plain_backend_does_not_depend_on_the_batch() -> None:
+    pairs = [make_pair(40, number)[:2] for number in range(3)]
+    i0, i1 = (np.stack(images) for images in zip(*pairs, strict=True))
+    whole = tvl1(i0, i1, backend="torch", **QUICK)
+    assert tvl1(i0[1], i1[1], backend="torch", **QUICK).tobytes() == whole[1].tobytes()
+
+
+def test_calls_from_several_threads_at_once() -> None:
+    pairs = [make_pair(44, number)[:2] for number in range(4)]
+    expected = [tvl1(*p, threads=1) for p in pairs]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda p: tvl1(*p, threads=1), pairs * 3))
+    assert all(np.array_equal(f, e) for f, e in zip(found, expected * 3, strict=True))
+
+
+def test_inputs_are_not_changed_and_views_work(pair: tuple[np.ndarray, np.ndarray]) -> None:
+    wide = [np.repeat(image, 2, axis=1) for image in pair]
+    views = [image[:, ::2] for image in wide]
+    assert np.array_equal(tvl1(*views, **QUICK), tvl1(*pair, **QUICK))
+    kept = [image.copy() for image in pair]
+    tvl1(*pair, **QUICK)
+    assert all(np.array_equal(a, b) for a, b in zip(kept, pair, strict=True))
+
+
+def test_out_is_filled_and_checked(pair: tuple[np.ndarray, np.ndarray]) -> None:
+    expected = tvl1(*pair, **QUICK)
+    out = np.full((48, 48, 2), np.nan, np.float32)
+    assert tvl1(*pair, out=out, **QUICK) is out
+    assert np.array_equal(out, expected)
+    out[:] = expected  # an array may be both start and target
+    tvl1(*pair, init=out, out=out, **QUICK)
+    assert np.array_equal(out, tvl1(*pair, init=expected, **QUICK))
+    read_only = np.zeros((48, 48, 2), np.float32)
+    read_only.flags.writeable = False
+    for bad in (
+        np.zeros((48, 48, 2)),
+        np.zeros((48, 47, 2), np.float32),
+        np.zeros((2, 48, 48), np.float32).transpose(1, 2, 0),
+        read_only,
+        [0.0],
+    ):
+        with pytest.raises(InputError, match="out"):
+            tvl1(*pair, out=bad)
+
+
+# --- settings and backends ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"preset": "quick"},
+        {"backend": "cuda"},
+        {"lam": 0.0},
+        {"theta": -1.0},
+        {"tau": float("nan")},
+        {"levels": 0},
+        {"levels": 2.5},
+        {"step": 1.0},
+        {"warps": True},
+        {"eps": -0.1},
+        {"median": 4},
+        {"inner": 0},
+        {"threads": 0},
+    ],
+)
+def test_bad_settings_raise(setting: dict, pair: tuple[np.ndarray, np.ndarray]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        tvl1(*pair, **setting)
+    assert next(iter(setting)) in str(caught.value)
+
+
+def test_settings_names_and_presets() -> None:
+    assert make_settings("opencv") == PRESETS["opencv"]
+    assert make_settings("fast", warps=7).warps == 7
+    assert PRESETS["opencv"].level_sizes(128, 128) == [
+        (128, 128), (102, 102), (82, 82), (66, 66), (53, 53),
+    ]  # fmt: skip
+    assert PRESETS["opencv"].level_sizes(19, 300) == [(19, 300)]
+    assert PRESETS["opencv"].level_sizes(3, 3) == [(3, 3)]
+
+
+def test_the_choice_of_backend_is_told(pair: tuple[np.ndarray, np.ndarray]) -> None:
+    choice = choose_backend()
+    assert choice.backend == "numba" and "main memory" in choice.why
+    assert choose_backend("opencv").why == "asked for"
+    assert choose_backend(device="cuda:0").backend in ("triton", "torch")
+    flow, info = tvl1(*pair, return_info=True, **QUICK)
+    assert (info.backend, info.why) == (choice.backend, choice.why)
+    assert info.steps.shape == info.error.shape == (1, 2)
+    assert info.steps.min() >= 1 and (info.error > 0).all()
+    assert flow.shape == (48, 48, 2)
+
+
+def test_tensors_give_tensors(pair: tuple[np.ndarray, np.ndarray]) -> None:
+    torch = pytest.importorskip("torch")
+    i0, i1 = (torch.from_numpy(image) for image in pair)
+    for backend in ("auto", "torch"):
+        flow = tvl1(i0, i1, backend=backend, **QUICK)
+        expected = tvl1(*pair, backend=backend, **QUICK)
+        assert isinstance(flow, torch.Tensor)
+        assert np.array_equal(flow.numpy(), expected)
+        out = torch.empty((2, 48, 48, 2))
+        assert tvl1(i0, torch.stack([i1, i0]), backend=backend, out=out, **QUICK) is out
+        assert np.array_equal(out[0].numpy(), expected)
+    with pytest.raises(InputError):
+        tvl1(i0, i1.double())
+
+
+def test_kernels_use_whole_vectors() -> None:
+    """The inner step works on the widest registers this processor has."""
+    from data.optical_flow import numba_backend
+
+    kernels = numba_backend.kernels()
+    state = np.zeros((10, 512), np.float32)
+    kernels.update_flow(state, 1, 2, 16, np.float32(0.1), np.float32(0.3))
+    kernels.update_dual(state, 1, 2, 16, np.float32(0.8))
+    lines = [
+        line
+        for kernel in (kernels.update_flow, kernels.update_dual)
+        for line in kernel.inspect_asm(kernel.signatures[0]).splitlines()
+    ]
+    if not any("ymm" in line for line in lines):
+        pytest.skip("a processor without AVX: vectors are made of smaller ones")
+    register = "zmm" if kernels.LANES == 16 else "ymm"
+    for instruction in ("vminps", "vmaxps", "vfmadd", "vsqrtps"):
+        assert any(instruction in line and register in line for line in lines), instruction
+
+
+def test_compiled_kernels_are_kept_where_they_can_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from data.optical_flow import numba_backend
+
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "chosen"))
+    assert cache_folder().parent == tmp_path / "chosen"
+    monkeypatch.delenv("NUMBA_CACHE_DIR")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
+    assert cache_folder().parent == tmp_path / "home" / "apexflow"
+    (tmp_path / "file").write_text("not a folder")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert numba_backend.usable_folder().is_dir()
+
+
+def test_importing_starts_nothing() -> None:
+    code = (
+        "import sys, data.optical_flow, data.strain, data.stage_flow;"
+        "print([m for m in ('numba', 'torch', 'triton', 'matplotlib') if m in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True, text=True, check=True, cwd=Path(__file__).parent.parent,
+    )  # fmt: skip
+    assert done.stdout.strip() == "[]"
