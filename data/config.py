@@ -163,3 +163,15 @@ class MotionConfig(Settings):
         if k % 2:
             raise ValueError("k must be even: windows overlap by k/2 frames")
         return k
+
+
+class StageSettings(Settings):
+    """Settings of every preprocessing stage, in the order in which stages run.
+
+    This is the map of stages: the field `name` is the stage in `data/stage_<name>.py`.
+    """
+
+    align: AlignConfig = AlignConfig()
+    apex: ApexConfig = ApexConfig()
+    flow: FlowConfig = FlowConfig()
+    motion: MotionConfig = MotionConfig()

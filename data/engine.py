@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -20,14 +20,14 @@ import pandas as pd
 from pydantic import BaseModel
 
 from data import stores
-from data.config import Settings
+from data.config import Settings, StageSettings
 from data.errors import ApexflowError, ConfigError, StoreError
 from data.frames import FrameSource
 from data.identity import file_digest, stable_hash
 from data.schema import SCHEMA_VERSION
 from data.workspace import Workspace
 
-UNIT_STAGES = ("align", "apex", "flow", "motion")
+UNIT_STAGES = tuple(StageSettings.model_fields)
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,18 @@ def get_stage(name: str) -> Stage:
         raise ConfigError("stage", expected=f"one of {', '.join(UNIT_STAGES)}", got=name)
     stage: Stage = import_module(f"data.stage_{name}").STAGE
     return stage
+
+
+def with_upstream(names: Iterable[str]) -> tuple[str, ...]:
+    """The stages and all they depend on, in running order, ingest first."""
+    found: set[str] = set()
+    waiting = list(names)
+    while waiting:
+        name = waiting.pop()
+        if name != "ingest" and name not in found:
+            found.add(name)
+            waiting.extend(get_stage(name).upstream)
+    return ("ingest", *(name for name in UNIT_STAGES if name in found))
 
 
 class StageInputs:

@@ -10,7 +10,7 @@ from data import ingest_store, planning, stores
 from data.errors import ApexflowError, ConfigError
 from data.workspace import Workspace
 from models import experiment
-from tasks.context import dataset_root, resolve_recipe, stage_inputs, wanted_stages
+from tasks.context import dataset_root, resolve_recipe, stage_inputs, upstream, wanted_stages
 from tasks.request import RunRequest
 from tasks.steps import newest
 
@@ -31,9 +31,8 @@ def plan(request: RunRequest, *, verify: bool = False) -> list[dict[str, Any]]:
         )
         rows.append(ingest.summary())
         behind |= bool(ingest.reason)
-        forced = "ingest" in request.force
         for stage in recipe.stages[1:]:
-            forced |= stage in request.force
+            forced = bool({stage, *upstream(stage, recipe)} & set(request.force))
             if ingest.reason:
                 rows.append({"stage": stage, "dataset": dataset, "unknown": UNKNOWN})
                 continue

@@ -113,7 +113,7 @@ def plan_run(workspace: Workspace, recipe: Recipe, device: str = "cpu") -> RunPl
     """
     samples, ledger, keys = (
         _event_samples(workspace, recipe)
-        if recipe.family == "hsta"
+        if recipe.entry.samples == "events"
         else _video_samples(workspace, recipe)
     )
     if samples.empty:
@@ -152,7 +152,7 @@ def _event_samples(
     """Micro-expression events with a label whose inputs are all there."""
     events = read_tables(workspace, recipe.data, "events")
     label = events[recipe.labels].astype("string")
-    needed = ["flow"] if recipe.model_dump()["model"].get("special") == "flow" else ["apex"]
+    needed = recipe.entry.needs(recipe.model)
     stores_of = {(d, s): StageStore(workspace, d, s) for d in recipe.data for s in needed}
     keep, dropped, keys = [], [], {}
     for row, name in zip(events.itertuples(index=False), label, strict=True):

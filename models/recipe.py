@@ -8,19 +8,17 @@ from __future__ import annotations
 
 import difflib
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, SerializeAsAny, ValidationError, model_validator
 
-from data.config import AlignConfig, ApexConfig, FlowConfig, MotionConfig, Settings
+from data.config import Settings, StageSettings
+from data.engine import with_upstream
 from data.errors import ConfigError
 from data.identity import stable_hash
-from models.hsta import HstaConfig
-from models.hsta_training import HstaTrainConfig
-from models.me_tst import MeTstConfig
-from models.me_tst_plus import MeTstPlusConfig
-from models.me_tst_training import DecodeConfig, MeTstTrainConfig
+from models.me_tst_training import DecodeConfig
+from models.registry import MODELS, Entry, find_model
 
 LABELS = ("label_3", "label_4", "label_5", "label_7", "objective_class", "emotion")
 
@@ -37,8 +35,8 @@ class SplitConfig(Settings):
     path: str | None = Field(None, description="Folder or file of a published split.")
 
 
-class Recipe(Settings):
-    """One experiment: data, preprocessing, model, training, scoring."""
+class Recipe(StageSettings):
+    """One experiment: data, settings of each stage, model, training, scoring."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9_.-]+$", description="Names the folder under runs/.")
     about: str = Field("", description="What is from the paper, from the code, and ours.")
@@ -48,12 +46,9 @@ class Recipe(Settings):
         Field("label_3", description="Which label map is learned.")
     )
     split: SplitConfig = SplitConfig()
-    align: AlignConfig = AlignConfig()
-    apex: ApexConfig = ApexConfig()
-    flow: FlowConfig = FlowConfig()
-    motion: MotionConfig = MotionConfig()
-    model: Annotated[HstaConfig | MeTstConfig | MeTstPlusConfig, Field(discriminator="name")]
-    train: HstaTrainConfig | MeTstTrainConfig
+    also: tuple[str, ...] = Field((), description="Stages to run that the model does not need.")
+    model: SerializeAsAny[Settings] = Field(description="`name` says which; the rest is its own.")
+    train: SerializeAsAny[Settings] = Field(description="Settings of the model's training.")
     decode: DecodeConfig = DecodeConfig()
     seed: int = Field(0, ge=0, description="Seed of weights, sampling and augmentation.")
     strict: bool = Field(False, description="Stop at the first unit that fails.")
@@ -63,35 +58,41 @@ class Recipe(Settings):
 
     @model_validator(mode="before")
     @classmethod
-    def _train_fits_model(cls, values: Any) -> Any:
-        """Read `train` as the model family's own settings, so that errors name the right keys."""
-        if isinstance(values, dict) and not isinstance(values.get("train"), Settings):
-            model = values.get("model")
-            name = model.get("name") if isinstance(model, dict) else getattr(model, "name", "")
-            kind = HstaTrainConfig if name == "hsta" else MeTstTrainConfig
-            values = {**values, "train": kind.model_validate(values.get("train") or {})}
-        return values
+    def _read_as_the_models(cls, values: Any) -> Any:
+        """Read `model` and `train` with the named model's classes, so errors name its keys."""
+        if not isinstance(values, dict) or isinstance(values.get("model"), Settings):
+            return values
+        model = values.get("model")
+        if not isinstance(model, dict) or model.get("name") not in MODELS:
+            raise ValueError(f"model.name: expected one of {', '.join(MODELS)}, got {model!r}")
+        entry = MODELS[model["name"]]
+        read = {}
+        for key, kind in (("model", entry.settings), ("train", entry.train)):
+            try:
+                read[key] = kind.model_validate(values.get(key) or {})
+            except ValidationError as error:
+                raise ValueError("; ".join(_problems(error, kind, key))) from error
+        return {**values, **read}
 
     @property
-    def family(self) -> Literal["hsta", "me_tst"]:
-        """Which training code runs."""
-        return "hsta" if self.model.name == "hsta" else "me_tst"
+    def entry(self) -> Entry:
+        """What the project knows of the recipe's network."""
+        return find_model(self.model_dump(include={"model"})["model"]["name"])
+
+    @property
+    def family(self) -> str:
+        """Which training and scoring code runs."""
+        return self.entry.family
 
     @property
     def stages(self) -> tuple[str, ...]:
         """Preprocessing stages the model needs, in order, ingest first."""
-        if self.family == "me_tst":
-            return ("ingest", "motion")
-        return ("ingest", "align", "apex", "flow")
+        return with_upstream((*self.entry.needs(self.model), *self.also))
 
     def stage_config(self, stage: str) -> Settings:
         """Settings of one preprocessing stage."""
-        return {
-            "align": self.align,
-            "apex": self.apex,
-            "flow": self.flow,
-            "motion": self.motion,
-        }[stage]
+        found: Settings = getattr(self, stage)
+        return found
 
     @property
     def digest(self) -> str:
@@ -145,33 +146,36 @@ def parse_recipe(values: dict[str, Any], who: str = "recipe") -> Recipe:
     try:
         return Recipe.model_validate(values)
     except ValidationError as error:
-        lines = []
-        for problem in error.errors():
-            where = ".".join(str(p) for p in problem["loc"])
-            line = f"{where}: {problem['msg']} (got {str(problem.get('input'))[:60]!r})"
-            if problem["type"] == "extra_forbidden":
-                line = f"{where}: unknown key; known: {', '.join(_known_keys(problem['loc']))}"
-            lines.append(line)
+        lines = _problems(error, Recipe)
         raise ConfigError(
             who, expected="a valid recipe", got=f"{len(lines)} problem(s):\n  " + "\n  ".join(lines)
         ) from error
 
 
-def _known_keys(location: tuple[int | str, ...]) -> list[str]:
-    """Keys allowed beside the wrong one."""
-    kinds: dict[str, type[Settings]] = {
-        "split": SplitConfig,
-        "align": AlignConfig,
-        "apex": ApexConfig,
-        "flow": FlowConfig,
-        "motion": MotionConfig,
-        "decode": DecodeConfig,
-        "hsta": HstaConfig,
-        "me_tst": MeTstConfig,
-        "me_tst_plus": MeTstPlusConfig,
-    }
-    parents = [str(p) for p in location[:-1] if str(p) in kinds]
-    kind: type[Settings] = kinds[parents[-1]] if parents else Recipe
+def _problems(error: ValidationError, kind: type[Settings], *inside: str) -> list[str]:
+    """One line per wrong key: where, what was wrong, and for an unknown key the known ones."""
+    lines = []
+    for problem in error.errors():
+        where = ".".join([*inside, *(str(p) for p in problem["loc"])])
+        if problem["type"] == "extra_forbidden":
+            known = _fields_at(kind, problem["loc"][:-1])
+            near = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1)
+            hint = f"did you mean {near[0]}? " if near else ""
+            lines.append(f"{where}: unknown key; {hint}known: {', '.join(known)}")
+        elif where:
+            lines.append(f"{where}: {problem['msg']} (got {str(problem.get('input'))[:60]!r})")
+        else:
+            lines.append(problem["msg"].removeprefix("Value error, "))
+    return lines
+
+
+def _fields_at(kind: type[Settings], location: tuple[int | str, ...]) -> list[str]:
+    """Known keys of the settings class found along `location`."""
+    for step in location:
+        field = kind.model_fields.get(str(step))
+        inner = field.annotation if field else None
+        if isinstance(inner, type) and issubclass(inner, Settings):
+            kind = inner
     return list(kind.model_fields)
 
 

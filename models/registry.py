@@ -1,10 +1,17 @@
-"""The networks by name: a small explicit map, filled here and nowhere else."""
+"""The networks by name: a small explicit map, filled here and nowhere else.
+
+An entry says where a network is, which settings it and its training take, which module trains and
+scores its folds, which stages feed it, and whether its samples are events or whole videos. A new
+network is one file in `models/` and one entry.
+"""
 
 from __future__ import annotations
 
 import difflib
+from collections.abc import Callable
+from dataclasses import dataclass
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import ValidationError
 from torch import nn
@@ -13,12 +20,36 @@ from data.config import Settings
 from data.errors import ConfigError
 from models import hsta, me_tst, me_tst_plus
 from models.authors import Checkpoint
+from models.hsta_training import HstaTrainConfig
+from models.me_tst_training import MeTstTrainConfig
 
-# name → (module with create and load_authors_checkpoint, its settings)
-MODELS: dict[str, tuple[ModuleType, type[Settings]]] = {
-    "hsta": (hsta, hsta.HstaConfig),
-    "me_tst": (me_tst, me_tst.MeTstConfig),
-    "me_tst_plus": (me_tst_plus, me_tst_plus.MeTstPlusConfig),
+
+@dataclass(frozen=True)
+class Entry:
+    """What the rest of the project must know of a network."""
+
+    module: ModuleType  # create(config), load_authors_checkpoint(source, **config)
+    settings: type[Settings]
+    train: type[Settings]
+    family: str  # models/<family>_fold.py has fit_fold(job) and score(run)
+    samples: Literal["events", "videos"]
+    needs: Callable[[Any], tuple[str, ...]]  # settings → the last stages it reads
+
+
+def _clip_stages(config: hsta.HstaConfig) -> tuple[str, ...]:
+    return ("flow",) if config.special == "flow" else ("apex",)
+
+
+def _motion(config: Settings) -> tuple[str, ...]:
+    return ("motion",)
+
+
+MODELS: dict[str, Entry] = {
+    "hsta": Entry(hsta, hsta.HstaConfig, HstaTrainConfig, "hsta", "events", _clip_stages),
+    "me_tst": Entry(me_tst, me_tst.MeTstConfig, MeTstTrainConfig, "me_tst", "videos", _motion),
+    "me_tst_plus": Entry(
+        me_tst_plus, me_tst_plus.MeTstPlusConfig, MeTstTrainConfig, "me_tst", "videos", _motion
+    ),
 }
 
 
@@ -27,21 +58,34 @@ def list_models() -> list[str]:
     return sorted(MODELS)
 
 
+def find_model(name: str) -> Entry:
+    """The entry called `name`. Raises ConfigError listing the known ones."""
+    if name not in MODELS:
+        near = difflib.get_close_matches(str(name), MODELS, n=1)
+        raise ConfigError(
+            "model",
+            expected=f"one of {', '.join(MODELS)}",
+            got=str(name),
+            todo=f"Did you mean {near[0]}?" if near else "",
+        )
+    return MODELS[name]
+
+
 def create_model(name: str, **config: Any) -> nn.Module:
     """A freshly initialised network; `config` are fields of its settings class.
 
     torch's global generator decides the weights. Raises ConfigError for an unknown name or setting.
     """
-    module, settings = _entry(name)
+    entry = find_model(name)
     try:
-        return module.create(settings(**config))
+        return entry.module.create(entry.settings(**config))
     except ValidationError as error:
         problems = "; ".join(
             f"{'.'.join(str(p) for p in e['loc'])}: {e['msg']}" for e in error.errors()
         )
         raise ConfigError(
             f"model {name}",
-            expected=f"settings among {', '.join(settings.model_fields)}",
+            expected=f"settings among {', '.join(entry.settings.model_fields)}",
             got=problems,
         ) from error
 
@@ -54,17 +98,4 @@ def load_authors_checkpoint(name: str, path_or_state_dict: Checkpoint, **config:
     tensor that was not used. Raises InputError (`bad_checkpoint`) naming a missing, misshapen or
     unknown tensor, ConfigError for an unknown network or setting.
     """
-    module, _ = _entry(name)
-    return module.load_authors_checkpoint(path_or_state_dict, **config)
-
-
-def _entry(name: str) -> tuple[ModuleType, type[Settings]]:
-    if name not in MODELS:
-        near = difflib.get_close_matches(name, MODELS, n=1)
-        raise ConfigError(
-            "model",
-            expected=f"one of {', '.join(MODELS)}",
-            got=name,
-            todo=f"Did you mean {near[0]}?" if near else "",
-        )
-    return MODELS[name]
+    return find_model(name).module.load_authors_checkpoint(path_or_state_dict, **config)

@@ -16,12 +16,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from data.engine import StageInputs
+from data.engine import UNIT_STAGES, StageInputs, with_upstream
 from data.errors import ConfigError
 from data.pool import cpu_count, worker_pool
 from data.workspace import Workspace
 from models.recipe import Recipe, load_recipe
-from tasks.request import STAGES, RunRequest
+from tasks.request import RunRequest
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -143,26 +143,16 @@ class RunContext:
 
     def forces(self, stage: str) -> bool:
         """Whether the request forces this stage, or one it depends on."""
-        order = [s for s in STAGES if s in (*self.recipe.stages, "train", "evaluate")]
-        first = min((order.index(s) for s in self.request.force if s in order), default=len(order))
-        if stage not in order or order.index(stage) < first:
-            return False
-        forced = order[first]
-        return stage == forced or forced in _upstream(stage, self.recipe)
+        return bool({stage, *upstream(stage, self.recipe)} & set(self.request.force))
 
 
-def _upstream(stage: str, recipe: Recipe) -> tuple[str, ...]:
+def upstream(stage: str, recipe: Recipe) -> tuple[str, ...]:
     """Stages a stage depends on, nearest or not."""
-    depends = {
-        "ingest": (),
-        "align": ("ingest",),
-        "apex": ("ingest", "align"),
-        "flow": ("ingest", "align", "apex"),
-        "motion": ("ingest",),
-        "train": recipe.stages,
-        "evaluate": (*recipe.stages, "train"),
-    }
-    return depends[stage]
+    if stage == "ingest":
+        return ()
+    if stage in ("train", "evaluate"):
+        return (*recipe.stages, "train") if stage == "evaluate" else recipe.stages
+    return tuple(s for s in with_upstream([stage]) if s != stage)
 
 
 def wanted_stages(request: RunRequest, recipe: Recipe) -> list[str]:
@@ -196,8 +186,7 @@ def dataset_root(request: RunRequest, dataset: str) -> Path:
 
 def stage_inputs(workspace: Workspace, recipe: Recipe, dataset: str, root: Path) -> StageInputs:
     """What stages of one dataset may read under a recipe."""
-    names = ("align", "apex", "flow", "motion")
-    configs = {name: recipe.stage_config(name) for name in names}
+    configs = {name: recipe.stage_config(name) for name in UNIT_STAGES}
     return StageInputs(workspace.path, dataset, root.absolute(), configs)
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-STAGES = ("ingest", "align", "apex", "flow", "motion", "train", "evaluate")
-StageName = Literal["ingest", "align", "apex", "flow", "motion", "train", "evaluate"]
+from data.engine import UNIT_STAGES
+
+STAGES = ("ingest", *UNIT_STAGES, "train", "evaluate")
+StageName = Annotated[str, Field(json_schema_extra={"enum": list(STAGES)})]
 
 
 class RunRequest(BaseModel):

@@ -176,7 +176,8 @@ def train(context: RunContext) -> StepRecord:
     plan = experiment.plan_run(context.workspace, context.recipe, device)
     if context.forces("train") and plan.folder.exists():
         plan = experiment.forced(plan)
-    experiment.start_run(plan, context.token)
+    if plan.todo:
+        experiment.start_run(plan, context.token)
     jobs = {job.fold: job for job in plan.todo}
     name, total = f"train-{context.recipe.name}", len(jobs)
     context.executor.progress(name, 0, total, f"run {plan.run_id}, {device}")
