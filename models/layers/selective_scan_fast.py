@@ -62,6 +62,11 @@ def _time_major(
     return x, delta, A.t().contiguous(), B, C
 
 
+def _frames(tensor: Tensor) -> tuple[Tensor, ...]:
+    """Views of each frame, made at once: indexing one by one costs as much as a small step."""
+    return tensor.unbind(0)
+
+
 def _segment(length: int) -> int:
     return max(1, math.isqrt(length))
 
@@ -82,12 +87,14 @@ def _forward(
     for rows in _blocks(batch, states, width):
         h = x.new_zeros(rows.stop - rows.start, states, width)
         decay, A_rows = torch.empty_like(h), A.expand_as(h).contiguous()
+        delta_t, u_t, y_t = (_frames(tensor[:, rows, None]) for tensor in (delta, u, y))
+        B_t, C_t = _frames(B[:, rows, :, None]), _frames(C[:, rows, None])
         for t in range(length):
             if keep and t % segment == 0:
                 kept[t // segment, rows] = h
-            torch.mul(A_rows, delta[t, rows, None], out=decay).exp_()
-            h.mul_(decay).addcmul_(u[t, rows, None], B[t, rows, :, None])
-            torch.bmm(C[t, rows, None], h, out=y[t, rows, None])
+            torch.mul(A_rows, delta_t[t], out=decay).exp_()
+            h.mul_(decay).addcmul_(u_t[t], B_t[t])
+            torch.bmm(C_t[t], h, out=y_t[t])
     return y, kept
 
 
@@ -104,25 +111,30 @@ def _backward(
         shape = (rows.stop - rows.start, states, width)
         G, dA_rows, W = x.new_zeros(shape), x.new_zeros(shape), x.new_empty(shape)
         A_rows = A.expand(shape).contiguous()  # broadcasting both factors is 6 times slower
-        h, decay = x.new_empty(segment + 1, *shape), x.new_empty(segment, *shape)
+        h, decay = (
+            x.new_empty(segment + 1, *shape).unbind(0),
+            x.new_empty(segment, *shape).unbind(0),
+        )
+        delta_t, u_t, gy_t = (_frames(tensor[:, rows, None]) for tensor in (delta, u, grad))
+        B_t, C_t = _frames(B[:, rows, :, None]), _frames(C[:, rows, :, None])
+        B_row, du_t = _frames(B[:, rows, None]), _frames(du[:, rows, None])
+        dB_t, dC_t, ddelta_t = (_frames(tensor[:, rows]) for tensor in (dB, dC, ddelta))
         for start in range((length - 1) // segment * segment, -1, -segment):
             steps = range(min(segment, length - start))
-            h[0] = kept[start // segment, rows]
+            h[0].copy_(kept[start // segment, rows])
             for i in steps:
                 t = start + i
-                torch.mul(A_rows, delta[t, rows, None], out=decay[i]).exp_()
-                torch.mul(h[i], decay[i], out=h[i + 1])
-                h[i + 1].addcmul_(u[t, rows, None], B[t, rows, :, None])
+                torch.mul(A_rows, delta_t[t], out=decay[i]).exp_()
+                torch.mul(h[i], decay[i], out=h[i + 1]).addcmul_(u_t[t], B_t[t])
             for i in reversed(steps):
                 t = start + i
-                gy = grad[t, rows, None]
-                G.addcmul_(gy, C[t, rows, :, None])
-                torch.sum(torch.mul(h[i + 1], gy, out=W), 2, out=dC[t, rows])
-                torch.sum(torch.mul(G, u[t, rows, None], out=W), 2, out=dB[t, rows])
-                torch.bmm(B[t, rows, None], G, out=du[t, rows, None])
+                G.addcmul_(gy_t[t], C_t[t])
+                torch.sum(torch.mul(h[i + 1], gy_t[t], out=W), 2, out=dC_t[t])
+                torch.sum(torch.mul(G, u_t[t], out=W), 2, out=dB_t[t])
+                torch.bmm(B_row[t], G, out=du_t[t])
                 torch.mul(G.mul_(decay[i]), h[i], out=W)
-                dA_rows.addcmul_(W, delta[t, rows, None])
-                torch.sum(W.mul_(A_rows), 1, out=ddelta[t, rows])
+                dA_rows.addcmul_(W, delta_t[t])
+                torch.sum(W.mul_(A_rows), 1, out=ddelta_t[t])
         dA += dA_rows.sum(0)
     ddelta.addcmul_(du, x)
     return du.mul_(delta), ddelta, dA.t(), dB, dC
