@@ -40,7 +40,7 @@ def export_crops(
     """Aligned crops as `out/VIDEO/000000.png` (name = frame index); returns how many were written.
 
     Raises ConfigError `faces_not_shown` for a dataset whose faces may not be passed on, unless
-    `with_faces`; StoreError `no_data` without aligned videos.
+    `with_faces`; StoreError `no_data` without aligned videos, `no_crops` with transforms only.
     """
     store = _store(workspace, dataset, "align")
     chosen = _chosen(store, videos)
@@ -58,15 +58,23 @@ def export_crops(
     for video in chosen:
         folders[video].mkdir(parents=True, exist_ok=True)
         with store.open(video) as group:
-            for index, crop in _frames(group):
+            for index, crop in _frames(group, f"{dataset}/align/{video}"):
                 (folders[video] / f"{index:06d}.png").write_bytes(png_bytes(crop))
                 count += 1
     store.close()
     return count
 
 
-def _frames(group: h5py.Group) -> Iterator[tuple[int, Any]]:
+def _frames(group: h5py.Group, who: str) -> Iterator[tuple[int, Any]]:
     """Crops one at a time: a long video never lies in memory."""
+    if "crops" not in group:
+        raise StoreError(
+            who,
+            expected="stored crops",
+            got="transforms only (align.store: transforms)",
+            todo="Run align with store: crops; crops made on reading need the raw frames.",
+            code="no_crops",
+        )
     crops = group["crops"]
     for index in range(len(crops)):
         yield index, crops[index]

@@ -36,6 +36,10 @@ CLASS_COLOURS = {
     "surprise": GREEN,
     "others": PURPLE,
     "neutral": MUTED,
+    "micro": ORANGE,
+    "macro": "#b8c2cc",
+    "blink": SKY,
+    "none": "#b8c2cc",
 }
 
 _DPI = 100.0  # one figure unit of 1/100 inch is one CSS pixel
@@ -74,8 +78,12 @@ def quiet(axis: Axes) -> Axes:
     axis.set_axisbelow(True)
     axis.xaxis.label.set(color=MUTED, fontsize=8)
     axis.yaxis.label.set(color=MUTED, fontsize=8)
-    axis.title.set(color=INK, fontsize=9)
     return axis
+
+
+def title(axis: Axes, text: str) -> None:
+    """A small heading above an axis, flush left."""
+    axis.set_title(text, loc="left", fontsize=9, color=INK)
 
 
 def legend(axis: Axes, **where: Any) -> None:
@@ -216,5 +224,5 @@ def faces_shown(videos: pd.DataFrame, with_faces: bool) -> set[str]:
 
 FACES_HIDDEN = (
     "Faces are not shown: this dataset's licence forbids passing them on. "
-    "`--with-faces` shows them for your own eyes."
+    "The option --with-faces shows them for your own eyes."
 )

@@ -15,12 +15,14 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from data.pictures import class_colour, evenly, faces_shown, figure, legend
+from data.pictures import CLASS_COLOURS, class_colour, evenly, faces_shown, figure, legend, title
 from data.stores import StageStore, read_table
 from data.workspace import Workspace
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+LABELS = ("label_3", "label_4", "label_5", "label_7", "emotion")  # the first that is there counts
 
 
 @dataclass(frozen=True)
@@ -83,27 +85,35 @@ def _ingest(shown: Shown) -> Iterator[Drawn]:
 
 
 def events_figure(events: pd.DataFrame, videos: pd.DataFrame) -> Figure:
-    """Events per subject by class (type where there is no class), and a histogram of durations."""
-    fig, (people, lengths) = figure(860, 240, cols=2, gridspec_kw={"width_ratios": [2, 1]})
-    column = next((c for c in ("label_3", "label_5", "emotion") if events[c].notna().any()), "type")
-    classes = events[column].astype("string").fillna("none")
+    """Events per subject by class (by type where they have none), and how long events last."""
+    fig, (people, lengths) = figure(860, 230, cols=2, gridspec_kw={"width_ratios": [2, 1]})
+    column = next((c for c in LABELS if events[c].notna().any()), "type")
+    classes = events[column].astype("string").fillna(events.type)
     counts = pd.crosstab(events.subject.astype(str), classes)
+    known = [name for name in CLASS_COLOURS if name in counts]
+    counts = counts[[*known, *(name for name in counts if name not in known)]]
     bottom = np.zeros(len(counts))
     for number, name in enumerate(counts.columns):
         colour = class_colour(str(name), number)
-        people.bar(range(len(counts)), counts[name], bottom=bottom, color=colour, label=str(name))
+        people.bar(
+            range(len(counts)), counts[name], 0.7, bottom=bottom, color=colour, label=str(name)
+        )
         bottom += counts[name].to_numpy()
-    few = len(counts) <= 30
-    people.set_xticks(range(len(counts)) if few else [], counts.index if few else [], rotation=90)
-    people.set_title(f"events per subject, by {column}", loc="left")
-    if len(counts.columns) <= 6:
+    named = len(counts) <= 40
+    people.set_xticks(range(len(counts)) if named else [], counts.index if named else [])
+    people.tick_params(axis="x", labelrotation=90 if len(counts) > 8 else 0)
+    people.set_xlim(-0.6, max(len(counts), 8) - 0.4)  # few subjects make no fat bars
+    people.set_ylim(0, bottom.max() * 1.3)
+    title(people, f"events of each of {len(counts)} subjects")
+    if len(counts.columns) <= 7:
         legend(people, loc="upper right", ncols=len(counts.columns))
-        people.set_ylim(0, bottom.max() * 1.25)
     rate = events.video.map(videos.set_index("video").fps).astype(float)
-    known = events.onset.notna() & events.offset.notna()
-    seconds = (events.offset - events.onset + 1)[known].astype(float) / rate[known]
+    timed = events.onset.notna() & events.offset.notna()
+    seconds = (events.offset - events.onset + 1)[timed].astype(float) / rate[timed]
     lengths.hist(seconds, bins=20, color=class_colour("negative"))
-    lengths.set_title("duration, seconds", loc="left")
+    title(lengths, "how long they last, seconds")
+    for axis in (people, lengths):
+        axis.locator_params(axis="y", integer=True, nbins=5)
     return fig
 
 

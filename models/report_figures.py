@@ -11,7 +11,19 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from data.pictures import BLUE, GRID, INK, MUTED, ORANGE, RED, SKY, class_colour, figure, legend
+from data.pictures import (
+    BLUE,
+    GRID,
+    INK,
+    MUTED,
+    ORANGE,
+    RED,
+    SKY,
+    class_colour,
+    figure,
+    legend,
+    title,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -108,14 +120,14 @@ def training_figure(histories: dict[str, pd.DataFrame], width: int = 860) -> Fig
     None when no fold recorded a loss.
     """
     panels = []
-    for title, wanted in (("loss", ("loss",)), ("on the training samples", _TRAIN_SCORES)):
+    for heading, wanted in (("loss", ("loss",)), ("on the training samples", _TRAIN_SCORES)):
         names = [n for n in wanted if any(n in h for h in histories.values())]
         if names:
-            panels.append((title, names))
+            panels.append((heading, names))
     if not panels or panels[0][0] != "loss":
         return None
     fig, axes = figure(width, 210, cols=len(panels))
-    for axis, (title, names) in zip(axes, panels, strict=True):
+    for axis, (heading, names) in zip(axes, panels, strict=True):
         for number, name in enumerate(names):
             lines = [h.set_index("epoch")[name] for h in histories.values() if name in h]
             colour = (BLUE, ORANGE)[number % 2]
@@ -124,7 +136,7 @@ def training_figure(histories: dict[str, pd.DataFrame], width: int = 860) -> Fig
             middle = pd.concat(lines, axis=1).median(axis=1)
             label = name.removeprefix("train_").upper() if len(names) > 1 else None
             axis.plot(middle.index, middle, color=colour, linewidth=1.8, label=label)
-        axis.set_title(title, loc="left")
+        title(axis, heading)
         axis.set_xlabel("epoch")
         axis.set_ylim(bottom=0)
         legend(axis, loc="lower right")

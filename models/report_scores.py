@@ -36,6 +36,7 @@ TITLES = {
 NOTED = ("errors", "megc", "baseline")  # scopes whose notes are columns of their table
 # "random intervals" is already the chance column; perfect intervals use the answers.
 NOT_GUESSES = ("random intervals", "perfect intervals")
+FEW_PEOPLE = 10
 WIDE = 0.2  # an interval this wide or wider is called wide
 
 
@@ -142,7 +143,8 @@ def verdict(score: Score) -> Verdict:
     if not score.guesses:
         return Verdict("open", f"{who}; no chance level is recorded beside it.")
     floor, name = max(score.guesses)
-    beside = f" ({', '.join(f'{t} {number(v)}' for v, t in score.guesses)})"
+    known = ", ".join(f"{t.removeprefix('the ')} {number(v)}" for v, t in score.guesses)
+    beside = f" ({known})"
     if score.value <= floor:
         return Verdict("below", f"{who} does not beat {name}{beside}.")
     if score.low is None:
@@ -168,21 +170,29 @@ def limits(run: RunFiles, found: list[Score]) -> list[str]:
     tested = table[(table.dataset + ":" + table[column]).isin(samples)]
     people = tested.person.nunique()
     what = "clips" if recipe.family == "hsta" else "videos"
-    said = [f"{people} people and {len(tested)} {what} were tested."]
-    first = next(iter(headline(found, recipe.family)), None)
-    if first is not None and first.low is not None and first.high is not None:
-        width = first.high - first.low
-        if width >= WIDE:
-            said[0] += (
-                f" That is few: the interval of {first.title} is {number(width)} wide, and "
-                "differences smaller than that say nothing here."
-            )
-    elif people < 2:
-        said[0] += " With one person there is no interval over people at all."
+    said = [f"{people} people and {len(tested)} {what} were tested.{_how_few(people, found, run)}"]
     said.append(
         f"One seed ({recipe.seed}): another seed gives somewhat other scores; "
         "the interval covers the choice of people, not the choice of seed."
     )
+    return said
+
+
+def _how_few(people: int, found: list[Score], run: RunFiles) -> str:
+    first = next(iter(headline(found, run.recipe.family)), None)
+    width = 0.0
+    if first is not None and first.low is not None and first.high is not None:
+        width = first.high - first.low
+    said = ""
+    if people < 2:
+        said = " With one person there is no interval over people at all."
+    elif people < FEW_PEOPLE:
+        said = f" That is few: an interval over {people} people is itself a rough guess."
+    if first is not None and width >= WIDE:
+        said += (
+            f"{'' if said else ' That is few.'} The interval of {first.title} is {number(width)} "
+            "wide, and differences smaller than that say nothing here."
+        )
     return said
 
 
