@@ -94,6 +94,13 @@ def read_clips(
     plans, first, channels = [], 0, 1
     for row in rows:
         with stores[row["dataset"], "align"].open(row["video"]) as group:
+            if "crops" not in group:
+                raise StoreError(
+                    f"{row['dataset']}/{row['video']}",
+                    expected="crops in the align store",
+                    got="transforms only",
+                    todo="Set align.store to crops.",
+                )
             shape, usable = group["crops"].shape, _usable_frames(group)
         channels = max(channels, 3 if len(shape) == 4 else 1)
         if row["event"] not in apexes[row["dataset"]].index or pd.isna(row["onset"]):
@@ -141,9 +148,10 @@ def read_special_flow(group: Any, side: int) -> npt.NDArray[np.float32]:
     for slot, kind in enumerate(("onset_apex", "apex_offset")):
         if kind in kinds:
             at = kinds.index(kind)
-            planes = np.concatenate(
-                [group["flow"][at].transpose(2, 0, 1), group["strain"][at][None]]
-            ).astype(np.float32)
+            unit = np.float32(group["flow"].attrs.get("scale", 1.0))
+            field = group["flow"][at].astype(np.float32) * unit
+            strain = group["strain"][at].astype(np.float32)
+            planes = np.concatenate([field.transpose(2, 0, 1), strain[None]])
             out[slot] = resize_planes(torch.from_numpy(planes)[None], side)[0].numpy()
     return out
 

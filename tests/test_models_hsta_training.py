@@ -18,7 +18,7 @@ from data.stores import MANIFEST, read_table, write_table
 from models.experiment import FoldJob, RunFiles
 from models.fitting import load_weights, save_weights
 from models.hsta import HstaConfig, create
-from models.hsta_clips import ClipBank, read_clips
+from models.hsta_clips import ClipBank, read_clips, read_special_flow
 from models.hsta_fold import class_names, fit_fold, load_fold, score
 from models.hsta_input import HstaInputConfig, resize_crops
 from models.hsta_training import (
@@ -327,7 +327,9 @@ def workspace(tmp_path):
         flow = rng.normal(0, 0.1, (2, 20, 20, 2)).astype(np.float32)
         flow[:, :10, :, 1] += {"negative": 1, "positive": -1, "surprise": 0}[label[unit]]
         flow[:, :, :10, 0] += label[unit] == "surprise"
-        group["flow"], group["strain"] = flow, np.abs(flow[..., 0])
+        stored = group.create_dataset("flow", data=np.rint(flow * 1024).astype(np.int16))
+        stored.attrs["scale"] = 2.0**-10  # as the flow stage's int16 format
+        group["strain"] = np.abs(flow[..., 0]).astype(np.float16)
 
     write_store(root / "align", units, crops)
     write_store(root / "flow", units, fields)
@@ -435,6 +437,20 @@ def test_clips_of_frames_and_memory_mapping_agree(workspace, tmp_path):
     assert count == 8
     expected = resize_crops(crops[[*range(2, 10), 2, 5]], 16, 1)
     assert np.array_equal(in_memory.frames[start : start + 10], expected)
+
+
+def test_flow_slots_hold_pixels_and_zeros_where_frames_are_the_same(workspace):
+    path = workspace / "toy" / "flow" / "part-0.h5"
+    with h5py.File(path) as file:
+        group = file["s1/v0"]
+        slots = read_special_flow(group, 20)
+        pixels = group["flow"][:].astype(np.float32) / 1024
+        np.testing.assert_allclose(slots[0, :2], pixels[0].transpose(2, 0, 1), atol=1e-6)
+        np.testing.assert_allclose(slots[1, 2], group["strain"][1].astype(np.float32))
+        only = {"kind": group["kind"][1:], "flow": group["flow"], "strain": group["strain"]}
+        only["kind"] = np.array([b"apex_offset"])  # onset is the apex: no first pair
+        assert (read_special_flow(only, 10)[0] == 0).all()
+        assert read_special_flow(only, 10)[1].shape == (3, 10, 10)
 
 
 def test_missing_inputs_are_named(workspace, tmp_path):
