@@ -18,7 +18,6 @@ from data.optical_flow import (
     make_settings,
     tvl1,
     tvl1_sequence,
-    warm_up,
 )
 from tests.flow_pairs import distance, make_pair
 

@@ -28,7 +28,7 @@ def test_strain_of_affine_fields() -> None:
 
 
 def test_shift_and_small_turn_have_no_strain() -> None:
-    field = affine_field([[0, -0.01], [0.01, 0]]) + (3.5, -2.25)
+    field = affine_field([[0, -0.01], [0.01, 0]]) + np.array([3.5, -2.25])
     assert np.allclose(optical_strain(field), 0, atol=1e-5)
 
 

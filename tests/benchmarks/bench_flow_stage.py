@@ -1,0 +1,152 @@
+"""The flow stage as a whole against its kernel alone.
+
+    python -m tests.benchmarks.bench_flow_stage [--events N] [--size 224] [--json PATH]
+
+Events of two pairs each (onset→apex, apex→offset) are read from a store of crops as alignment
+leaves it (one HDF5 chunk a frame, lzf), their flow and strain computed and written. share: time of
+the flow kernel alone on the same images, divided by the time of the whole; CPU time of the process,
+in turn, medians. The rest is split into reading, strain, and writing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pandas as pd
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from data.config import FlowConfig
+from data.engine import PartWriter
+from data.identity import file_digest, stable_hash
+from data.optical_flow import warm_up
+from data.stage_flow import STAGE, compute_fields, quantise
+from data.strain import optical_strain
+from tests.flow_pairs import make_pair
+
+ONSET, APEX, OFFSET = 0, 6, 11
+
+
+class Store:
+    """Crops of some videos in a file, as the stage reads them."""
+
+    dataset = "bench"
+
+    def __init__(self, folder: Path, events: int, size: int) -> None:
+        self.path = folder / "align.h5"
+        names = [f"s{n:02}/e1" for n in range(events)]
+        self.events = pd.DataFrame(
+            {"video": names, "event": names, "onset": ONSET, "offset": OFFSET}
+        )
+        with h5py.File(self.path, "w") as file:
+            for number, name in enumerate(names):
+                onset, apex, _ = make_pair(size, number)
+                clip = np.stack([onset] * APEX + [apex] * (OFFSET - APEX) + [onset])
+                group = file.create_group(name)
+                group.create_dataset("crops", data=clip, chunks=(1, size, size), compression="lzf")
+                group["segment"] = np.zeros(len(clip), np.int16)
+                group["status"] = np.zeros(len(clip), np.uint8)
+                group["status"].attrs["status_names"] = ["ok"]
+
+    def keys(self, stage: str) -> dict[str, str]:
+        return {event: event for event in self.events["event"]}
+
+    def key(self, *parts: Any) -> str:
+        return stable_hash(*parts)
+
+    def row(self, stage: str, unit: str) -> dict[str, Any]:
+        return {"apex": APEX}
+
+    @contextmanager
+    def open(self, stage: str, unit: str) -> Iterator[h5py.Group]:
+        with h5py.File(self.path, "r") as file:
+            yield file[unit]
+
+
+def whole(store: Any, config: FlowConfig, target: Path) -> float:
+    """CPU seconds of the stage on every event, the part's digest included."""
+    began = time.process_time()
+    writer = PartWriter(target, STAGE, store.dataset)
+    for unit in STAGE.list_units(store, config):
+        STAGE.process(unit, store, config, writer)
+    writer.close({})
+    file_digest(target)
+    spent = time.process_time() - began
+    assert set(writer.status.values()) == {"ok"}
+    return spent
+
+
+def parts(store: Any, config: FlowConfig, target: Path) -> dict[str, float]:
+    """CPU seconds of the steps, each on every event by itself."""
+    wanted = [("onset_apex", ONSET, APEX), ("apex_offset", APEX, OFFSET)]
+    names = list(store.events["event"])
+    clock = time.process_time
+    t0 = clock()
+    clips = []
+    for name in names:
+        with store.open("align", name) as group:
+            clips.append({frame: group["crops"][frame] for frame in (ONSET, APEX, OFFSET)})
+    t1 = clock()
+    fields = [compute_fields(clip, wanted, config) for clip in clips]
+    t2 = clock()
+    strains = [optical_strain(field).astype(np.float16) for field in fields]
+    t3 = clock()
+    with h5py.File(target, "w") as file:
+        for name, field, strain in zip(names, fields, strains, strict=True):
+            file[f"{name}/flow"] = quantise(field, config.store)[0]
+            file[f"{name}/strain"] = strain
+    file_digest(target)
+    t4 = clock()
+    return {"read": t1 - t0, "flow": t2 - t1, "strain": t3 - t2, "write": t4 - t3}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Measure, print one table, write JSON if asked."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--events", type=int, default=10)
+    parser.add_argument("--size", type=int, default=224)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args(argv)
+    print(f"kernels ready after {warm_up():.1f} s")
+    print("preset   pairs/s whole  kernel alone  share   read  flow  strain  write (ms a pair)")
+    rows = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        store = Store(folder, options.events, options.size)
+        pairs = 2 * options.events
+        for preset in ("opencv", "fast"):
+            config = FlowConfig(preset=preset)
+            totals, splits = [], []
+            for _ in range(options.rounds):
+                totals.append(whole(store, config, folder / "part.h5"))
+                splits.append(parts(store, config, folder / "split.h5"))
+            ms = {k: 1e3 * statistics.median(s[k] for s in splits) / pairs for k in splits[0]}
+            total = statistics.median(totals) / pairs
+            share = statistics.median(s["flow"] / t for s, t in zip(splits, totals, strict=True))
+            rows.append({"preset": preset, "size": options.size, "share": share, "ms": ms})
+            print(
+                f"{preset:8} {1 / total:13.1f} {1e3 / ms['flow']:13.1f} {share:6.1%} "
+                f"{ms['read']:6.2f} {ms['flow']:5.2f} {ms['strain']:7.2f} {ms['write']:6.2f}",
+                flush=True,
+            )
+    if options.json:
+        options.json.write_text(json.dumps(rows, indent=1))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
