@@ -61,15 +61,13 @@ def _synthesize(folder: Path, seed: int) -> dict[str, str]:
 def _run_recipes(
     workspace: Path, data: dict[str, str], with_server: bool
 ) -> dict[str, list[dict[str, Any]]]:
+    from flows.launch import run_plain, run_recorded
     from tasks.request import RunRequest
 
     requests = [
         RunRequest(recipe=name, workspace=str(workspace), data=data, wait_s=5) for name in RECIPES
     ]
-    if with_server:
-        from flows.pipeline import full_run as start
-    else:
-        from flows.launch import run_plain as start  # type: ignore[assignment]
+    start = run_recorded if with_server else run_plain
     found = {}
     for request in requests:
         _say(f"running recipe {request.recipe}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,9 +37,29 @@ def run(request: RunRequest, runner: str = "auto") -> list[dict[str, Any]]:
         )
         return run_plain(request)
     server.use(state or server.start_server())
-    from flows.pipeline import full_run
+    return run_recorded(request)
 
-    return full_run(request)
+
+def run_recorded(request: RunRequest) -> list[dict[str, Any]]:
+    """All stages on the Prefect server in use; the terminal shows bars, the UI the logs."""
+    from flows.pipeline import full_run
+    from tasks.context import watcher
+
+    _quiet_console()
+    with terminal_progress() as show:
+        mark = watcher.set(show)
+        try:
+            return full_run(request)
+        finally:
+            watcher.reset(mark)
+
+
+def _quiet_console() -> None:
+    """Prefect's console shows warnings only; its handlers to the server keep everything."""
+    for name in ("prefect", "prefect.flow_runs", "prefect.task_runs"):
+        for handler in logging.getLogger(name).handlers:
+            if type(handler).__name__ == "PrefectConsoleHandler":
+                handler.setLevel(logging.WARNING)
 
 
 def run_plain(request: RunRequest) -> list[dict[str, Any]]:
@@ -55,10 +76,14 @@ def run_plain(request: RunRequest) -> list[dict[str, Any]]:
 
 @contextmanager
 def terminal_progress() -> Iterator[Show]:
-    """A progress bar per name on a terminal's error output; silent when there is none."""
+    """A bar per name on a terminal's error output; a line per tenth when that is no terminal."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield _line_by_line
+        return
     columns = (
         TextColumn("{task.fields[name]:<24}"),
         BarColumn(),
@@ -66,8 +91,7 @@ def terminal_progress() -> Iterator[Show]:
         TimeElapsedColumn(),
         TextColumn("{task.description}"),
     )
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bars:
+    with Progress(*columns, console=console) as bars:
         known: dict[str, Any] = {}
 
         def show(name: str, done: int, total: int, text: str) -> None:
@@ -76,6 +100,13 @@ def terminal_progress() -> Iterator[Show]:
             bars.update(known[name], completed=done, total=total, description=text)
 
         yield show
+
+
+def _line_by_line(name: str, done: int, total: int, text: str) -> None:
+    import typer
+
+    if done == total or 10 * done // max(1, total) > 10 * (done - 1) // max(1, total):
+        typer.echo(f"{name}: {done} of {total}  {text}", err=True)
 
 
 def summary(records: list[dict[str, Any]]) -> str:

@@ -209,6 +209,8 @@ def resolve_device(device: str) -> str:
     return device
 
 
+Show = Callable[[str, int, int, str], None]  # name, done, total, text
+watcher: ContextVar[Show | None] = ContextVar("apexflow_watcher", default=None)  # a terminal's bar
 _current: ContextVar[RunContext | None] = ContextVar("apexflow_run", default=None)
 
 

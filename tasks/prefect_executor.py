@@ -33,6 +33,7 @@ from prefect.states import Crashed
 from data.identity import stable_hash
 from data.pool import worker_pool
 from data.workspace import Workspace
+from tasks.context import watcher
 
 GPU_LIMIT = "apexflow-gpu"  # global concurrency limit made by `python -m flows up`
 Job = TypeVar("Job")
@@ -82,7 +83,9 @@ class PrefectExecutor:
                 raise error
 
     def progress(self, name: str, done: int, total: int, text: str) -> None:
-        """See Executor: one progress artifact per stage."""
+        """See Executor: one progress artifact per stage, and the terminal's bar if there is one."""
+        if show := watcher.get():
+            show(name, done, total, text)
         percent = 100.0 * done / max(1, total)
         description = f"{name}: {done} of {total}. {text}"
         if name in self._artifacts:
