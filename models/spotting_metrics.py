@@ -80,7 +80,7 @@ class Protocol:
     matcher: Matcher = "one_to_one"
     iou: float = 0.5
     strategy: int = 2
-    batch_size: int | None = None
+    batch_size: int = 32
     only_with_events: bool = False
 
 
