@@ -47,7 +47,7 @@ class Recipe(StageSettings):
     )
     split: SplitConfig = SplitConfig()
     also: tuple[str, ...] = Field((), description="Stages to run that the model does not need.")
-    model: SerializeAsAny[Settings] = Field(description="`name` says which; the rest is its own.")
+    model: Any = Field(description="`name` says which; the rest is its own.")
     train: SerializeAsAny[Settings] = Field(description="Settings of the model's training.")
     decode: DecodeConfig = DecodeConfig()
     seed: int = Field(0, ge=0, description="Seed of weights, sampling and augmentation.")
