@@ -148,18 +148,17 @@ def _read_crops(crops: h5py.Dataset, wanted: list[Pair], size: int | None) -> di
 
 
 def compute_fields(clip: dict[int, Grey], wanted: list[Pair], config: FlowConfig) -> Field:
-    """Flow (P,H,W,2) of the pairs; pairs that share their first frame share its pyramid."""
+    """Flow (P,H,W,2) of the pairs; pairs that share a frame share its pyramid."""
     options: dict[str, Any] = {"preset": config.preset, "backend": config.backend, "threads": 1}
-    fields = np.zeros((len(wanted), *next(iter(clip.values())).shape, 2), np.float32)
-    steps = [i for i, (kind, *_) in enumerate(wanted) if kind == "consecutive"]
-    for run in _runs(steps, wanted):
-        frames = np.stack([clip[wanted[run[0]][1]], *(clip[wanted[i][2]] for i in run)])
-        fields[run] = tvl1_sequence(frames, **options)
-    others: dict[int, list[int]] = {}
-    for i, (kind, first, _) in enumerate(wanted):
-        if kind != "consecutive":
-            others.setdefault(first, []).append(i)
-    for first, group in others.items():
+    fields = np.empty((len(wanted), *next(iter(clip.values())).shape, 2), np.float32)
+    same_start: dict[int, list[int]] = {}
+    for chain in _chains(wanted):
+        if len(chain) > 1:
+            frames = np.stack([clip[wanted[chain[0]][1]], *(clip[wanted[i][2]] for i in chain)])
+            tvl1_sequence(frames, out=fields[chain[0] : chain[-1] + 1], **options)
+        else:
+            same_start.setdefault(wanted[chain[0]][1], []).extend(chain)
+    for first, group in same_start.items():
         fields[group] = tvl1(clip[first], np.stack([clip[wanted[i][2]] for i in group]), **options)
     if config.register_to_onset == "residual":
         for field in fields:
@@ -167,15 +166,15 @@ def compute_fields(clip: dict[int, Grey], wanted: list[Pair], config: FlowConfig
     return fields
 
 
-def _runs(steps: list[int], wanted: list[Pair]) -> list[list[int]]:
-    """Consecutive pairs, split where one does not begin at the frame the last one ended with."""
-    runs: list[list[int]] = []
-    for i in steps:
-        if runs and wanted[runs[-1][-1]][2] == wanted[i][1]:
-            runs[-1].append(i)
+def _chains(wanted: list[Pair]) -> list[list[int]]:
+    """Neighbouring pairs each of which begins at the frame the one before ended with."""
+    chains: list[list[int]] = []
+    for i, (_, first, _) in enumerate(wanted):
+        if chains and wanted[i - 1][2] == first:
+            chains[-1].append(i)
         else:
-            runs.append([i])
-    return runs
+            chains.append([i])
+    return chains
 
 
 def similarity_motion(field: Field) -> Field:
@@ -206,8 +205,7 @@ def similarity_motion(field: Field) -> Field:
 
 def _write(group: h5py.Group, wanted: list[Pair], fields: Field, config: FlowConfig) -> None:
     """Fill the unit's group."""
-    stored, scale = quantise(fields, config.store)
-    loss = float(np.abs(stored.astype(np.float32) * np.float32(scale) - fields).max())
+    stored, scale, loss = quantise(fields, config.store)
     flow = group.create_dataset("flow", data=stored, chunks=(1, *stored.shape[1:]))
     flow.attrs["scale"] = scale
     flow.attrs["quantisation_error_px"] = loss
@@ -223,22 +221,28 @@ def _write(group: h5py.Group, wanted: list[Pair], fields: Field, config: FlowCon
     group.attrs["registration"] = config.register_to_onset
 
 
-def quantise(fields: Field, store: str) -> tuple[npt.NDArray[Any], float]:
-    """The fields in the number format `store`, and what to multiply by to have pixels again.
+def quantise(fields: Field, store: str) -> tuple[npt.NDArray[Any], float, float]:
+    """The fields in the number format `store`, what to multiply by to have pixels, and the loss.
 
-    int16 uses steps of 1/1024 px, doubled until the largest value fits. float16 that would lose
-    more than MAX_LOSS_PX becomes float32.
+    The loss is the largest change of a component in pixels. int16 uses steps of 1/1024 px, doubled
+    until the largest value fits. float16 that would lose more than MAX_LOSS_PX becomes float32.
     """
     if store == "int16":
         scale = 2.0**-10
         while float(np.abs(fields).max(initial=0)) / scale > np.iinfo(np.int16).max:
             scale *= 2
-        return np.rint(fields / np.float32(scale)).astype(np.int16), scale
+        whole = np.rint(fields / np.float32(scale)).astype(np.int16)
+        return whole, scale, _largest(whole * np.float32(scale) - fields)
     if store == "float16":
         half = fields.astype(np.float16)
-        if float(np.abs(half.astype(np.float32) - fields).max(initial=0)) <= MAX_LOSS_PX:
-            return half, 1.0
-    return fields, 1.0
+        loss = _largest(half.astype(np.float32) - fields)
+        if loss <= MAX_LOSS_PX:
+            return half, 1.0, loss
+    return fields, 1.0, 0.0
+
+
+def _largest(values: Field) -> float:
+    return float(max(values.max(initial=0), -values.min(initial=0)))
 
 
 def read_flow(group: h5py.Group, index: int | None = None) -> Field:

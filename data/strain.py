@@ -27,7 +27,7 @@ CHANNELS = ("u", "v", "strain", "magnitude")
 def strain_tensor(flow: npt.NDArray[Any]) -> tuple[Array, Array, Array]:
     """e_xx, e_yy, e_xy, each (…,H,W) float32, of a flow (…,H,W,2) with H, W ≥ 2."""
     field = _check(flow, "strain_tensor(flow)")
-    u, v = field[..., 0], field[..., 1]
+    u, v = (np.ascontiguousarray(field[..., component]) for component in (0, 1))
     shear = _difference(u, -2)
     shear += _difference(v, -1)
     shear *= np.float32(0.5)

@@ -155,6 +155,9 @@ def test_sequence_equals_pair_by_pair() -> None:
     expected = tvl1(clip[:-1], clip[1:], threads=1)
     assert np.array_equal(tvl1_sequence(clip, threads=1), expected)
     assert np.array_equal(tvl1_sequence(clip, threads=3), expected)
+    out = np.empty((5, 40, 40, 2), np.float32)
+    assert tvl1_sequence(clip, out=out) is out
+    assert np.array_equal(out, expected)
     assert tvl1_sequence(clip[:1]).shape == (0, 40, 40, 2)
 
 

@@ -193,16 +193,17 @@ def tvl1_sequence(
     backend: str = "auto",
     threads: int | None = None,
     value_range: float | None = None,
+    out: Array | None = None,
     **changes: Any,
 ) -> Array:
     """Flow of each frame to the next: (T,H,W) gives (T-1,H,W,2); a frame's pyramid is built once.
 
-    Arguments as for `tvl1`; `changes` are its lam … median.
+    Arguments and errors as for `tvl1`, NumPy arrays only; `changes` are its lam … median.
     """
     settings = make_settings(preset, **changes)
     choice = choose_backend(backend)
     clip, gain = check_frames(frames, value_range)
-    out = np.zeros((len(clip) - 1, *clip.shape[1:], 2), np.float32)
+    out = check_output(out, (len(clip) - 1, *clip.shape[1:], 2))
     if choice.backend == "numba":
         from data.optical_flow import numba_backend
 

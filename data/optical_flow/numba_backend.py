@@ -25,6 +25,7 @@ from data.optical_flow.settings import Settings
 Array = npt.NDArray[Any]
 _KERNEL_FILES = ("simd.py", "median.py", "kernels.py")
 _lock = threading.Lock()
+_thread = threading.local()
 _module: ModuleType | None = None
 
 
@@ -131,6 +132,17 @@ class Plan:
         return steps, errors
 
 
+def plan_for(height: int, width: int, settings: Settings) -> Plan:
+    """This thread's plan for the size: the last one again if it fits, for memory is slow to get.
+
+    Nothing that a result depends on survives in it: margins stay 0, all else is written first.
+    """
+    kept: Plan | None = getattr(_thread, "plan", None)
+    if kept is None or kept.image.shape != (height, width) or kept.settings != settings:
+        kept = _thread.plan = Plan(height, width, settings)
+    return kept
+
+
 def _aligned(shape: tuple[int, ...]) -> Array:
     """Zeros whose first element begins a 64-byte line."""
     size = int(np.prod(shape))
@@ -155,7 +167,7 @@ def solve(
         np.copyto(out, init)
 
     def work(first: int, last: int) -> None:
-        plan = Plan(i1.shape[1], i1.shape[2], settings)
+        plan = plan_for(i1.shape[1], i1.shape[2], settings)
         before, after = plan.pyramids
         for n in range(first, last):
             if consecutive:
