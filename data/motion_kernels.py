@@ -143,11 +143,12 @@ def update_matrices(first: F32, second: F32, flow: F32, scale: F32, out: F32) ->
             i = np.uint64(index[x])
             j, k = i + np.uint64(1), i + np.uint64(w)
             m = k + np.uint64(1)
-            p0[x] = a[x] * s0[i] + b[x] * s0[j] + c[x] * s0[k] + d[x] * s0[m]
-            p1[x] = a[x] * s1[i] + b[x] * s1[j] + c[x] * s1[k] + d[x] * s1[m]
-            p2[x] = a[x] * s2[i] + b[x] * s2[j] + c[x] * s2[k] + d[x] * s2[m]
-            p3[x] = a[x] * s3[i] + b[x] * s3[j] + c[x] * s3[k] + d[x] * s3[m]
-            p4[x] = a[x] * s4[i] + b[x] * s4[j] + c[x] * s4[k] + d[x] * s4[m]
+            wa, wb, wc, wd = a[x], b[x], c[x], d[x]  # held: a store to p might change a[x]
+            p0[x] = wa * s0[i] + wb * s0[j] + wc * s0[k] + wd * s0[m]
+            p1[x] = wa * s1[i] + wb * s1[j] + wc * s1[k] + wd * s1[m]
+            p2[x] = wa * s2[i] + wb * s2[j] + wc * s2[k] + wd * s2[m]
+            p3[x] = wa * s3[i] + wb * s3[j] + wc * s3[k] + wd * s3[m]
+            p4[x] = wa * s4[i] + wb * s4[j] + wc * s4[k] + wd * s4[m]
         f0, f1, f2, f3, f4 = first[0, y], first[1, y], first[2, y], first[3, y], first[4, y]
         m0, m1, m2, m3, m4 = out[0, y], out[1, y], out[2, y], out[3, y], out[4, y]
         border = scale[y]
