@@ -11,12 +11,13 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-from prefect import Flow, flow, get_run_logger
+from prefect import Flow, flow, get_run_logger, tags
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from data.pool import cpu_count
+from flows import planner
 from tasks.context import RunContext, current_context, open_context
-from tasks.prefect_executor import PrefectExecutor, close_ghosts, run_tags
+from tasks.prefect_executor import PrefectExecutor, close_ghosts
 from tasks.request import RunRequest, StageName
 from tasks.steps import StepRecord, run_stages, run_step
 
@@ -39,7 +40,7 @@ def _context(request: RunRequest) -> Iterator[RunContext]:
 
 
 def _run_stage(request: RunRequest, stage: str) -> dict[str, Any]:
-    with _context(request) as context, run_tags(context.recipe.name, context.recipe.data):
+    with _context(request) as context, _tags(context, stage):
         record = run_step(context, stage)
         get_run_logger().info(record.sentence())
         return vars(record)
@@ -110,11 +111,21 @@ def full_run(request: RunRequest) -> list[dict[str, Any]]:
 
     Only what is stale is done. A damaged part found on the way is set aside and redone once.
     """
-    with _context(request) as context, run_tags(context.recipe.name, context.recipe.data):
-        return [vars(record) for record in run_stages(context, _as_subflow)]
+    with _context(request) as context, _tags(context):
+        context.executor.page("plan", "", planner.rows_for_people(context))
+        records = run_stages(context, _as_subflow)
+        get_run_logger().info("\n".join(record.sentence() for record in records))
+        return [vars(record) for record in records]
 
 
 def _as_subflow(context: RunContext, stage: str) -> StepRecord:
     run = STAGE_FLOWS.get(stage) or partial(any_stage, stage=stage)
-    done: Any = run(context.request)
+    with _tags(context, stage):
+        done: Any = run(context.request)
     return StepRecord(**done)
+
+
+def _tags(context: RunContext, *stages: str) -> Any:
+    """Tags of the flow and task runs inside."""
+    names = [f"recipe:{context.recipe.name}", *(f"dataset:{d}" for d in context.recipe.data)]
+    return tags(*names, *(f"stage:{s}" for s in stages))

@@ -10,7 +10,14 @@ from data import ingest_store, planning, stores
 from data.errors import ApexflowError, ConfigError
 from data.workspace import Workspace
 from models import experiment
-from tasks.context import dataset_root, resolve_recipe, stage_inputs, upstream, wanted_stages
+from tasks.context import (
+    RunContext,
+    dataset_root,
+    resolve_recipe,
+    stage_inputs,
+    upstream,
+    wanted_stages,
+)
 from tasks.request import RunRequest
 from tasks.steps import newest
 
@@ -92,6 +99,19 @@ def _plan_training(
         "reasons": {} if fresh else {"not scored yet": 1},
     }
     return [{**names[0], **counts}, {**names[1], **scored}]
+
+
+def rows_for_people(context: RunContext) -> list[dict[str, Any]]:
+    """The plan of a run about to start, as a table for the UI."""
+    return [
+        {
+            "stage": row["stage"],
+            "dataset": row["dataset"],
+            **{c: row.get(c, "") for c in ("units", "fresh", "stale", "missing", "failed")},
+            "why": row.get("unknown") or "; ".join(f"{n} × {w}" for w, n in row["reasons"].items()),
+        }
+        for row in plan(context.request)
+    ]
 
 
 def to_text(rows: list[dict[str, Any]]) -> str:

@@ -10,12 +10,13 @@ from __future__ import annotations
 import os
 import re
 import socket
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 from uuid import UUID
 
-from prefect import get_run_logger, tags, task
+from prefect import get_run_logger, task
 from prefect.artifacts import (
     create_markdown_artifact,
     create_progress_artifact,
@@ -43,8 +44,9 @@ Result = TypeVar("Result")
 @task(task_run_name="{label}", cache_policy=NO_CACHE, persist_result=False)
 def work(label: str, call: Callable[[], Any]) -> Any:
     """Wait for one job in the pool. The label is the task run's name in the UI."""
+    started = time.perf_counter()
     result = call()
-    get_run_logger().info("%s done", label)
+    get_run_logger().info("%s: done in %.1f s", label, time.perf_counter() - started)
     return result
 
 
@@ -115,11 +117,6 @@ class PrefectExecutor:
 def artifact_key(text: str) -> str:
     """Prefect's artifact keys: lower-case letters, digits, dashes."""
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
-
-
-def run_tags(recipe: str, datasets: tuple[str, ...]) -> Any:
-    """Context manager tagging flow and task runs inside it."""
-    return tags(f"recipe:{recipe}", *(f"dataset:{d}" for d in datasets))
 
 
 def close_ghosts(workspace: Workspace) -> int:
