@@ -28,6 +28,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from data.errors import MissingExtraError
 from data.optical_flow import tvl1, warm_up
 from tests.flow_pairs import distance, make_pair
 
@@ -161,7 +162,7 @@ def on_gpu(side: int, pairs: int) -> list[dict[str, Any]]:
     for backend in ("triton", "torch"):
         try:
             tvl1(first[:8], second[:8], backend=backend)
-        except ImportError as missing:
+        except MissingExtraError as missing:
             print(f"{backend}: {missing}")
             continue
         torch.cuda.synchronize()

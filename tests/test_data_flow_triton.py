@@ -1,0 +1,95 @@
+"""The Triton kernels, through Triton's interpreter on the CPU, or on a GPU where there is one."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data.errors import ApexflowError, InputError
+from data.optical_flow import tvl1
+from tests.flow_pairs import distance, make_pair
+
+HAS_TRITON = importlib.util.find_spec("triton") is not None
+
+INTERPRETED = """
+import numpy as np
+from data.optical_flow import tvl1
+from tests.flow_pairs import distance, make_pair
+
+i0, i1, truth = make_pair(56, 1)
+cut = (slice(16, 39), slice(12, 36))
+first, second = np.stack([i0[cut], i1[cut]]), np.stack([i1[cut], i0[cut]])
+for settings in (
+    dict(levels=2, warps=2, inner=4, outer=2, eps=0.0),
+    dict(levels=1, warps=1, inner=4, outer=2, eps=0.02, median=3, init=True),
+    dict(levels=1, warps=2, inner=6, outer=2, eps=0.05, median=1),
+):
+    start = np.stack([truth[cut], -truth[cut]]) if settings.pop("init", False) else None
+    flow, info = tvl1(first, second, backend="triton", init=start, return_info=True, **settings)
+    plain, told = tvl1(first, second, backend="torch", init=start, return_info=True, **settings)
+    assert np.array_equal(info.steps, told.steps), (info.steps, told.steps)
+    assert np.allclose(info.error, told.error, atol=1e-5)
+    assert distance(flow, plain).max() < 1e-3, distance(flow, plain).max()
+    assert distance(flow, plain).mean() < 2e-5
+one = tvl1(first[0], second, backend="triton", **settings)
+assert one[0].tobytes() == flow[0].tobytes()
+alone = tvl1(first[1], second[1], backend="triton", **settings)
+assert alone.tobytes() == flow[1].tobytes()
+print("agrees")
+"""
+
+
+@pytest.mark.skipif(not HAS_TRITON, reason="triton is not installed (it comes with CUDA torch)")
+def test_interpreted_kernels_agree_with_the_plain_backend() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", INTERPRETED],
+        cwd=Path(__file__).parent.parent,
+        env={**os.environ, "TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": ""},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.strip() == "agrees", done.stderr[-2000:]
+
+
+def test_without_triton_or_gpu_the_error_says_what_to_do() -> None:
+    images = np.zeros((2, 16, 16), np.uint8)
+    if HAS_TRITON and os.environ.get("TRITON_INTERPRET") != "1":
+        import torch
+
+        if torch.cuda.is_available():
+            pytest.skip("this machine has both")
+        with pytest.raises(InputError, match="CUDA device"):
+            tvl1(*images, backend="triton")
+    elif not HAS_TRITON:
+        with pytest.raises(ApexflowError, match="triton") as caught:
+            tvl1(*images, backend="triton")
+        assert "numba" in str(caught.value)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("backend", ["triton", "torch"])
+def test_on_a_gpu(backend: str) -> None:
+    torch = pytest.importorskip("torch")
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    pairs = [make_pair(128, number)[:2] for number in range(4)]
+    i0, i1 = (torch.from_numpy(np.stack(images)).cuda() for images in zip(*pairs, strict=True))
+    flow = tvl1(i0, i1, backend=backend)
+    assert flow.device.type == "cuda"
+    peer = tvl1(i0.cpu().numpy(), i1.cpu().numpy(), backend="numba")
+    gap = distance(flow.cpu().numpy(), peer).mean((1, 2))
+    assert gap.mean() <= 0.02
+    assert gap.max() <= 0.03
+    again = tvl1(i0[1:3], i1[1:3], backend=backend)
+    assert torch.equal(again, flow[1:3])
+    fixed = {"levels": 1, "warps": 1, "outer": 1, "median": 1, "eps": 0.0}
+    sharp = tvl1(i0, i1, backend=backend, **fixed).cpu().numpy()
+    expected = tvl1(i0.cpu().numpy(), i1.cpu().numpy(), backend="numba", **fixed)
+    assert distance(sharp, expected).max() <= 1e-5
