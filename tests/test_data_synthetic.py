@@ -100,6 +100,14 @@ def test_failure_leaves_no_truth_and_the_next_call_repairs(tmp_path, monkeypatch
     assert tree(write_dataset("casme2", tmp_path / "broken", **TINY_CLIPS)) == whole
 
 
+def test_interrupted_rewrite_is_not_taken_for_whole(tmp_path):
+    root = write_dataset("casme2", tmp_path, **TINY_CLIPS)
+    whole = tree(root)
+    (root / "_synthetic.partial").write_text("")
+    next(root.rglob("img1.jpg")).unlink()
+    assert tree(write_dataset("casme2", tmp_path, **TINY_CLIPS)) == whole
+
+
 def test_other_parameters_rewrite_our_folder(tmp_path):
     write_dataset("casme2", tmp_path, seed=1, **TINY_CLIPS)
     write_dataset("samm_lv", tmp_path, preset="smoke", size=(160, 120), subjects=1, seconds=2.0,
@@ -245,7 +253,7 @@ def test_exactly_one_face_is_found(clips, long):
 def test_exactly_one_face_is_found_in_the_hard_presets(tmp_path, layout, preset):
     dlib = pytest.importorskip("dlib")
     detector = dlib.get_frontal_face_detector()
-    root = write_dataset(layout, tmp_path, preset=preset, clips=2, seconds=6.0)
+    root = write_dataset(layout, tmp_path, preset=preset, subjects=5, clips=2, seconds=4.0)
     counts = []
     for video in load_truth(root).record["videos"]:
         for path in sorted((root / video["folder"]).iterdir())[::40]:

@@ -112,6 +112,8 @@ def write_dataset(
 
 
 def _is_fresh(root: Path, key: str) -> bool:
+    if (root / _MARKER).exists():  # a rewrite was interrupted; an old truth file may linger
+        return False
     try:
         record = json.loads((root / TRUTH_FILE).read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
