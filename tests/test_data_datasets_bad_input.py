@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from data.datasets import open_dataset
-from data.datasets.listing import image_size, list_frames, walk
+from data.datasets.images import image_size, is_cut_off
+from data.datasets.listing import list_frames, walk
 from data.errors import DatasetError
 from tests import dataset_trees as trees
 
@@ -156,6 +157,29 @@ def test_zero_byte_and_truncated_files_are_flagged_and_kept(clip):
     assert (UNIT, "zero_byte_file", "flagged") in found
     assert (UNIT, "unreadable_frame", "flagged") in found
     assert dataset.videos.set_index("video").num_frames[UNIT] == 19
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".bmp"])
+def test_a_truncated_frame_is_found_by_its_missing_end(clip, suffix):
+    root, folder = clip
+    for path in folder.iterdir():
+        path.unlink()
+    trees.write_frames(folder, range(1, 20), "img{}" + suffix)
+    assert not is_cut_off(folder / f"img9{suffix}")
+    (folder / f"img9{suffix}").write_bytes(trees.image_bytes(suffix)[:60])
+    assert is_cut_off(folder / f"img9{suffix}")
+    found = [d for r, d in list_frames(folder).problems if r == "truncated_file"]
+    assert found == [f"1: img9{suffix}"]
+    assert (UNIT, "truncated_file", "flagged") in unit_reasons(open_dataset("casme2", root))
+
+
+def test_stray_files_are_named(clip):
+    root, folder = clip
+    (folder.parent / "Desktop - Shortcut.lnk").write_bytes(b"x")
+    (folder / "notes.txt").write_text("x")
+    found = unit_reasons(open_dataset("casme2", root))
+    assert ("CASME2-RAW/sub01/Desktop - Shortcut.lnk", "stray_file", "flagged") in found
+    assert ("CASME2-RAW/sub01/EP02_01f/notes.txt", "stray_file", "flagged") in found
 
 
 def test_directory_named_like_an_image(clip):

@@ -53,10 +53,12 @@ def test_unreadable_frames_are_found_at_the_ends_or_deep(tmp_path):
     folder = next(root.rglob("s1_ne_01"))
     files = sorted(folder.iterdir())
     files[3].write_bytes(files[3].read_bytes()[:40])
-    assert check_dataset("smic", root).exit_code == CLEAN
+    report = check_dataset("smic", root)
+    assert report.exit_code == REPAIRED
+    assert (report.images["truncated"], report.images["unreadable"]) == (1, 0)
+    assert report.defects[0]["examples"] == [f"HS/s1_ne_01: {files[3].name}"]
     deep = check_dataset("smic", root, deep=True)
-    assert deep.exit_code == REPAIRED and deep.images["unreadable"] == 1
-    assert deep.defects[0]["examples"][0].startswith("HS/s1_ne_01")
+    assert (deep.images["truncated"], deep.images["unreadable"]) == (1, 1)
     files[0].write_bytes(b"")
     assert check_dataset("smic", root).images["unreadable"] == 1
 

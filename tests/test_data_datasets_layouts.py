@@ -76,6 +76,7 @@ def test_casme2(tmp_path):
         "apex_missing": ["sub04/EP12_01f"],
         "apex_equals_onset": ["sub05/EP09_05f"],
         "apex_equals_offset": ["sub07/EP06_02_02"],
+        "au_uncertain": ["sub05/EP09_05f"],
     }
 
 

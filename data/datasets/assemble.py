@@ -13,16 +13,16 @@ import pyarrow.compute as pc
 from data.datasets.base import Adapter, Dataset, Video, VideoSpec
 from data.datasets.checks import Annotation, EventChecker, Interval
 from data.datasets.grouping import no_videos
+from data.datasets.images import image_size, video_size
 from data.datasets.listing import (
     Tree,
     content_identity,
-    image_size,
     list_frames,
     list_video_file,
-    video_size,
     walk,
 )
 from data.datasets.report import Report
+from data.datasets.sheets import SUFFIXES
 from data.errors import DatasetError, InputError
 from data.labels import map_labels
 from data.schema import EVENTS, VIDEOS, conform
@@ -42,6 +42,7 @@ def read_dataset(adapter: Adapter, root: Path) -> Dataset:
     for path, reason, detail in tree.problems:
         report.flag(path or ".", "file", reason, detail)
     videos = _list_videos(adapter, tree, adapter.find_videos(tree, report), report)
+    _flag_strays(tree, videos, report)
     annotations = adapter.read_annotations(tree, videos, report)
     show = adapter.may_show_faces(tree)
     events = _events(adapter, annotations, videos, report)
@@ -102,6 +103,17 @@ def _list_video(root: Path, spec: VideoSpec, report: Report) -> Video | None:
     if size is None:
         report.flag(spec.video, "frame", "unreadable_frame", f"no image header: {spec.path}")
     return Video(spec, frames, content_identity(folder, frames), size)
+
+
+def _flag_strays(tree: Tree, videos: dict[str, Video], report: Report) -> None:
+    """Files that are neither frames nor sheets, in a video's folder or the one above it."""
+    folders = {v.spec.folder for v in videos.values() if not v.spec.file}
+    folders |= {f.rpartition("/")[0] for f in folders}
+    for path in sorted(folders - {""}):
+        folder = tree.folders[path]
+        for name in (*folder.others, *folder.videos):
+            if not name.lower().endswith(SUFFIXES) and not name.startswith("Thumbs"):
+                report.flag(f"{path}/{name}", "file", "stray_file", "no frame, no sheet")
 
 
 def _events(

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from data.datasets.base import Adapter, Video, VideoSpec
-from data.datasets.checks import Annotation, Rules, numbers_of
+from data.datasets.checks import Annotation, Rules, numbers_of, read_units
 from data.datasets.grouping import choose_group, group_by_pattern, leave_out_strangers
 from data.datasets.listing import Folder, Tree
-from data.datasets.parsing import Cell, action_units, identifier, text
+from data.datasets.parsing import Cell, identifier, text
 from data.datasets.report import Report
 from data.datasets.sheets import Search, Sheet, find_sheets
 from data.datasets.tables import no_sheet
@@ -195,9 +195,7 @@ def read_row(
     film = match[1].lower() if match else clip
     subject = subjects.get(text(cells[0]), f"participant {text(cells[0])}")
     event = f"{subject}_{clip}"
-    aus, note = action_units(cells[5])
-    if note:
-        report.flag(event, "event", "au_not_understood", f"{where}: {note}", column="aus")
+    aus = read_units(cells[5], event, where, report)
     return Annotation(
         who=event,
         where=where,

@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from data.datasets.base import Adapter, Video, VideoSpec
-from data.datasets.checks import Annotation, numbers_of
+from data.datasets.checks import Annotation, numbers_of, read_units
 from data.datasets.grouping import (
     choose_group,
     group_by_pattern,
@@ -22,7 +22,7 @@ from data.datasets.grouping import (
     same_variant,
 )
 from data.datasets.listing import Tree
-from data.datasets.parsing import Cell, action_units, frame_number, identifier, text
+from data.datasets.parsing import Cell, frame_number, identifier, text
 from data.datasets.report import Report
 from data.datasets.sheets import Table
 from data.datasets.tables import Layout, choose_table
@@ -106,9 +106,7 @@ def video_id(cells: dict[str, Cell]) -> str:
 def read_row(cells: dict[str, Cell], where: str, report: Report) -> Annotation:
     """One row; its duration in milliseconds is compared with its frames."""
     video = video_id(cells)
-    aus, note = action_units(cells.get("aus"))
-    if note:
-        report.flag(video, "event", "au_not_understood", f"{where}: {note}", column="aus")
+    aus = read_units(cells.get("aus"), video, where, report)
     numbers = numbers_of(cells["onset"], cells["apex"], cells["offset"])
     onset, offset = numbers["onset"].value, numbers["offset"].value
     total = cells.get("total")

@@ -13,10 +13,10 @@ from __future__ import annotations
 from typing import ClassVar
 
 from data.datasets.base import Adapter, Video, VideoSpec
-from data.datasets.checks import Annotation, numbers_of
+from data.datasets.checks import Annotation, numbers_of, read_units
 from data.datasets.grouping import choose_group, group_by_pattern, leave_out_strangers
 from data.datasets.listing import Tree
-from data.datasets.parsing import Cell, action_units, identifier, objective_class, text
+from data.datasets.parsing import Cell, identifier, objective_class, text
 from data.datasets.report import Report
 from data.datasets.sheets import Table
 from data.datasets.tables import Layout, choose_table, optional_table
@@ -125,9 +125,7 @@ def read_row(
 ) -> Annotation:
     """One row of the coding sheet."""
     video = video_id(cells)
-    aus, note = action_units(cells.get("aus"))
-    if note:
-        report.flag(video, "event", "au_not_understood", f"{where}: {note}", column="aus")
+    aus = read_units(cells.get("aus"), video, where, report)
     return Annotation(
         who=video,
         where=where,

@@ -17,10 +17,10 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from data.datasets.base import Adapter, Video, VideoSpec
-from data.datasets.checks import Annotation, numbers_of
+from data.datasets.checks import Annotation, numbers_of, read_units
 from data.datasets.grouping import choose_group, group_by_pattern, leave_out_strangers
 from data.datasets.listing import Tree
-from data.datasets.parsing import Cell, action_units, objective_class, text
+from data.datasets.parsing import Cell, objective_class, text
 from data.datasets.report import Report, corrections
 from data.datasets.sheets import Sheet, Table, find_sheets
 from data.datasets.tables import Layout, no_sheet
@@ -203,9 +203,7 @@ def read_row(
     ending = "" if kind == "micro" else f"_{kind}"
     who = f"{subject}/{letter}_{onset}{ending}"
     fix = corrections("casme3").get((who, "onset", onset))
-    aus, note = action_units(cells.get("aus"))
-    if note:
-        report.flag(who, "event", "au_not_understood", f"{where}: {note}", column="aus")
+    aus = read_units(cells.get("aus"), who, where, report)
     numbers = numbers_of(cells["onset"], cells.get("apex"), cells["offset"])
     if kind == "blink":  # blinks have no apex column: nothing is missing
         numbers["apex"] = replace(numbers["apex"], note="not_labelled")

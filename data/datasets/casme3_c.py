@@ -12,10 +12,10 @@ from __future__ import annotations
 from typing import ClassVar
 
 from data.datasets.base import Adapter, Video, VideoSpec
-from data.datasets.checks import Annotation, Rules, numbers_of
+from data.datasets.checks import Annotation, Rules, numbers_of, read_units
 from data.datasets.grouping import choose_group, group_by_pattern, leave_out_strangers
 from data.datasets.listing import Tree
-from data.datasets.parsing import Cell, action_units, frame_number, identifier, text
+from data.datasets.parsing import Cell, frame_number, identifier, text
 from data.datasets.report import Report
 from data.datasets.sheets import Table
 from data.datasets.tables import Layout, choose_table, optional_table
@@ -101,9 +101,7 @@ def read_row(cells: dict[str, Cell], where: str, report: Report) -> Annotation:
     subject = identifier(cells["subject"], 2)
     count = text(cells["count"])
     event = f"{subject}_{count if count.isdigit() else frame_number(cells['onset']).value}"
-    aus, note = action_units(cells.get("aus"))
-    if note:
-        report.flag(event, "event", "au_not_understood", f"{where}: {note}", column="aus")
+    aus = read_units(cells.get("aus"), event, where, report)
     return Annotation(
         who=event,
         where=where,

@@ -13,7 +13,7 @@ from typing import Literal, TypedDict
 import numpy as np
 
 from data.datasets.listing import FrameList
-from data.datasets.parsing import Cell, Number, frame_number
+from data.datasets.parsing import Cell, Number, action_units, frame_number, text
 from data.datasets.report import Correction, Report, corrections
 
 
@@ -54,6 +54,16 @@ def numbers_of(onset: Cell, apex: Cell, offset: Cell) -> Numbers:
         "apex": frame_number(apex),
         "offset": frame_number(offset),
     }
+
+
+def read_units(cell: Cell, who: str, where: str, report: Report) -> str | None:
+    """Canonical action units of a cell; what is uncertain or not understood is flagged."""
+    aus, note = action_units(cell)
+    if note:
+        report.flag(who, "event", "au_not_understood", f"{where}: {note}", column="aus")
+    elif "?" in text(cell):
+        report.flag(who, "event", "au_uncertain", where, column="aus", old=text(cell))
+    return aus
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,9 @@ from __future__ import annotations
 from pathlib import Path, PurePosixPath
 
 from data.datasets.base import Adapter, Video, VideoSpec
-from data.datasets.checks import Annotation, Rules, numbers_of
+from data.datasets.checks import Annotation, Rules, numbers_of, read_units
 from data.datasets.listing import Tree
-from data.datasets.parsing import MISSING, Cell, action_units, identifier, objective_class, text
+from data.datasets.parsing import MISSING, Cell, identifier, objective_class, text
 from data.datasets.report import Report
 from data.datasets.sheets import Sheet, Table, find_sheets, find_table
 from data.datasets.tables import no_sheet
@@ -175,9 +175,7 @@ def read_row(
 ) -> Annotation:
     """One event row; its id is its own column, or the video and a running number."""
     event = text(cells.get("event")) or f"{video}#{count}"
-    aus, note = action_units(cells.get("aus"))
-    if note:
-        report.flag(event, "event", "au_not_understood", f"{where}: {note}", column="aus")
+    aus = read_units(cells.get("aus"), event, where, report)
     kind = text(cells.get("type")).lower().removesuffix("-expression") or "micro"
     if kind not in TYPES:
         report.repair(

@@ -15,10 +15,10 @@ import re
 from typing import ClassVar
 
 from data.datasets.base import Adapter, Video, VideoSpec
-from data.datasets.checks import Annotation, numbers_of
+from data.datasets.checks import Annotation, numbers_of, read_units
 from data.datasets.grouping import Group, choose_group, leave_out_strangers
 from data.datasets.listing import Tree
-from data.datasets.parsing import Cell, action_units, text, unit_numbers
+from data.datasets.parsing import Cell, text, unit_numbers
 from data.datasets.report import Report
 from data.datasets.sheets import Table, header_word
 from data.datasets.tables import Layout, choose_table
@@ -126,9 +126,7 @@ def read_row(cells: dict[str, Cell], where: str, report: Report) -> Annotation:
     """One row of the sheet."""
     subject, clip = text(cells["subject"]), text(cells["clip"])
     video = f"{subject}/{clip}"
-    aus, note = action_units(cells.get("aus"))
-    if note:
-        report.flag(video, "event", "au_not_understood", f"{where}: {note}", column="aus")
+    aus = read_units(cells.get("aus"), video, where, report)
     return Annotation(
         who=video,
         where=where,

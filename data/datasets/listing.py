@@ -10,21 +10,21 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
+from data.datasets.images import is_cut_off
 from data.frames import IMAGE_SUFFIXES, VIDEO_SUFFIXES, count_video_frames
 from data.identity import KEY_LENGTH
 
 MAX_DEPTH = 12  # nested archives add levels; a deeper tree is a loop of links
 MAX_NUMBER = 2**53  # beyond this a "number" is a time stamp or a hash
 _LAST_DIGITS = re.compile(r"([0-9]+)[^0-9]*$")
+_SUSPICIOUS = 0.8  # a frame below this share of the median size is looked at
 _NAMED = 5  # how many file names a message shows
 
 # (reason, detail) of something wrong inside one folder
@@ -175,7 +175,8 @@ def list_frames(folder: Path) -> FrameList:
     """List the frames of one folder; everything that is not a frame becomes a problem.
 
     Reasons: `permission_denied`, `directory_named_like_image`, `not_a_file`, `no_number`,
-    `number_too_large`, `undecodable_name`, `duplicate_number`, `zero_byte_file`, `number_gaps`.
+    `number_too_large`, `undecodable_name`, `duplicate_number`, `zero_byte_file`,
+    `truncated_file`, `number_gaps`.
     """
     odd: dict[str, list[str]] = {}
     names: list[str] = []
@@ -206,6 +207,8 @@ def list_frames(folder: Path) -> FrameList:
     if empty := int((frames.sizes == 0).sum()):
         named = [frames.names[i] for i in np.flatnonzero(frames.sizes == 0)[:_NAMED]]
         frames.problems.append(("zero_byte_file", f"{empty} of {len(frames)}: {', '.join(named)}"))
+    if cut := _cut_off(folder, frames):
+        frames.problems.append(("truncated_file", _some(cut)))
     if frames.missing_numbers:
         gaps = np.flatnonzero(np.diff(frames.numbers) > 1)
         where = ", ".join(f"after {frames.numbers[g]}" for g in gaps[:_NAMED])
@@ -228,6 +231,14 @@ def _frame_number(entry: os.DirEntry[str]) -> tuple[int, str]:
         return 0, "no_number"
     number = int(match.group(1)) if len(match.group(1)) < 20 else MAX_NUMBER
     return (number, "") if number < MAX_NUMBER else (0, "number_too_large")
+
+
+def _cut_off(folder: Path, frames: FrameList) -> list[str]:
+    """Truncated frames among those much smaller than the others; the rest is not opened."""
+    if not len(frames):
+        return []
+    small = (frames.sizes > 0) & (frames.sizes < _SUSPICIOUS * np.median(frames.sizes))
+    return [frames.names[i] for i in np.flatnonzero(small) if is_cut_off(folder / frames.names[i])]
 
 
 def _sorted_unique(
@@ -307,48 +318,3 @@ def _update_with_ends(digest: hashlib._Hash, path: Path, block: int = 1 << 20) -
         for start in sorted({0, max(size // 2 - block // 2, 0), max(size - block, 0)}):
             file.seek(start)
             digest.update(file.read(block))
-
-
-def image_size(path: Path) -> tuple[int, int] | None:
-    """(width, height) from an image file's header, or None when it has none that can be read."""
-    try:
-        with open(path, "rb") as file:
-            head = file.read(1 << 16)
-    except OSError:
-        return None
-    if head[:8] == b"\x89PNG\r\n\x1a\n" and len(head) >= 24:
-        width, height = struct.unpack(">II", head[16:24])
-        return int(width), int(height)
-    if head[:2] == b"BM" and len(head) >= 26:
-        width, height = struct.unpack("<ii", head[18:26])
-        return abs(int(width)), abs(int(height))  # a negative height means top-down rows
-    if head[:2] == b"\xff\xd8":
-        return _jpeg_size(head)
-    if head[:4] in (b"II*\x00", b"MM\x00*"):
-        image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-        return None if image is None else (int(image.shape[1]), int(image.shape[0]))
-    return None
-
-
-def _jpeg_size(head: bytes) -> tuple[int, int] | None:
-    """Walk the JPEG segments to the frame header (SOF0..SOF15 without DHT, JPG, DAC)."""
-    at = 2
-    while at + 9 <= len(head) and head[at] == 0xFF:
-        marker = head[at + 1]
-        if marker == 0xFF:  # fill byte
-            at += 1
-            continue
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            height, width = struct.unpack(">HH", head[at + 5 : at + 9])
-            return int(width), int(height)
-        at += 2 + int.from_bytes(head[at + 2 : at + 4], "big")
-    return None
-
-
-def video_size(path: Path) -> tuple[int, int] | None:
-    """(width, height) a video container declares, or None."""
-    capture = cv2.VideoCapture(str(path))
-    width = int(capture.get(cv2.CAP_PROP_FRAME_WIDTH))
-    height = int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT))
-    capture.release()
-    return (width, height) if width > 0 and height > 0 else None

@@ -16,10 +16,10 @@ from dataclasses import replace
 from typing import ClassVar
 
 from data.datasets.base import Adapter, Video, VideoSpec
-from data.datasets.checks import Annotation, numbers_of
+from data.datasets.checks import Annotation, numbers_of, read_units
 from data.datasets.grouping import Group, no_videos
 from data.datasets.listing import Tree
-from data.datasets.parsing import Cell, Number, action_units, text
+from data.datasets.parsing import Cell, Number, text
 from data.datasets.report import Report
 from data.datasets.sheets import Table
 from data.datasets.tables import Layout, choose_table
@@ -121,9 +121,7 @@ def note_other_folder(tree: Tree, path: str, images: int, report: Report) -> Non
 def read_row(cells: dict[str, Cell], where: str, report: Report) -> Annotation:
     """One row of the sheet."""
     clip = text(cells["clip"]).upper()
-    aus, note = action_units(cells.get("aus"))
-    if note:
-        report.flag(clip, "event", "au_not_understood", f"{where}: {note}", column="aus")
+    aus = read_units(cells.get("aus"), clip, where, report)
     return Annotation(
         who=clip,
         where=where,

@@ -12,10 +12,10 @@ from __future__ import annotations
 from typing import ClassVar
 
 from data.datasets.base import Adapter, Video, VideoSpec
-from data.datasets.checks import Annotation, numbers_of
+from data.datasets.checks import Annotation, numbers_of, read_units
 from data.datasets.grouping import choose_group, group_by_pattern, leave_out_strangers
 from data.datasets.listing import Tree
-from data.datasets.parsing import Cell, action_units, identifier, objective_class, text
+from data.datasets.parsing import Cell, identifier, objective_class, text
 from data.datasets.report import Report
 from data.datasets.sheets import Table
 from data.datasets.tables import Layout, choose_table
@@ -93,9 +93,7 @@ class Samm(Adapter):
 def read_row(cells: dict[str, Cell], where: str, report: Report) -> Annotation:
     """One row of the SAMM sheet."""
     clip = text(cells["clip"])
-    aus, note = action_units(cells.get("aus"))
-    if note:
-        report.flag(clip, "event", "au_not_understood", f"{where}: {note}", column="aus")
+    aus = read_units(cells.get("aus"), clip, where, report)
     return Annotation(
         who=clip,
         where=where,

@@ -14,10 +14,10 @@ from collections import Counter
 from typing import ClassVar
 
 from data.datasets.base import Adapter, Video, VideoSpec
-from data.datasets.checks import Annotation, numbers_of
+from data.datasets.checks import Annotation, numbers_of, read_units
 from data.datasets.grouping import choose_group, group_by_pattern, leave_out_strangers
 from data.datasets.listing import Tree
-from data.datasets.parsing import Cell, action_units, objective_class, text
+from data.datasets.parsing import Cell, objective_class, text
 from data.datasets.report import Report
 from data.datasets.samm import CLIP, CODES
 from data.datasets.sheets import Table
@@ -146,9 +146,7 @@ def read_row(
     """One row of the movements sheet; a name used twice gets its type appended."""
     clip, kind = text(cells["clip"]), kind_of(cells["type"])
     event = f"{clip}_{kind}" if repeated else clip
-    aus, note = action_units(cells.get("aus"))
-    if note:
-        report.flag(event, "event", "au_not_understood", f"{where}: {note}", column="aus")
+    aus = read_units(cells.get("aus"), event, where, report)
     emotion, objective = emotions.get(clip, (None, None)) if kind == "micro" else (None, None)
     return Annotation(
         who=event,

@@ -1,4 +1,4 @@
-"""Ingest cost against the number of files: a tree of empty frames in the layout of CAS(ME)^3 part A.
+"""Ingest cost against the number of files, on trees of empty frames laid out as CAS(ME)^3 part A.
 
 Shows that cost is linear in files and memory far below the frames' own size. The tree is written to
 a temporary folder (inodes, not bytes: 1.3 million files need as many inodes) and removed.

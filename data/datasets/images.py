@@ -1,0 +1,78 @@
+"""What an image file says without being decoded: its size, and whether its end is there."""
+
+from __future__ import annotations
+
+import os
+import struct
+from pathlib import Path
+
+import cv2
+
+_TAIL = 4096  # some writers append bytes after an image's end
+
+
+def is_cut_off(path: Path) -> bool:
+    """Whether an image file lacks its end: a JPEG's end marker, a PNG's last chunk, a BMP's bytes.
+
+    Other formats, and files that cannot be opened, are not judged.
+    """
+    try:
+        with open(path, "rb") as file:
+            head = file.read(26)
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(size - _TAIL, 0))
+            tail = file.read()
+    except OSError:
+        return False
+    if head[:2] == b"\xff\xd8":
+        return b"\xff\xd9" not in tail
+    if head[:8] == b"\x89PNG\r\n\x1a\n":
+        return b"IEND" not in tail
+    if head[:2] == b"BM" and len(head) == 26:
+        return size < int.from_bytes(head[2:6], "little")
+    return False
+
+
+def image_size(path: Path) -> tuple[int, int] | None:
+    """(width, height) from an image file's header, or None when it has none that can be read."""
+    try:
+        with open(path, "rb") as file:
+            head = file.read(1 << 16)
+    except OSError:
+        return None
+    if head[:8] == b"\x89PNG\r\n\x1a\n" and len(head) >= 24:
+        width, height = struct.unpack(">II", head[16:24])
+        return int(width), int(height)
+    if head[:2] == b"BM" and len(head) >= 26:
+        width, height = struct.unpack("<ii", head[18:26])
+        return abs(int(width)), abs(int(height))  # a negative height means top-down rows
+    if head[:2] == b"\xff\xd8":
+        return _jpeg_size(head)
+    if head[:4] in (b"II*\x00", b"MM\x00*"):
+        image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+        return None if image is None else (int(image.shape[1]), int(image.shape[0]))
+    return None
+
+
+def _jpeg_size(head: bytes) -> tuple[int, int] | None:
+    """Walk the JPEG segments to the frame header (SOF0..SOF15 without DHT, JPG, DAC)."""
+    at = 2
+    while at + 9 <= len(head) and head[at] == 0xFF:
+        marker = head[at + 1]
+        if marker == 0xFF:  # fill byte
+            at += 1
+            continue
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            height, width = struct.unpack(">HH", head[at + 5 : at + 9])
+            return int(width), int(height)
+        at += 2 + int.from_bytes(head[at + 2 : at + 4], "big")
+    return None
+
+
+def video_size(path: Path) -> tuple[int, int] | None:
+    """(width, height) a video container declares, or None."""
+    capture = cv2.VideoCapture(str(path))
+    width = int(capture.get(cv2.CAP_PROP_FRAME_WIDTH))
+    height = int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT))
+    capture.release()
+    return (width, height) if width > 0 and height > 0 else None
