@@ -8,7 +8,8 @@
     view_index (T',)                view frame -> the video's own frame index
     events (n, 3), emotions (n,), event_ids (n,)    true micro-expressions, view frames
     others (m, 2)                   true macro-expressions, view frames
-    attributes: dataset video subject person fold k k_p seconds_per_frame dropped flagged (JSON)
+    attributes: dataset video subject person fold k k_p k_p_global seconds_per_frame
+                dropped flagged (JSON)
 """
 
 from __future__ import annotations
@@ -128,6 +129,7 @@ def curves_of(
     logits: npt.NDArray[np.float32],
     fold: str,
     k_p: int,
+    k_p_global: int | None = None,
 ) -> VideoCurves:
     """A test video's windows (W, k) and (W, k, 5) with everything scoring needs."""
     return VideoCurves(
@@ -138,6 +140,7 @@ def curves_of(
         fold=fold,
         k=video.k,
         k_p=k_p,
+        k_p_global=k_p if k_p_global is None else k_p_global,
         spot=spot,
         logits=logits,
         magnitude=flow_magnitude(video.motion, k_p),
@@ -171,7 +174,8 @@ def write_curves(curves: Sequence[VideoCurves], path: Path) -> None:
             group.create_dataset("event_ids", data=ids, dtype=h5py.string_dtype())
             for name in ("dataset", "video", "subject", "person", "fold"):
                 group.attrs[name] = getattr(one, name)
-            group.attrs["k"], group.attrs["k_p"] = one.k, one.k_p
+            for name in ("k", "k_p", "k_p_global"):
+                group.attrs[name] = getattr(one, name)
             group.attrs["seconds_per_frame"] = one.seconds_per_frame
             group.attrs["dropped"] = json.dumps(one.truth.dropped)
             group.attrs["flagged"] = json.dumps(one.truth.flagged)
@@ -203,11 +207,10 @@ def _collect(item: Any, found: list[VideoCurves]) -> None:
     )
     values: dict[str, Any] = {n: item[n][:] for n in ("spot", "logits", "magnitude", "view_index")}
     values |= {n: str(a[n]) for n in ("dataset", "video", "subject", "person", "fold")}
+    values |= {n: int(a[n]) for n in ("k", "k_p", "k_p_global")}
     found.append(
         VideoCurves(
             **values,
-            k=int(a["k"]),
-            k_p=int(a["k_p"]),
             truth=truth,
             others=item["others"][:].reshape(-1, 2),
             seconds_per_frame=float(a["seconds_per_frame"]),

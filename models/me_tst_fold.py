@@ -34,7 +34,7 @@ from models.me_tst_scores import score_table
 from models.me_tst_training import DecodeConfig, MeTstTrainConfig, Windows, fit, predict
 from models.recipe import Recipe
 from models.spotting import CLASS_NAMES, half_width
-from models.spotting_metrics import Protocol, VideoCurves, VideoResult, evaluate
+from models.spotting_metrics import Protocol, VideoResult, evaluate
 
 logger = logging.getLogger(__name__)
 
@@ -68,6 +68,7 @@ def fit_fold(job: FoldJob) -> None:
     training = read_videos(workspace, recipe, job.train_videos)
     tested = read_videos(workspace, recipe, job.test_videos)
     k_p = _half_width(training, job.fold)
+    everyone = _half_width([*training, *tested], job.fold)
     seed_everything(job.seed)
     network = _network(recipe, tested)
     history: list[dict[str, float]] = []
@@ -83,7 +84,12 @@ def fit_fold(job: FoldJob) -> None:
             resume=job.out / "resume" / "state.pt",
             progress=job.progress,
         )
-    curves = predict_videos(network, tested, job.fold, k_p, train.batch_size, job.device)
+    curves = [
+        curves_of(
+            v, *predict(network, v.motion, train.batch_size, job.device), job.fold, k_p, everyone
+        )
+        for v in tested
+    ]
     save_weights(network, job.out / "weights.safetensors")
     write_curves(curves, job.out / "curves.h5")
     results = evaluate(curves, protocol_of(recipe.decode, train))
@@ -106,24 +112,8 @@ def training_windows(
     return Windows(motion[chosen], spot[chosen], classes[chosen])
 
 
-def predict_videos(
-    network: nn.Module,
-    videos: Sequence[VideoMotion],
-    fold: str,
-    k_p: int,
-    batch_size: int,
-    device: str,
-) -> list[VideoCurves]:
-    """Curves of test videos. A video's result does not depend on the others."""
-    found = []
-    for video in videos:
-        spot, logits = predict(network, video.motion, batch_size, device)
-        found.append(curves_of(video, spot, logits, fold, k_p))
-    return found
-
-
 def protocol_of(decode: DecodeConfig, train: MeTstTrainConfig) -> Protocol:
-    """The recipe's protocol, over all tested videos."""
+    """The recipe's protocol."""
     return Protocol(
         p=decode.p,
         k_p=decode.k_p,
@@ -132,6 +122,7 @@ def protocol_of(decode: DecodeConfig, train: MeTstTrainConfig) -> Protocol:
         iou=decode.iou,
         strategy=decode.strategy,
         batch_size=train.batch_size,
+        only_with_events=decode.videos == "with_events",
     )
 
 
@@ -244,10 +235,10 @@ def _train_config(recipe: Recipe) -> MeTstTrainConfig:
     return recipe.train
 
 
-def _half_width(training: Sequence[VideoMotion], who: str) -> int:
-    """k_p of the training subjects' events; never the test subject's."""
-    require_positives([v.labels()[0] for v in training], who)
-    spans = [v.truth.intervals[:, [0, 2]] for v in training if len(v.truth.intervals)]
+def _half_width(videos: Sequence[VideoMotion], who: str) -> int:
+    """k_p of these videos' events."""
+    require_positives([v.labels()[0] for v in videos], who)
+    spans = [v.truth.intervals[:, [0, 2]] for v in videos if len(v.truth.intervals)]
     return half_width(np.concatenate(spans))
 
 

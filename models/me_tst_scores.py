@@ -2,7 +2,7 @@
 
 Scopes of the rows (columns name scope value low high chance majority count note):
 
-    pooled              the recipe's protocol over all tested videos, with intervals over people
+    pooled              the recipe's protocol, with intervals over people
     videos:...          over videos with micro-expressions only (as published), and over all
     fold:<id>           spotting_f1 and strs of one fold (no interval: one subject has none)
     class:<emotion>     recall, precision and F1 of an emotion on the matched events

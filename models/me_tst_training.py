@@ -86,6 +86,12 @@ class DecodeConfig(Settings):
         title="Synergy",
         description="0: none; 1: intervals voted neutral are removed; 2: neutral is no candidate.",
     )
+    videos: Literal["all", "with_events"] = Field(
+        "all",
+        title="Tested videos",
+        description="with_events leaves out videos without micro-expressions, as published; the "
+        "table holds both figures either way.",
+    )
     draws: int = Field(1000, ge=10, le=100_000, title="Bootstrap draws over subjects")
 
 

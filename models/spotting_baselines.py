@@ -20,6 +20,7 @@ from models.spotting_metrics import (
     half_width_of,
     recognition_of,
     score_intervals,
+    scored_videos,
     spotting_of,
     stitched,
     total,
@@ -54,10 +55,10 @@ def flow_magnitude(motion: npt.NDArray[np.float32], lag: int) -> npt.NDArray[np.
 
 def threshold_motion(videos: Sequence[VideoCurves], protocol: Protocol) -> list[VideoResult]:
     """Flow magnitude decoded exactly as a network's score, with the network's voted emotion."""
-    kept = [v for v in videos if len(v.truth.intervals) or not protocol.only_with_events]
+    kept = scored_videos(videos, protocol)
     results = []
     for curves, (_, logits) in zip(kept, stitched(kept, protocol), strict=True):
-        k_p = half_width_of(curves, kept, protocol)
+        k_p = half_width_of(curves, protocol)
         intervals = decode(curves.magnitude, k_p, protocol.p)
         votes = _votes(logits, intervals, protocol.strategy)
         confidence = smooth(curves.magnitude, k_p)[intervals[:, 2]]
@@ -67,7 +68,7 @@ def threshold_motion(videos: Sequence[VideoCurves], protocol: Protocol) -> list[
 
 def perfect_intervals(videos: Sequence[VideoCurves], protocol: Protocol) -> list[VideoResult]:
     """The annotated intervals themselves, with the emotion the network votes inside them."""
-    kept = [v for v in videos if len(v.truth.intervals) or not protocol.only_with_events]
+    kept = scored_videos(videos, protocol)
     # Neutral is no candidate here: removing a perfect interval would not be perfect spotting.
     strategy = 2 if protocol.strategy == 1 else protocol.strategy
     given = Protocol(iou=protocol.iou, matcher=protocol.matcher, strategy=strategy)
@@ -91,8 +92,7 @@ def random_intervals(
     emotions: spotting_f1, spotting_precision, spotting_recall, f1_of_means, strs.
     """
     rng = np.random.default_rng(seed)
-    kept = [r.curves for r in results]
-    widths = [half_width_of(c, kept, protocol) for c in kept]
+    widths = [half_width_of(r.curves, protocol) for r in results]
     given = Protocol(iou=protocol.iou, matcher=protocol.matcher)
     scores = []
     for _ in range(draws):

@@ -22,7 +22,6 @@ from models.spotting import (
     StitchMode,
     decode,
     frame_classes,
-    half_width,
     iou_matrix,
     match,
     smooth,
@@ -46,7 +45,8 @@ class VideoCurves:
 
     spot (W, k) and logits (W, k, 5): the network's windows, unstitched. `magnitude` (T,): the
     motion baseline on the stitched axis, T = (W + 1) * k/2. `truth`: micro-expressions in view
-    frames. `others` (m, 2): macro-expressions. `k_p`: half-width of the training subjects' events.
+    frames. `others` (m, 2): macro-expressions. `k_p`: half-width of the training subjects' events;
+    `k_p_global`: of all subjects' events, the tested ones among them.
     """
 
     dataset: str
@@ -56,6 +56,7 @@ class VideoCurves:
     fold: str
     k: int
     k_p: int
+    k_p_global: int
     spot: npt.NDArray[np.float32]
     logits: npt.NDArray[np.float32]
     magnitude: npt.NDArray[np.float32]
@@ -102,16 +103,21 @@ class VideoResult:
 
 def evaluate(videos: Sequence[VideoCurves], protocol: Protocol) -> list[VideoResult]:
     """Decode, match and vote every video; with `only_with_events`, those that have events."""
-    kept = [v for v in videos if len(v.truth.intervals) or not protocol.only_with_events]
+    kept = scored_videos(videos, protocol)
     results = []
     for curves, (spot, logits) in zip(kept, stitched(kept, protocol), strict=True):
-        k_p = half_width_of(curves, kept, protocol)
+        k_p = half_width_of(curves, protocol)
         intervals = decode(spot, k_p, protocol.p)
         classes = frame_classes(logits, protocol.strategy)
         votes = np.array([vote(classes, s, e) for s, e, _ in intervals], dtype=np.int64)
         confidence = smooth(spot, k_p)[intervals[:, 2]]
         results.append(score_intervals(curves, intervals, votes, confidence, protocol))
     return results
+
+
+def scored_videos(videos: Sequence[VideoCurves], protocol: Protocol) -> list[VideoCurves]:
+    """The videos that the protocol counts, in order."""
+    return [v for v in videos if len(v.truth.intervals) or not protocol.only_with_events]
 
 
 def stitched(
@@ -138,17 +144,11 @@ def stitched(
     return [out[i] for i in range(len(videos))]
 
 
-def half_width_of(curves: VideoCurves, videos: Sequence[VideoCurves], protocol: Protocol) -> int:
-    """k_p of a video under the protocol; "global" averages over all events of the run's test sets.
-
-    Under leave-one-subject-out those are all events: the test subject's labels are in it.
-    """
+def half_width_of(curves: VideoCurves, protocol: Protocol) -> int:
+    """k_p of a video under the protocol: of its fold's training subjects, of all, or as given."""
     if protocol.k_p == "train_fold":
         return curves.k_p
-    if protocol.k_p == "global":
-        spans = [v.truth.intervals[:, [0, 2]] for v in videos if len(v.truth.intervals)]
-        return half_width(np.concatenate(spans)) if spans else curves.k_p
-    return int(protocol.k_p)
+    return curves.k_p_global if protocol.k_p == "global" else int(protocol.k_p)
 
 
 def score_intervals(

@@ -68,7 +68,7 @@ def make(
     magnitude = rng.uniform(0, 0.2, length).astype(np.float32)
     return VideoCurves(
         dataset=dataset, video=name, subject=subject, person=f"{dataset}:{subject}",
-        fold=f"fold-{subject}", k=K, k_p=6, spot=windows_of(spot).astype(np.float32),
+        fold=f"fold-{subject}", k=K, k_p=6, k_p_global=5, spot=windows_of(spot).astype(np.float32),
         logits=windows_of(logits).astype(np.float32), magnitude=magnitude, truth=truth,
         others=np.zeros((0, 2), np.int64), view_index=np.arange(length, dtype=np.int32),
         seconds_per_frame=1 / 30,
@@ -180,10 +180,9 @@ def test_three_class_rule_of_samm_lv() -> None:
 
 
 def test_half_widths(videos: list[VideoCurves]) -> None:
-    wide = [replace(v, k_p=9) for v in videos]
+    wide = [replace(v, k_p=9, k_p_global=6) for v in videos]
     width = {p: evaluate(wide, Protocol(k_p=p))[0].intervals for p in ("train_fold", "global", 4)}
     spans = {p: set((i[:, 1] - i[:, 0]).tolist()) for p, i in width.items()}
-    # All events last 12 frames: int((12 + 1) / 2) = 6.
     assert spans == {"train_fold": {18}, "global": {12}, 4: {8}}
 
 
