@@ -174,6 +174,7 @@ def _variants(
         "authors' stitching": replace(protocol, stitch="authors"),
         "k_p of all subjects": replace(protocol, k_p="global"),
         **{f"authors' protocol, strategy {s}": replace(authors, strategy=s) for s in (1, 2)},
+        "clean protocol": Protocol(p=protocol.p, iou=protocol.iou, strategy=protocol.strategy),
     }
     rows = []
     for name, variant in variants.items():
