@@ -182,6 +182,16 @@ def test_stray_files_are_named(clip):
     assert ("CASME2-RAW/sub01/EP02_01f/notes.txt", "stray_file", "flagged") in found
 
 
+def test_a_picture_that_claims_a_huge_size_is_flagged(clip):
+    root, folder = clip
+    head = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR" + (60000).to_bytes(4, "big") * 2
+    for path in folder.iterdir():
+        path.unlink()
+    trees.write_frames(folder, range(1, 20), "img{}.png")
+    (folder / "img1.png").write_bytes(head + trees.image_bytes(".png"))
+    assert (UNIT, "huge_image", "flagged") in unit_reasons(open_dataset("casme2", root))
+
+
 def test_directory_named_like_an_image(clip):
     root, folder = clip
     (folder / "img99.jpg").mkdir()

@@ -33,7 +33,12 @@ FOUND_AS = {
 }
 VARIANTS = {"nested_folder"}  # described in the variant, no defect
 NATURAL = {"fractional_frame_number"}  # the released SAMM-LV sheet has them by the hundred
-LAYOUTS = [n for n in layout_names() if n in ADAPTERS]
+QUICK = ("casme2", "samm_lv")
+LAYOUTS = [
+    pytest.param(n, marks=[] if n in QUICK else pytest.mark.slow)
+    for n in layout_names()
+    if n in ADAPTERS
+]
 
 
 @pytest.fixture(scope="module", params=LAYOUTS)

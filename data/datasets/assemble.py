@@ -24,6 +24,7 @@ from data.datasets.listing import (
 from data.datasets.report import Report
 from data.datasets.sheets import SUFFIXES
 from data.errors import DatasetError, InputError
+from data.frames import MAX_PIXELS
 from data.labels import map_labels
 from data.schema import EVENTS, VIDEOS, conform
 
@@ -102,6 +103,8 @@ def _list_video(root: Path, spec: VideoSpec, report: Report) -> Video | None:
     size = video_size(root / spec.path) if spec.file else image_size(folder / frames.names[0])
     if size is None:
         report.flag(spec.video, "frame", "unreadable_frame", f"no image header: {spec.path}")
+    elif size[0] * size[1] > MAX_PIXELS:
+        report.flag(spec.video, "frame", "huge_image", f"{size[0]}x{size[1]}: frames are refused")
     return Video(spec, frames, content_identity(folder, frames), size)
 
 
