@@ -30,16 +30,19 @@ INK, MUTED, GRID, PAPER = "#1f2933", "#6b7785", "#e4e7eb", "#ffffff"
 BLUE, ORANGE, GREEN, RED = "#0072b2", "#e69f00", "#009e73", "#d55e00"
 SKY, PURPLE, YELLOW = "#56b4e9", "#cc79a7", "#f0e442"
 PALETTE = (BLUE, ORANGE, GREEN, PURPLE, SKY, RED)  # in this order for lines side by side
-CLASS_COLOURS = {
+EMOTION_COLOURS = {
     "negative": BLUE,
     "positive": ORANGE,
     "surprise": GREEN,
     "others": PURPLE,
     "neutral": MUTED,
+}
+CLASS_COLOURS = {
+    **EMOTION_COLOURS,
     "micro": ORANGE,
     "macro": "#b8c2cc",
     "blink": SKY,
-    "none": "#b8c2cc",
+    "unlabelled": "#dde3e8",
 }
 
 _DPI = 100.0  # one figure unit of 1/100 inch is one CSS pixel
@@ -103,7 +106,6 @@ def png_bytes(picture: Figure | npt.NDArray[Any], *, scale: float = 1.5) -> byte
         return _image_png(picture)
     buffer = io.BytesIO()
     with _RENDER:
-        _settle(picture)
         # Without the software's name the same figure gives the same bytes.
         picture.savefig(buffer, format="png", dpi=_DPI * scale, metadata={"Software": None})
     return buffer.getvalue()
@@ -139,16 +141,8 @@ def svg_uri(fig: Figure) -> str:
 
     buffer = io.BytesIO()
     with _RENDER, matplotlib.rc_context({"svg.hashsalt": "apexflow", "svg.fonttype": "none"}):
-        _settle(fig)
         fig.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     return "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode()
-
-
-def _settle(fig: Figure) -> None:
-    """Lay the axes out once: a second layout moves them a little and changes the bytes."""
-    if fig.get_layout_engine() is not None:
-        fig.draw_without_rendering()
-        fig.set_layout_engine("none")
 
 
 def markdown_image(picture: Figure | npt.NDArray[Any], text: str, *, scale: float = 1.5) -> str:

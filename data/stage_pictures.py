@@ -1,14 +1,16 @@
 """A few pictures of what a stage made, for the UI page and the report alike.
 
 A stage's own module draws (data/*_pictures.py); here units are chosen, evenly spread, and read from
-the stores. Faces appear only where `data.pictures.faces_shown` allows it; without them the same
-units show landmarks, flow and curves.
+the stores. A stage that is not in the map at the end may have a `pictures(shown)` in its module.
+Faces appear only where `data.pictures.faces_shown` allows it; without them the same units show
+landmarks, flow and curves.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 LABELS = ("label_3", "label_4", "label_5", "label_7", "emotion")  # the first that is there counts
+MOST_PAIRS = 3  # flow fields of one event
 
 
 @dataclass(frozen=True)
@@ -74,8 +77,11 @@ class Shown:
 def stage_pictures(shown: Shown, stage: str) -> Iterator[Drawn]:
     """Pictures of one stage; none for a store that is not there or has nothing to show."""
     folder = shown.workspace.stage(shown.dataset, stage)
-    if stage in _DRAWERS and (folder / "manifest.parquet").exists():
-        yield from _DRAWERS[stage](shown)
+    if not (folder / "manifest.parquet").exists():
+        return
+    draw = _DRAWERS.get(stage) or getattr(import_module(f"data.stage_{stage}"), "pictures", None)
+    if draw is not None:
+        yield from draw(shown)
 
 
 def _ingest(shown: Shown) -> Iterator[Drawn]:
@@ -88,7 +94,7 @@ def events_figure(events: pd.DataFrame, videos: pd.DataFrame) -> Figure:
     """Events per subject by class (by type where they have none), and how long events last."""
     fig, (people, lengths) = figure(860, 230, cols=2, gridspec_kw={"width_ratios": [2, 1]})
     column = next((c for c in LABELS if events[c].notna().any()), "type")
-    classes = events[column].astype("string").fillna(events.type)
+    classes = events[column].astype("string").fillna(events.type.replace("micro", "unlabelled"))
     counts = pd.crosstab(events.subject.astype(str), classes)
     known = [name for name in CLASS_COLOURS if name in counts]
     counts = counts[[*known, *(name for name in counts if name not in known)]]
@@ -134,6 +140,33 @@ def _apex(shown: Shown) -> Iterator[Drawn]:
         yield Drawn(error_figure(table), "Error against the labelled apex, where there is one")
 
 
+def _flow(shown: Shown) -> Iterator[Drawn]:
+    from data.flow_pictures import flow_figure
+    from data.stage_flow import read_flow
+
+    store = shown.store("flow")
+    for event in shown.chosen_events(store).itertuples(index=False):
+        with store.open(str(event.event)) as group:
+            kinds = [str(kind) for kind in group["kind"].asstr()[:]]
+            # Main pairs first; of many sampled or consecutive ones a few, evenly spread.
+            main = [i for i, kind in enumerate(kinds) if kind in ("onset_apex", "apex_offset")]
+            rest = [i for i in range(len(kinds)) if i not in main]
+            chosen = main + evenly(rest, max(0, MOST_PAIRS - len(main)))
+            fields = np.stack([read_flow(group, i) for i in chosen])
+            strains = np.stack([group["strain"][i] for i in chosen]).astype(np.float32)
+        fig = flow_figure(fields, strains, [kinds[i] for i in chosen])
+        yield Drawn(fig, _event_caption(shown, event))
+    store.close()
+
+
+def _event_caption(shown: Shown, event: Any) -> str:
+    """'dataset · event · happiness, AU 6+12'."""
+    emotion = "" if pd.isna(event.emotion) else str(event.emotion)
+    units = "" if pd.isna(event.aus) else f"AU {event.aus}"
+    told = ", ".join(filter(None, [emotion, units]))
+    return " · ".join(filter(None, [shown.dataset, str(event.event), told]))
+
+
 def _motion(shown: Shown) -> Iterator[Drawn]:
     from data.motion_pictures import motion_figure
     from data.stage_motion import position_in_view
@@ -162,5 +195,6 @@ def _motion(shown: Shown) -> Iterator[Drawn]:
 _DRAWERS: dict[str, Callable[[Shown], Iterable[Drawn]]] = {
     "ingest": _ingest,
     "apex": _apex,
+    "flow": _flow,
     "motion": _motion,
 }

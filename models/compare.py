@@ -230,7 +230,7 @@ def _facts(run: RunFiles) -> dict[str, Any]:
     return {
         "recipe": recipe.name,
         "run_id": run.folder.name,
-        "model": recipe.model.name,
+        "model": recipe.family,
         "seed": recipe.seed,
         "scores": {
             s.name: {"value": s.value, "low": s.low, "high": s.high}

@@ -63,8 +63,8 @@ MORE_TABLES = {
     "megc": "The challenge's counts (MEGC)",
 }
 MATRIX_NOTES = {
-    "hsta": "All tested clips.",
-    "me_tst": "Only intervals that match an event: what was missed is not in here.",
+    "events": "All tested clips.",
+    "videos": "Only intervals that match an event: what was missed is not in here.",
 }
 _GATE = {"confusion": "matrices", "spotting": "spotting", "attention": "attention"}
 
@@ -99,7 +99,7 @@ def _scores(run: RunFiles) -> dict[str, Any]:
     recipe = run.recipe
     found = _read_scores(run)
     predictions = run.predictions()
-    cards = report_scores.headline(found, recipe.family)
+    cards = report_scores.headline(found)
     text, dependent = report_data.protocol(run)
     tables = [
         (title, *report_scores.scope_table(found, prefix)) for prefix, title in SCORE_TABLES.items()
@@ -118,7 +118,7 @@ def _scores(run: RunFiles) -> dict[str, Any]:
         "fold_head": head,
         "fold_rows": rows,
         "matrices": report_scores.confusions(predictions),
-        "matrix_note": MATRIX_NOTES[recipe.family],
+        "matrix_note": MATRIX_NOTES[recipe.entry.samples],
         "protocol": text,
         "subject_dependent": dependent,
         "limits": [*report_scores.limits(run, found), *([apex] if apex else [])],

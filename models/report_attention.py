@@ -22,11 +22,12 @@ if TYPE_CHECKING:
     from models.hsta_fold import TrainedFold
 
 CLIPS = 3
+STRENGTH = 0.75  # of full orange over the picture
 SIDE = 132  # px of a frame in the strip
 NOTE = (
-    "Orange is where the class token of the last group attends, over the video frames and, to the "
-    "right of the gap, in the special branch. Each map is scaled to its own largest share. "
-    "Attention shows what was mixed, not what decided."
+    "Orange is where the class token of the last group attends more than evenly, over the video "
+    "frames and, right of the gap, in the special branch; full orange is twice an even share or "
+    "more. Attention shows what was mixed, not what decided."
 )
 
 
@@ -73,11 +74,13 @@ def _strip(run: RunFiles, folder: Path, row: Any, with_face: bool) -> Any:
         own = maps[branch].own[0, -1]  # (t, h, w)
         step = max(1, len(images) // len(own))
         share = covered_share(model, branch)
+        # How much more than an even share: a network that learnt nothing paints nothing.
+        excess = np.clip(own * own.size / max(float(own.sum()), 1e-12) - 1, 0, 1)
         painted = [
-            thumbnail(overlay(images[min(i * step, len(images) - 1)], one, share), SIDE)
-            for i, one in enumerate(own)
+            overlay(images[min(i * step, len(images) - 1)], one, share, STRENGTH * float(one.max()))
+            for i, one in enumerate(excess)
         ]
-        shown.append(side_by_side(painted))
+        shown.append(side_by_side([thumbnail(image, SIDE) for image in painted]))
     return side_by_side(shown, gap=18)
 
 

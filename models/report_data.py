@@ -15,6 +15,7 @@ import pandas as pd
 import yaml
 
 from data import stores
+from data.engine import get_stage
 from data.identity import stable_hash
 from data.pictures import faces_shown
 from data.workspace import Workspace
@@ -24,6 +25,11 @@ if TYPE_CHECKING:
     from models.recipe import Recipe
 
 MANY_CLASSES = 12
+SOURCES = {
+    "label": "are annotated",
+    "spotted": "were spotted in the motion",
+    "middle": "are the middle of the event",
+}
 EXAMPLES = 3  # units named beside a ledger reason
 
 SPLITS = {
@@ -116,7 +122,7 @@ def accounts(run: RunFiles) -> list[Account]:
     found = [
         account(run.workspace, dataset, stage) for dataset in recipe.data for stage in recipe.stages
     ]
-    column = "event" if recipe.family == "hsta" else "video"
+    column = recipe.entry.samples.removesuffix("s")
     ledger = stores.read_ledger(run.folder)
     kept = {s for f in run.split["folds"].values() for s in (*f["train"], *f["test"])}
     dropped = ledger[ledger.action == "dropped"]
@@ -144,7 +150,7 @@ def account(workspace: Workspace, dataset: str, stage: str) -> Account:
         rows = ledger[(ledger.action == "dropped") & ledger.kind.isin(["row", "event"])]
         return Account(dataset, stage, "annotations", events + len(rows), events, reasons(ledger))
     manifest = stores.read_manifest(folder)
-    unit = "events" if stage in ("apex", "flow") else "videos"
+    unit = f"{get_stage(stage).unit_kind}s"
     kept = int((manifest.status == "ok").sum())
     return Account(dataset, stage, unit, len(manifest), kept, reasons(ledger))
 
@@ -181,7 +187,7 @@ def protocol(run: RunFiles) -> tuple[str, bool]:
 def apex_statement(run: RunFiles) -> str:
     """Where the tested clips' apex frames come from; '' for models that do not use them."""
     recipe = run.recipe
-    if recipe.family != "hsta":
+    if "apex" not in recipe.stages:
         return ""
     counts: dict[str, int] = {}
     for dataset in recipe.data:
@@ -191,8 +197,8 @@ def apex_statement(run: RunFiles) -> str:
                 counts[str(source)] = counts.get(str(source), 0) + int(n)
     if not counts:
         return "Clips are cut at the annotated onset and offset."
-    parts = ", ".join(f"{n} × {source}" for source, n in sorted(counts.items()))
-    return f"Clips are cut at the annotated onset and offset. Apex frames: {parts}."
+    parts = ", ".join(f"{n} {SOURCES.get(source, source)}" for source, n in sorted(counts.items()))
+    return f"Clips are cut at the annotated onset and offset; of their apex frames {parts}."
 
 
 def sample_digest(run: RunFiles) -> str:

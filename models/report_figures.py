@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-from models.report_scores import Confusion
+from models.report_scores import TITLES, Confusion
 
 MOST_POINTS = 900  # of a drawn curve: about one per pixel
 
@@ -134,12 +134,12 @@ def training_figure(histories: dict[str, pd.DataFrame], width: int = 860) -> Fig
             for line in lines:
                 axis.plot(line.index, line, color=colour, linewidth=0.6, alpha=0.3)
             middle = pd.concat(lines, axis=1).median(axis=1)
-            label = name.removeprefix("train_").upper() if len(names) > 1 else None
+            label = TITLES[name.removeprefix("train_")][0] if len(names) > 1 else None
             axis.plot(middle.index, middle, color=colour, linewidth=1.8, label=label)
         title(axis, heading)
         axis.set_xlabel("epoch")
         axis.set_ylim(bottom=0)
-        legend(axis, loc="lower right")
+        legend(axis, loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=len(names), borderpad=0)
     return fig
 
 

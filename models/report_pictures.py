@@ -60,10 +60,10 @@ def stage_groups(run: RunFiles) -> list[Group]:
     tested = test_samples(run)
     groups = []
     for stage in recipe.stages:
-        group = Group(TITLES[stage])
+        group = Group(TITLES.get(stage, stage.capitalize()))
         for dataset in recipe.data:
             events = read_tables(run.workspace, (dataset,), "events")
-            column = "event" if recipe.family == "hsta" else "video"
+            column = recipe.entry.samples.removesuffix("s")
             used = events.event[(dataset + ":" + events[column]).isin(tested)]
             shown = Shown(run.workspace, dataset, recipe.with_faces, frozenset(used), PER_DATASET)
             try:
@@ -114,7 +114,11 @@ def spotting(run: RunFiles) -> dict[str, Any] | None:
         return None
     from models import report_spotting
 
-    shown, total = report_spotting.timelines(run)
+    missing = "Timelines: not computed."
+    try:
+        shown, total = report_spotting.timelines(run)
+    except StoreError as error:
+        shown, total, missing = [], 0, f"Timelines could not be drawn: {error}"
     note = report_spotting.note(run)
     if len(shown) < total:
         note += (
@@ -124,5 +128,5 @@ def spotting(run: RunFiles) -> dict[str, Any] | None:
         "note": note,
         "key": report_spotting.colour_key(),
         "pictures": [Picture(svg_uri(one.figure), one.caption) for one in shown],
-        "missing": "Timelines: not computed.",
+        "missing": missing,
     }

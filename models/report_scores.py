@@ -18,7 +18,8 @@ from data.schema import EVENTS
 if TYPE_CHECKING:
     from models.experiment import RunFiles
 
-HEADLINES = {"hsta": ("uf1", "uar", "accuracy"), "me_tst": ("spotting_f1", "strs", "f1_of_means")}
+# Shown large: those of the first line that a run has any of.
+HEADLINES = (("spotting_f1", "strs", "f1_of_means"), ("uf1", "uar", "accuracy"))
 TITLES = {
     "uf1": ("UF1", "mean F1 over the classes, pooled over folds"),
     "uar": ("UAR", "mean recall over the classes, pooled over folds"),
@@ -33,7 +34,7 @@ TITLES = {
     "f1": ("F1", "harmonic mean of precision and recall"),
     "average_precision": ("AP", "area under the precision-recall curve"),
 }
-NOTED = ("errors", "megc", "baseline")  # scopes whose notes are columns of their table
+NOTED = ("errors", "megc", "baseline")  # scopes whose notes say what their names mean
 # "random intervals" is already the chance column; perfect intervals use the answers.
 NOT_GUESSES = ("random intervals", "perfect intervals")
 FEW_PEOPLE = 10
@@ -128,11 +129,13 @@ def pooled(found: Iterable[Score]) -> list[Score]:
     return [s for s in found if s.scope == "pooled"]
 
 
-def headline(found: Iterable[Score], family: str) -> list[Score]:
+def headline(found: Iterable[Score]) -> list[Score]:
     """The pooled scores shown large, most telling first; the first two if none is known by name."""
     by_name = {s.name: s for s in pooled(found)}
-    chosen = [by_name[n] for n in HEADLINES[family] if n in by_name]
-    return chosen or list(by_name.values())[:2]
+    for names in HEADLINES:
+        if chosen := [by_name[n] for n in names if n in by_name]:
+            return chosen
+    return list(by_name.values())[:2]
 
 
 def verdict(score: Score) -> Verdict:
@@ -165,12 +168,16 @@ def limits(run: RunFiles, found: list[Score]) -> list[str]:
     from models.experiment import read_tables
 
     recipe, samples = run.recipe, test_samples(run)
-    column = "event" if recipe.family == "hsta" else "video"
+    column = recipe.entry.samples.removesuffix("s")
     table = read_tables(run.workspace, recipe.data, f"{column}s")
     tested = table[(table.dataset + ":" + table[column]).isin(samples)]
     people = tested.person.nunique()
-    what = "clips" if recipe.family == "hsta" else "videos"
-    said = [f"{people} people and {len(tested)} {what} were tested.{_how_few(people, found, run)}"]
+    what = {"events": "clips", "videos": "videos"}[recipe.entry.samples]
+    if recipe.entry.samples == "videos":
+        events = read_tables(run.workspace, recipe.data, "events")
+        inside = (events.dataset + ":" + events.video).isin(samples) & (events.type == "micro")
+        what += f" with {int(inside.sum())} micro-expressions"
+    said = [f"{people} people and {len(tested)} {what} were tested.{_how_few(people, found)}"]
     said.append(
         f"One seed ({recipe.seed}): another seed gives somewhat other scores; "
         "the interval covers the choice of people, not the choice of seed."
@@ -178,8 +185,8 @@ def limits(run: RunFiles, found: list[Score]) -> list[str]:
     return said
 
 
-def _how_few(people: int, found: list[Score], run: RunFiles) -> str:
-    first = next(iter(headline(found, run.recipe.family)), None)
+def _how_few(people: int, found: list[Score]) -> str:
+    first = next(iter(headline(found)), None)
     width = 0.0
     if first is not None and first.low is not None and first.high is not None:
         width = first.high - first.low
@@ -219,24 +226,23 @@ def fold_table(run: RunFiles, found: list[Score]) -> tuple[list[str], list[list[
 def scope_table(found: list[Score], prefix: str) -> tuple[list[str], list[list[str]]]:
     """Header and rows of the scores whose scope is 'prefix:NAME': one row per NAME.
 
-    A score with an interval shows it; the last columns are n and what the scores note, if they do.
+    A score with an interval shows it; the last column is n. Under a name, what its scores note.
     """
     chosen = [s for s in found if s.scope.startswith(f"{prefix}:")]
     names = list(dict.fromkeys(s.name for s in chosen))
     value = {(s.scope, s.name): s for s in chosen}
     header = [TITLES.get(n, (n.replace("_", " "), ""))[0] for n in names]
-    noted = prefix in NOTED and any(s.note for s in chosen)
+    noted = prefix in NOTED
     rows = []
     for scope in dict.fromkeys(s.scope for s in chosen):
         cells = [value.get((scope, n)) for n in names]
         counts = [c.count for c in cells if c is not None and c.count is not None]
-        row = [scope.removeprefix(f"{prefix}:").replace("_", " ")]
+        name = scope.removeprefix(f"{prefix}:").replace("_", " ")
+        note = next((c.note for c in cells if c is not None and c.note), "") if noted else ""
+        row = [f"{name}\n{note}" if note else name]
         row += [_with_interval(c) for c in cells]
-        row.append(str(max(counts)) if counts else "–")
-        if noted:
-            row.append(next((c.note for c in cells if c is not None and c.note), ""))
-        rows.append(row)
-    return ["", *header, "n", *(["note"] if noted else [])], rows
+        rows.append([*row, str(max(counts)) if counts else "–"])
+    return ["", *header, "n"], rows
 
 
 def _with_interval(score: Score | None) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from data.pictures import CLASS_COLOURS, evenly
+from data.pictures import EMOTION_COLOURS, evenly
 from models.report_figures import Interval, timeline_figure
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def note(run: RunFiles) -> str:
 
 def colour_key() -> list[tuple[str, str]]:
     """Emotions and their colours on a timeline."""
-    return list(CLASS_COLOURS.items())
+    return list(EMOTION_COLOURS.items())
 
 
 def results_of(run: RunFiles) -> tuple[list[VideoResult], list[Any]]:
@@ -50,18 +50,19 @@ def results_of(run: RunFiles) -> tuple[list[VideoResult], list[Any]]:
     from models.me_tst_fold import protocol_of
     from models.me_tst_training import MeTstTrainConfig
     from models.spotting import smooth, threshold
-    from models.spotting_metrics import evaluate, half_width_of, stitched
+    from models.spotting_metrics import evaluate, half_width_of, scored_videos, stitched
 
     recipe = run.recipe
     assert isinstance(recipe.train, MeTstTrainConfig)
     protocol = protocol_of(recipe.decode, recipe.train)
     paths = [fold / "curves.h5" for fold in run.folds]
     curves = [one for path in paths if path.exists() for one in read_curves(path)]
+    curves = scored_videos(curves, protocol)
     if not curves:
         return [], []
     scores = []
     for one, (spot, _) in zip(curves, stitched(curves, protocol), strict=True):
-        smoothed = smooth(spot, half_width_of(one, curves, protocol))
+        smoothed = smooth(spot, half_width_of(one, protocol))
         scores.append((smoothed, threshold(smoothed, protocol.p)))
     return evaluate(curves, protocol), scores
 

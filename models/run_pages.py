@@ -30,7 +30,7 @@ def run_page(run: RunFiles) -> str:
     lines = [f"# {recipe.name}", ""]
     if dependent:
         lines += [f"> **Subject-dependent.** {text}", ""]
-    for score in report_scores.headline(found, recipe.family)[:2]:
+    for score in report_scores.headline(found)[:2]:
         said = report_scores.verdict(score)
         lines += [f"**{MARKS[said.tone]}** {said.text}", ""]
     lines += [markdown_table([_row(s) for s in report_scores.pooled(found)]), ""]
@@ -92,7 +92,7 @@ def scoreboard(run: RunFiles) -> str:
     found = report_scores.scores(run.metrics())
     rows = [_row(s) for s in report_scores.pooled(found)]
     lines = [_columns(rows)] if rows else ["no scores"]
-    for score in report_scores.headline(found, run.recipe.family)[:2]:
+    for score in report_scores.headline(found)[:2]:
         said = report_scores.verdict(score)
         lines.append(f"{MARKS[said.tone]} {said.text}")
     text, _ = report_data.protocol(run)
@@ -108,7 +108,7 @@ def export_spotting(run: RunFiles, out: Path) -> int:
         raise ConfigError(
             f"export spotting of {run.folder.name}",
             expected="a run of ME-TST or ME-TST+",
-            got=f"model {run.recipe.model.name}",
+            got=f"a run of {run.recipe.family}",
             todo="HSTA classifies given clips; its predictions are in predictions.parquet.",
         )
     from models.report_spotting import megc_rows

@@ -220,8 +220,9 @@ def write_hsta_run(
     from models.hsta_fold import score
     from models.recipe import parse_recipe
 
+    model = {"name": "hsta", "special": "flow"}
     parsed = parse_recipe({"name": name, "about": "Made up for a test.", "data": list(datasets),
-                           "model": {"name": "hsta"}, "seed": seed, **recipe})  # fmt: skip
+                           "model": model, "seed": seed, **recipe})  # fmt: skip
     events = pd.concat(
         [stores.read_table(workspace.stage(d, "ingest") / "events.parquet") for d in datasets]
     )

@@ -65,6 +65,13 @@ def run(request):
     return request.getfixturevalue(request.param)
 
 
+@pytest.fixture
+def wordy(monkeypatch):
+    """Reports without pictures, for tests of words: drawing is most of the work."""
+    nothing = {"groups": [], "training": None, "spotting": None, "attention": None}
+    monkeypatch.setattr("models.report._pictures", lambda run: nothing)
+
+
 @pytest.fixture(scope="module")
 def page(run):
     return render(run)
@@ -115,7 +122,7 @@ def test_every_entry_of_the_contents_leads_somewhere(page):
         assert f'id="{anchor}"' in page
 
 
-def test_strange_names_are_escaped(tmp_path):
+def test_strange_names_are_escaped(wordy, tmp_path):
     workspace = Workspace(tmp_path)
     events = write_ingest(workspace, "casme2", prefix="<img src=x>")
     write_clip_stores(workspace, "casme2", events)
@@ -180,11 +187,11 @@ def test_perfect_intervals_are_no_guess(longs):
     assert "perfect intervals" not in names
 
 
-def test_small_runs_are_called_small(clips):
+def test_small_runs_are_called_small(wordy, clips):
     assert "That is few" in text_of(render(clips))
 
 
-def test_a_split_that_shares_people_is_called_subject_dependent(clips, tmp_path):
+def test_a_split_that_shares_people_is_called_subject_dependent(wordy, clips, tmp_path):
     folder = tmp_path / "runs" / "made_up" / "shared"
     shutil.copytree(clips.workspace.path, tmp_path, dirs_exist_ok=True)
     shutil.copytree(clips.folder, folder)
@@ -195,7 +202,7 @@ def test_a_split_that_shares_people_is_called_subject_dependent(clips, tmp_path)
     words = text_of(render(RunFiles(folder)))
     assert "Subject-dependent. Leave one subject out" in words
     assert "in 3 of 8 folds people are on both sides" in words
-    assert "Subject-dependent" in run_pages.run_page(RunFiles(folder))
+    assert "SUBJECT-DEPENDENT" in run_pages.scoreboard(RunFiles(folder))
 
 
 # -------------------------------------------------------------------------------------- the account
@@ -232,7 +239,7 @@ def test_confusion_counts_are_the_predictions(clips):
 # ------------------------------------------------------------------------------------ what may lack
 
 
-def test_a_run_without_metrics_still_has_a_report(clips, tmp_path):
+def test_a_run_without_metrics_still_has_a_report(wordy, clips, tmp_path):
     shutil.copytree(clips.workspace.path, tmp_path, dirs_exist_ok=True)
     folder = tmp_path / clips.folder.relative_to(clips.workspace.path)
     (folder / "metrics.parquet").unlink()
