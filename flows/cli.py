@@ -58,7 +58,8 @@ def _guard(command: Callable[..., Any]) -> Callable[..., Any]:
             return command(*args, **kwargs)
         except ApexflowError as error:
             typer.secho(f"error: {error}", fg="red", err=True)
-            raise typer.Exit(2 if isinstance(error, ConfigError) else 1) from error
+            wrong_usage = isinstance(error, ConfigError) or error.code == "unknown_layout"
+            raise typer.Exit(2 if wrong_usage else 1) from error
         except KeyboardInterrupt:
             typer.secho("stopped; finished parts are kept, run again to go on", err=True)
             raise typer.Exit(1) from None
@@ -191,7 +192,7 @@ def check(
     from data.check import check_dataset
 
     report = check_dataset(layout, root, deep=deep)
-    typer.echo(json.dumps(report.to_json(), indent=1, default=str) if as_json else report.to_text())
+    typer.echo(report.to_json() if as_json else report.to_text())
     raise typer.Exit(report.exit_code)
 
 

@@ -27,7 +27,13 @@ import pandas as pd
 
 from data import stores
 from data.errors import ConfigError, SplitError, StoreError
-from data.folds import Split, leave_one_subject_out, published_split, subject_kfold
+from data.folds import (
+    Split,
+    event_ids,
+    leave_one_subject_out,
+    published_split,
+    subject_kfold,
+)
 from data.identity import file_digest, stable_hash
 from data.schema import LEDGER, conform
 from data.stores import StageStore
@@ -129,18 +135,19 @@ def plan_run(workspace: Workspace, recipe: Recipe, device: str = "cpu") -> RunPl
     folder = workspace.run(recipe.name, run_id)
     plan = RunPlan(recipe, workspace, samples, ledger, split, run_id, folder)
     plan.jobs = _fold_jobs(plan, device)
+    plan.ledger = pd.concat([ledger, _outside_split(plan)], ignore_index=True)
     plan.done = _done_folds(plan.folder)
     return plan
 
 
 def make_split(recipe: Recipe, samples: pd.DataFrame) -> Split:
-    """The recipe's split over `samples`; ids are 'dataset:event'."""
-    table = samples.assign(event=samples.dataset + ":" + samples.event)
+    """The recipe's split over `samples`; ids as `data.folds.event_ids` makes them."""
     config = recipe.split
     if config.kind == "leave_one_subject_out":
-        return leave_one_subject_out(table)
+        return leave_one_subject_out(samples)
     if config.kind == "subject_kfold":
-        return subject_kfold(table, config.k, config.seed)
+        label = "label" if samples.label.notna().all() else None
+        return subject_kfold(samples, config.k, config.seed, label=label)
     if not config.name or not config.path:
         raise ConfigError("split", expected="name and path of a published split", got=str(config))
     return published_split(config.name, config.path)
@@ -225,14 +232,14 @@ def _ledger(rows: list[dict[str, str]]) -> pd.DataFrame:
 
 def _fold_jobs(plan: RunPlan, device: str) -> list[FoldJob]:
     table = plan.samples
-    video_of = {
-        f"{d}:{e}": (d, v) for d, e, v in zip(table.dataset, table.event, table.video, strict=True)
-    }
+    samples = list(zip(table.dataset, table.event, strict=True))
+    sample_of = dict(zip(event_ids(table), samples, strict=True))
+    video_of = dict(zip(samples, zip(table.dataset, table.video, strict=True), strict=True))
     jobs = []
     for number, (name, (train, test)) in enumerate(plan.split.folds.items()):
         safe = re.sub(r"[^A-Za-z0-9.-]+", "_", str(name)).strip("_")[:40]
         fold = f"fold-{number:02d}-{safe}"
-        sides = [[i for i in side if i in video_of] for side in (train, test)]
+        sides = [tuple(sample_of[i] for i in side if i in sample_of) for side in (train, test)]
         if not sides[0] or not sides[1]:
             raise SplitError(
                 f"{plan.recipe.name}, {fold}",
@@ -240,15 +247,14 @@ def _fold_jobs(plan: RunPlan, device: str) -> list[FoldJob]:
                 got=f"{len(sides[0])} to train on, {len(sides[1])} to test",
                 todo="Use fewer folds or more subjects.",
             )
-        events = [tuple(_sample(i) for i in side) for side in sides]
-        videos = [tuple(sorted({video_of[i] for i in side})) for side in sides]
+        videos = [tuple(sorted({video_of[s] for s in side})) for side in sides]
         job = FoldJob(
             workspace=plan.workspace.path,
             recipe=plan.recipe,
             fold=fold,
             datasets=plan.recipe.data,
-            train_events=events[0],
-            test_events=events[1],
+            train_events=sides[0],
+            test_events=sides[1],
             train_videos=videos[0],
             test_videos=videos[1],
             seed=plan.recipe.seed,
@@ -259,9 +265,15 @@ def _fold_jobs(plan: RunPlan, device: str) -> list[FoldJob]:
     return jobs
 
 
-def _sample(text: str) -> Sample:
-    dataset, _, event = text.partition(":")
-    return dataset, event
+def _outside_split(plan: RunPlan) -> pd.DataFrame:
+    """Ledger rows for events a published split names in vain, and for samples no fold tests."""
+    ids = set(event_ids(plan.samples))
+    named = {i for sides in plan.split.folds.values() for side in sides for i in side}
+    tested = {i for _, test in plan.split.folds.values() for i in test}
+    dataset = "+".join(plan.recipe.data)
+    rows = [_ledger_row(dataset, i, "event", "split_names_no_sample") for i in sorted(named - ids)]
+    rows += [_ledger_row(dataset, i, "event", "not_tested_by_split") for i in sorted(ids - tested)]
+    return _ledger(rows)
 
 
 def forced(plan: RunPlan) -> RunPlan:
@@ -289,7 +301,7 @@ def start_run(plan: RunPlan, token: str) -> None:
     split = json.dumps(
         {
             "digest": plan.split.digest,
-            "people_shared": sorted(plan.split.people_shared),
+            "people_shared": sorted({p for s in plan.split.people_shared.values() for p in s}),
             "folds": {
                 job.fold: {"train": list(train), "test": list(test)}
                 for job, (train, test) in zip(plan.jobs, plan.split.folds.values(), strict=True)
