@@ -12,7 +12,7 @@ import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -38,6 +38,7 @@ from models.hsta_input import (
     span_indices,
 )
 
+Scale = tuple[float, float, float, float]
 UNUSABLE = ("unreadable", "no_face", "failed", "missing")  # align's states without a true crop
 
 # --------------------------------------------------------------------------------- clips of a store
@@ -62,13 +63,21 @@ class ClipBank:
     def __len__(self) -> int:
         return len(self.names)
 
-    def special_scale(self, positions: Sequence[int]) -> tuple[float, ...]:
-        """Root mean square of u, v, strain over these events; what flow is divided by."""
-        if self.special is None:
-            return (1.0, 1.0, 1.0)
-        chosen = self.special[np.asarray(positions)].astype(np.float64)
-        rms = np.sqrt((chosen**2).mean(axis=(0, 1, 3, 4)))
-        return tuple(float(v) if v > 0 else 1.0 for v in rms)
+    def scale(self, positions: Sequence[int]) -> Scale:
+        """Root mean squares over these events, what inputs are divided by: u, v, strain, change.
+
+        Change is a span's frames minus their onset frame, in 0 .. 1. A channel of zeros gets 1.
+        """
+        squares = np.zeros(4)
+        for e in positions:
+            if self.special is not None:
+                squares[:3] += (self.special[e].astype(np.float64) ** 2).mean(axis=(0, 2, 3))
+            first, last = int(self.start[e]), int(self.start[e] + self.count[e])
+            change = self.frames[first:last].astype(np.float32) - self.frames[last]
+            squares[3] += float(np.square(change / 255.0).mean())
+        rms = np.sqrt(squares / max(1, len(positions)))
+        u, v, strain, change = (float(x) if x > 0 else 1.0 for x in rms)
+        return u, v, strain, change
 
 
 def read_clips(
@@ -181,10 +190,11 @@ def _frame_array(
 class Batch:
     """Raw clips of one step. `change` (B, 6) holds augmentation draws, None without."""
 
-    frames: Tensor  # (B, T, S, S, C) uint8, T = F + 2 (frames) or F (flow)
+    frames: Tensor  # (B, F + 2, S, S, C) uint8; the last two are onset and apex
     special: Tensor | None  # (B, 2, 3, S, S) float32
     labels: Tensor  # (B,) int64
     names: tuple[str, ...]
+    pixels: Literal["image", "change"] = "image"
     change: Tensor | None = None
 
     def pinned(self) -> Batch:
@@ -192,7 +202,7 @@ class Batch:
         tensors = (self.frames, self.special, self.labels, self.change)
         frames, special, labels, change = (None if t is None else t.pin_memory() for t in tensors)
         assert frames is not None and labels is not None
-        return Batch(frames, special, labels, self.names, change)
+        return Batch(frames, special, labels, self.names, self.pixels, change)
 
 
 def draw_batch(
@@ -211,8 +221,6 @@ def draw_batch(
         span = np.arange(start, start + count)
         rows[i, :-2] = sample_frame_indices(span, num_frames, rng=rng, padding=config.padding)
         rows[i, -2:] = start + count, start + count + 1
-    if bank.special is not None:
-        rows = rows[:, :-2]
     frames = bank.frames[np.maximum(rows, 0)]
     frames[rows == BLACK] = 0
     change = None
@@ -224,21 +232,26 @@ def draw_batch(
         special=None if bank.special is None else torch.from_numpy(bank.special[at]),
         labels=torch.from_numpy(bank.labels[at]),
         names=tuple(bank.names[e] for e in positions),
+        pixels=config.pixels,
         change=change,
     )
 
 
-def to_clip(batch: Batch, device: torch.device, scale: Sequence[float]) -> Tensor:
-    """The network input (B, 3, F+2, S, S) float32 on `device`; flow channels divided by `scale`."""
+def to_clip(batch: Batch, device: torch.device, scale: Scale) -> Tensor:
+    """The network input (B, 3, F+2, S, S) float32 on `device`, scaled by `ClipBank.scale`."""
     frames = batch.frames.to(device, non_blocking=True).float() / 255.0
     special = batch.special
     if special is not None:
         special = special.to(device, non_blocking=True).transpose(1, 2)
-        special = special / special.new_tensor(scale).view(3, 1, 1, 1)
+        special = special / special.new_tensor(scale[:3]).view(3, 1, 1, 1)
     if batch.change is not None:
         frames, special = apply_changes(frames, special, batch.change.to(device))
     clip = normalise_frames(frames)
-    return clip if special is None else torch.cat([clip, special], dim=2)
+    if batch.pixels == "change":
+        onset = frames[:, -2:-1]
+        change = ((frames - onset) / scale[3]).permute(0, 4, 1, 2, 3).expand_as(clip)
+        clip = torch.cat([change[:, :, :-2], clip[:, :, -2:-1], change[:, :, -1:]], dim=2)
+    return clip if special is None else torch.cat([clip[:, :, :-2], special], dim=2)
 
 
 def prefetched(batches: Iterable[Batch], depth: int = 3) -> Iterator[Batch]:

@@ -27,7 +27,7 @@ from models.bootstrap import Statistic, group_counts, subject_interval
 from models.experiment import FoldJob, RunFiles, Sample, read_tables
 from models.fitting import load_weights, save_weights, seed_everything, write_json
 from models.hsta import HSTA, HstaConfig, create
-from models.hsta_clips import ClipBank, read_clips
+from models.hsta_clips import ClipBank, Scale, read_clips
 from models.hsta_training import Fit, HstaTrainConfig, fit, predict
 from models.metrics import confusion_counts, recognition_from_counts
 from models.recipe import Recipe
@@ -82,7 +82,7 @@ def fit_fold(job: FoldJob) -> None:
     bank = read_clips(job.workspace, events, ids, config, train.input, scratch)
     split = len(job.train_events)
     training, held_out = list(range(split)), list(range(split, len(bank)))
-    scale = bank.special_scale(training)
+    scale = bank.scale(training)
     seed_everything(job.seed)
     model = create(config)
     result = fit(
@@ -108,7 +108,7 @@ class TrainedFold:
     model: HSTA
     train: HstaTrainConfig
     classes: tuple[str, ...]
-    scale: tuple[float, ...]
+    scale: Scale
     seed: int
 
     def predict(self, bank: ClipBank, device: str = "cpu") -> npt.NDArray[np.float64]:
@@ -137,7 +137,8 @@ def load_fold(folder: Path) -> TrainedFold:
         ) from error
     model = create(config)
     load_weights(model, folder / "weights.safetensors")
-    classes, scale = tuple(facts["classes"]), tuple(facts["special_scale"])
+    u, v, strain, change = facts["input_scale"]
+    scale, classes = (u, v, strain, change), tuple(facts["classes"])
     return TrainedFold(model.eval(), train, classes, scale, int(facts["seed"]))
 
 
@@ -189,14 +190,14 @@ def _write(
     result: Fit,
     predictions: pd.DataFrame,
     classes: tuple[str, ...],
-    scale: tuple[float, ...],
+    scale: Scale,
 ) -> None:
     save_weights(model, job.out / "weights.safetensors")
     facts: dict[str, Any] = {
         "model": model.config.model_dump(mode="json"),
         "train": _train_config(job.recipe).model_dump(mode="json"),
         "classes": list(classes),
-        "special_scale": list(scale),
+        "input_scale": list(scale),
         "seed": job.seed,
         "fold": job.fold,
         "recipe": job.recipe.name,

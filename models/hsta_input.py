@@ -35,6 +35,12 @@ class HstaInputConfig(Settings):
     max_span: int = Field(
         50, ge=1, title="Longest span", description="Frames are drawn from onset .. onset + this."
     )
+    pixels: Literal["image", "change"] = Field(
+        "image",
+        title="Pixels of a frame",
+        description="image: as the paper; change: minus the onset frame, divided by the training "
+        "side's root mean square. The onset slot stays an image. Ours.",
+    )
     padding: Padding = Field(
         "edge",
         title="Short clips",

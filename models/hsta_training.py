@@ -32,7 +32,7 @@ from models.fitting import (
     seed_everything,
 )
 from models.hsta import HSTA
-from models.hsta_clips import Batch, ClipBank, draw_batch, prefetched, to_clip
+from models.hsta_clips import Batch, ClipBank, Scale, draw_batch, prefetched, to_clip
 from models.hsta_input import HstaInputConfig
 from models.metrics import recognition
 
@@ -192,7 +192,7 @@ def fit(
     *,
     seed: int,
     device: torch.device,
-    scale: Sequence[float],
+    scale: Scale,
     resume: Path | None = None,
     who: str = "training",
     progress: Callable[[float, str], None] | None = None,
@@ -252,7 +252,7 @@ class _Step:
     weights: Tensor | None
     config: HstaTrainConfig
     device: torch.device
-    scale: Sequence[float]
+    scale: Scale
 
     def backward(self, batch: Batch, share: float) -> tuple[Tensor, Tensor]:
         """Loss of the batch and its predictions; gradients are added, weighted by `share`."""
@@ -341,7 +341,7 @@ def predict(
     *,
     seed: int,
     device: torch.device,
-    scale: Sequence[float],
+    scale: Scale,
 ) -> npt.NDArray[np.float64]:
     """Class probabilities (len(positions), classes), in eval mode, by the recipe's test sampling.
 

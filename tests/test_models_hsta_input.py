@@ -137,23 +137,37 @@ def test_batch_rows_come_from_their_events():
         assert all(event * 9 <= v < event * 9 + 7 for v in row[:4])
         assert row[4:] == [event * 9 + 7, event * 9 + 8]
     assert batch.names == ("d:e2", "d:e4") and batch.labels.tolist() == [0, 0]
-    clip = to_clip(batch, torch.device("cpu"), (1, 1, 1))
+    clip = to_clip(batch, torch.device("cpu"), (1, 1, 1, 1))
     assert clip.shape == (2, 3, 6, 8, 8)
 
 
 def test_flow_fills_the_special_slots_scaled():
-    flows = bank(flow=True)
-    scale = flows.special_scale([0, 1, 2])
+    flows, config = bank(flow=True), HstaInputConfig()
+    scale = flows.scale([0, 1, 2])
     expected = np.sqrt((flows.special[:3].astype(float) ** 2).mean((0, 1, 3, 4)))
-    assert scale == pytest.approx(expected.tolist())
-    clip = to_clip(draw_batch(flows, [3], 4, HstaInputConfig(), None), torch.device("cpu"), scale)
+    assert scale[:3] == pytest.approx(expected.tolist())
+    clip = to_clip(draw_batch(flows, [3], 4, config, None), torch.device("cpu"), scale)
+    assert clip.shape == (1, 3, 6, 8, 8)
     for channel in range(3):
         field = flows.special[3, 1, channel] / scale[channel]
         torch.testing.assert_close(clip[0, channel, 5], torch.from_numpy(field).float())
-    still = ClipBank(
-        flows.frames, flows.start, flows.count, flows.special * 0, flows.names, flows.labels
-    )
-    assert still.special_scale([0]) == (1, 1, 1)
+    assert bank().scale([0])[:3] == (1, 1, 1)
+
+
+@pytest.mark.parametrize("flow", [False, True])
+def test_change_is_against_the_onset_and_scaled(flow):
+    clips, config = bank(flow=flow), HstaInputConfig(pixels="change")
+    scale = clips.scale([1, 2])
+    # Frames of event e are 9e .. 9e+6, its onset 9e+7: differences -7 .. -1 of 255.
+    assert scale[3] == pytest.approx(np.sqrt(np.mean(np.arange(1, 8) ** 2)) / 255)
+    batch = draw_batch(clips, [2], 4, config, None)
+    clip = to_clip(batch, torch.device("cpu"), scale)
+    expected = torch.tensor([-7, -5, -3, -1]) / 255 / scale[3]
+    torch.testing.assert_close(clip[0, 1, :4, 0, 0], expected)
+    if not flow:
+        onset = normalise_frames(batch.frames[:, 4:5].float() / 255)
+        torch.testing.assert_close(clip[:, :, 4:5], onset)
+        assert clip[0, 2, 5, 3, 3].item() == pytest.approx(1 / 255 / scale[3])
 
 
 def test_mirror_reverses_columns_and_u():

@@ -71,7 +71,7 @@ def train(bank, config=QUICK, resume=None, positions=None, seed=0):
     torch.manual_seed(seed)
     model = create(SMALL)
     positions = list(range(len(bank))) if positions is None else positions
-    scale = bank.special_scale(positions)
+    scale = bank.scale(positions)
     done = fit(model, bank, positions, config, seed=seed, device=CPU, scale=scale, resume=resume)
     return model, done
 
@@ -143,7 +143,7 @@ def test_it_learns_and_predicts_clips_it_has_not_seen():
     model, done = train(bank, longer, positions=list(range(24)))
     losses = [row["loss"] for row in done.history]
     assert losses[-1] < 0.3 * losses[0] and done.history[-1]["train_uf1"] > 0.9
-    scale = bank.special_scale(range(24))
+    scale = bank.scale(range(24))
     held_out = list(range(24, 40))
     chances = predict(model, bank, held_out, QUICK, seed=0, device=CPU, scale=scale)
     assert chances.shape == (16, 2) and np.allclose(chances.sum(1), 1)
@@ -177,7 +177,7 @@ def test_resumed_training_equals_undisturbed_training(tmp_path, stop_after):
             raise Killed
 
     torch.manual_seed(0)
-    model, scale = create(SMALL), bank.special_scale(range(len(bank)))
+    model, scale = create(SMALL), bank.scale(range(len(bank)))
     arguments = {"seed": 0, "device": CPU, "scale": scale, "resume": path}
     with pytest.raises(Killed):
         fit(model, bank, range(len(bank)), config, progress=stop, **arguments)
@@ -194,7 +194,7 @@ def test_a_resume_point_of_something_else_is_refused(tmp_path):
     train(bank, QUICK.model_copy(update={"epochs": 1}), resume=path)
     other = create(SMALL.model_copy(update={"num_groups": 2}))
     with pytest.raises(TrainingError, match="resume point"):
-        fit(other, bank, [0, 1], QUICK, seed=0, device=CPU, scale=(1, 1, 1), resume=path)
+        fit(other, bank, [0, 1], QUICK, seed=0, device=CPU, scale=(1, 1, 1, 1), resume=path)
     path.write_bytes(b"damaged")
     with pytest.raises(TrainingError, match="safetensors"):
         train(bank, resume=path)
@@ -210,7 +210,7 @@ def test_accumulated_batches_equal_one_large_batch():
             epochs=2, batch_size=size, accumulate=accumulate, balanced=False, warmup_epochs=0
         )
         model.forward = lambda clip, m=model: type(m).forward(m, clip.double())
-        fit(model, bank, range(16), settings, seed=0, device=CPU, scale=(1, 1, 1))
+        fit(model, bank, range(16), settings, seed=0, device=CPU, scale=(1, 1, 1, 1))
         states.append({n: t.clone() for n, t in model.state_dict().items()})
     # The same clips make the update; frames are drawn one by one in the same order.
     for name, tensor in states[0].items():
@@ -244,7 +244,7 @@ def test_compiled_training_follows_the_eager_one():
 
 def test_random_test_draws_are_seeded_and_averaged():
     bank = motion_bank()
-    model, scale = create(SMALL), (1.0, 1.0, 1.0)
+    model, scale = create(SMALL), (1.0, 1.0, 1.0, 1.0)
     bank.count[:], bank.start[:] = 5, np.minimum(bank.start, len(bank.frames) - 7)
     random = HstaTrainConfig(input=HstaInputConfig(test_sampling="random", test_draws=3))
     runs = [
@@ -382,7 +382,7 @@ def test_fold_writes_its_files_and_scores_above_chance(workspace, tmp_path):
     assert len(read_table(out / "timings.parquet")) == 30
     facts = json.loads((out / "model.json").read_text())
     assert facts["classes"] == ["negative", "positive", "surprise"]
-    assert facts["model"]["num_classes"] == 3 and len(facts["special_scale"]) == 3
+    assert facts["model"]["num_classes"] == 3 and len(facts["input_scale"]) == 4
 
     pooled = pd.concat(tables, ignore_index=True)
     metrics = score(SimpleNamespace(predictions=lambda: pooled))
