@@ -10,7 +10,9 @@ the poses found frame by frame:
     h(p) = prior(p) + terms(p) · w
 
 weighted by bisquare in (t, p) and by each point's loyalty over the block. w has a Gaussian prior
-and keeps its evidence from block to block of a segment.
+and keeps its evidence from block to block of a segment. In the last rounds the cheeks, nose wings,
+mouth corners' surroundings, chin and glabella may each give way a little by themselves, so that a
+smile is not taken for a nod; what they give is thrown away.
 """
 
 from __future__ import annotations
@@ -21,16 +23,17 @@ import numpy as np
 import numpy.typing as npt
 
 from data.alignment import Depth, Geometry, centred
+from data.tracking import POINT_SD, pose_design, pose_prior
 
 Array = npt.NDArray[np.float64]
 
 ROUNDS = 6
 CUT = 3.5  # bisquare's end, in median errors
 LOYALTY = 2.0  # RMS error, in median ones, at which a point counts half
-POINT_SD = 0.10  # error of a good point, px at inter-pupil distance 115
-ANGLE_SD = 0.05  # prior of yaw and pitch, rad
 DEPTH_SD = 0.15  # prior of the depth's coefficients, inter-pupil distances
 MIN_FRAMES = 8
+GIVE_ROUNDS = 3  # last rounds, in which soft places may give way
+GIVE_SD, GIVE_WIDTH = 0.5, 0.18  # how far, px at distance 115; how wide, inter-pupil distances
 
 
 @dataclass
@@ -55,19 +58,22 @@ def refine(
     points: Array,
     moved: Array,
     poses: Array,
+    lights: Array,
+    drift: Array,
     evidence: DepthEvidence,
     *,
     parallax: bool = True,
 ) -> Joint:
     """Fit a block of tracked frames together and add its evidence about the depth.
 
-    `points` (N,2) reference px, `moved` (T,N,2) px in the frames, `poses` (T,6) to start from.
+    `points` (N,2) reference px, `moved` (T,N,2) px in the frames, `poses` (T,6) and `lights` (T,2)
+    to start from, `drift` (N,2,2) as `tracking.light_drift`.
     """
-    model = _Block(geometry, points, moved, poses, parallax)
+    model = _Block(geometry, points, moved, np.hstack([poses, lights]), drift, parallax)
     weight = matrix = values = None
     for turn in range(ROUNDS):
         weight = model.weigh(first=turn == 0)
-        model.fit_poses(weight)
+        model.fit_poses(weight, give=turn >= ROUNDS - GIVE_ROUNDS)
         if parallax and turn > 0 and len(poses) >= MIN_FRAMES:
             matrix, values = model.depth_evidence(weight)
             prior = np.eye(6) / DEPTH_SD**2
@@ -83,11 +89,29 @@ def refine(
     )
 
 
+def soft_places(landmarks: Array, ipd: float) -> Array:
+    """Centres (10,2) px of what expressions move inside the tracked region."""
+    down = np.array([0.0, 1.0]) * ipd
+    cheeks = [
+        landmarks[lid].mean(axis=0) + 0.26 * down + [side * 0.05 * ipd, 0]
+        for lid, side in (([40, 41], -1), ([46, 47], 1))
+    ]
+    halfway = [landmarks[[i, j]].mean(axis=0) for i, j in ((48, 4), (54, 12), (48, 31), (54, 35))]
+    chin, glabella = landmarks[57] + 0.25 * down, landmarks[21:23].mean(axis=0)
+    return np.array([*cheeks, *halfway, landmarks[31], landmarks[35], chin, glabella])
+
+
 class _Block:
     """Alternating least squares over one block; lengths in units of a good point's error."""
 
     def __init__(
-        self, geometry: Geometry, points: Array, moved: Array, poses: Array, parallax: bool
+        self,
+        geometry: Geometry,
+        points: Array,
+        moved: Array,
+        start: Array,
+        drift: Array,
+        parallax: bool,
     ) -> None:
         self.unit = POINT_SD * geometry.ipd / 115
         self._ipd = geometry.ipd / self.unit
@@ -99,22 +123,18 @@ class _Block:
         self._prior -= self._ipd * geometry.depth.mean
         self._terms = self._ipd * geometry.depth.terms(points)
         self.added: Array = geometry.depth.added.copy()
-        self._poses = poses / (1, 1, self.unit, self.unit, 1, 1)
+        self._drift = drift / self.unit
+        self._pixels = np.array([1, 1, self.unit, self.unit, 1, 1, 1, 1])
+        self._poses = start / self._pixels  # (T,8): pose and light
         self._loyalty = np.ones(len(points))
+        away = points[:, None] - soft_places(geometry.landmarks, geometry.ipd)
+        self._give = np.exp(-0.5 * ((away / (GIVE_WIDTH * geometry.ipd)) ** 2).sum(axis=-1))
 
     def _depth(self) -> Array:
         return self._prior + self._terms @ self.added
 
     def _design(self) -> Array:
-        """(2, N, 6): derivatives of x and y of every point by the pose."""
-        count = len(self._x)
-        design = np.zeros((2, count, 6))
-        design[0, :, 0], design[1, :, 0] = self._x.T
-        design[0, :, 1], design[1, :, 1] = -self._x[:, 1], self._x[:, 0]
-        design[0, :, 2] = design[1, :, 3] = 1
-        if self._parallax:
-            design[0, :, 4] = design[1, :, 5] = self._depth()
-        return design
+        return pose_design(self._x, self._depth() if self._parallax else None, self._drift)
 
     def _residuals(self) -> Array:
         """(2, T, N)."""
@@ -138,18 +158,24 @@ class _Block:
         bisquare = np.where((error < cut) & self._seen, (1 - (error / cut) ** 2) ** 2, 0)
         return np.asarray(bisquare * self._loyalty / typical**2)
 
-    def fit_poses(self, weight: Array) -> None:
-        """Weighted least squares of every frame's pose."""
-        design = self._design()
+    def fit_poses(self, weight: Array, *, give: bool) -> None:
+        """Weighted least squares of every frame's pose and light, and of what soft places give."""
+        design, prior = self._design(), pose_prior(self._parallax)
+        if give:
+            zero = np.zeros_like(self._give)
+            x, y = np.hstack([self._give, zero]), np.hstack([zero, self._give])
+            design = np.concatenate([design, np.stack([x, y])], axis=-1)
+            prior = np.concatenate([prior, np.full(x.shape[1], (POINT_SD / GIVE_SD) ** 2)])
+        terms = design.shape[-1]
         squares = (design[:, :, :, None] * design[:, :, None, :]).sum(axis=0)
-        normal = (weight @ squares.reshape(len(squares), 36)).reshape(-1, 6, 6)
-        normal += np.diag([1e-9, 1e-9, 1e-9, 1e-9, ANGLE_SD**-2, ANGLE_SD**-2])
+        normal = (weight @ squares.reshape(-1, terms**2)).reshape(-1, terms, terms)
+        normal += np.diag(prior)
         right = sum((weight * self._y[..., k]) @ design[k] for k in (0, 1))
-        self._poses = np.linalg.solve(normal, np.asarray(right)[..., None])[..., 0]
+        self._poses = np.linalg.solve(normal, np.asarray(right)[..., None])[:, :8, 0]
 
     def depth_evidence(self, weight: Array) -> tuple[Array, Array]:
         """Normal equations (6,6), (6,) of the depth's coefficients from this block."""
-        angles = self._poses[:, 4:].T
+        angles = self._poses[:, 4:6].T
         known = self._terms @ self.added
         power = np.zeros(len(self._x))
         pull = np.zeros(len(self._x))
@@ -160,7 +186,7 @@ class _Block:
 
     def shifted_poses(self, depth: Depth) -> Array:
         """Poses (T,6) in px for `depth`, whose mean may differ from the one fitted with."""
-        poses = self._poses * (1, 1, self.unit, self.unit, 1, 1)
+        poses = (self._poses * self._pixels)[:, :6]
         change = self._geometry.ipd * (depth.mean - self._geometry.depth.mean)
         poses[:, 2:4] += change * poses[:, 4:]
         return np.asarray(poses)

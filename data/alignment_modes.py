@@ -81,7 +81,7 @@ class Placed:
     """One frame with its pose: `patch` is the part of the image its crop needs, from `origin`.
 
     `index` frame index; `pose` (6,) against the segment's reference; `status` a word of STATUS;
-    `moved` (N,2) the tracked points in the frame, px, where there are any; `shape` the image's.
+    `moved` (N,2) the tracked points in the frame, px, and `light` (2,) where there are any.
     """
 
     index: int
@@ -93,6 +93,7 @@ class Placed:
     inlier_ratio: float = float("nan")
     residual: float = float("nan")
     moved: Array | None = None
+    light: Array | None = None
 
 
 @dataclass(frozen=True)
@@ -133,7 +134,7 @@ def registration(
 ) -> tuple[Register, FaceTracker | None]:
     """The function that registers a grey frame to the reference `image`, and its tracker if any."""
     if options.mode in ("none", "first_crop"):
-        still = Registered(IDENTITY, "still", float("nan"), float("nan"), None, None)
+        still = Registered(IDENTITY, np.zeros(2), "still", float("nan"), float("nan"), None, None)
         return (lambda _: still), None
     if options.mode in ("landmarks", "landmarks_smooth"):
         assert finder is not None

@@ -185,6 +185,7 @@ class _Run:
                 found.inlier_ratio,
                 found.residual,
                 found.moved,
+                found.light,
             )
         )
 
@@ -252,6 +253,8 @@ class _Run:
             self._tracker.points,
             moved,
             np.stack([frames[i].pose for i in tracked]),
+            np.stack([frames[i].light for i in tracked]),
+            self._tracker.drift,
             self._segment.evidence,
             parallax=self._options.parallax,
         )

@@ -4,7 +4,9 @@ Corners on the part of the face that expressions move least (hull of the 68 land
 brows, eyes and mouth, each grown by 0.18 inter-pupil distances) are followed from the reference to
 every frame by pyramidal Lucas-Kanade (Bouguet 2000), starting where the previous pose puts them.
 A RANSAC similarity (own, seeded; Fischler & Bolles 1981) rejects what does not move with the head;
-a bisquare least-squares fit of similarity and parallax follows. Where too few points agree, the
+a bisquare least-squares fit of similarity and parallax follows. Lucas-Kanade takes brighter for
+moved: a flicker of 0.4 % shifts points by 0.1 px, each along its own gradient. That pattern is
+known from the reference, so gain and offset of the light are fitted along. Where too few points agree, the
 enhanced correlation coefficient (Evangelidis & Psarakis 2008) on the whole face decides, and
 where that fails the previous pose is held.
 
@@ -41,6 +43,7 @@ TOLERANCE = 0.5  # inlier distance, px at inter-pupil distance 115
 MIN_INLIERS, MIN_RATIO = 20, 0.4
 HYPOTHESES = 100
 ANGLE_SD = 0.05  # prior on yaw and pitch, rad: keeps them at zero without evidence
+GAIN_SD, OFFSET_SD = 0.02, 0.02  # prior on the light: 2 %, 2 grey levels
 POINT_SD = 0.10  # what one tracked point is worth, px at inter-pupil distance 115
 ECC_STEPS, ECC_SMOOTHING, MIN_ECC = 30, 5, 0.8
 LOW_CONTRAST_SD = 25.0
@@ -48,7 +51,7 @@ LOW_CONTRAST_SD = 25.0
 
 @dataclass(frozen=True)
 class Registered:
-    """One frame's result: `pose` (6,), how it was found, how well.
+    """One frame's result: `pose` (6,), `light` (gain − 1, offset / 100), how found, how well.
 
     `method` is "track", "ecc", "held" or another mode's name; `inlier_ratio` 0..1 and `residual`
     (RMS of the inliers, original px) are NaN where there are no points; `moved` (n,2) are the
@@ -56,6 +59,7 @@ class Registered:
     """
 
     pose: Array
+    light: Array
     method: str
     inlier_ratio: float
     residual: float
@@ -65,7 +69,7 @@ class Registered:
 
 def held(pose: Array) -> Registered:
     """The answer where nothing could be found: the last pose."""
-    return Registered(pose, "held", float("nan"), float("nan"), None, None)
+    return Registered(pose, np.zeros(2), "held", float("nan"), float("nan"), None, None)
 
 
 def stable_mask(landmarks: Array, ipd: float, shape: tuple[int, int]) -> Grey:
@@ -109,8 +113,10 @@ class FaceTracker:
         self.depth: Array = geometry.depth(self.points) if len(self.points) else np.zeros(0)
         window = round(WINDOW * geometry.ipd * self._scale)
         self._window = max(7, window + 1 - window % 2)
+        drift = light_drift(face, corners[:, 0], self._window)
+        self.drift: Array = drift / self._ratio()[:, None]
         self._hull = self._hull_mask(landmarks)
-        self._pose = IDENTITY
+        self._pose, self._light = IDENTITY, np.zeros(2)
         self._pairs = _sample_pairs(len(self.points))
 
     @property
@@ -124,7 +130,7 @@ class FaceTracker:
         result = self._by_points(face)
         if result is None:
             result = self._by_correlation(face)
-        self._pose = result.pose
+        self._pose, self._light = result.pose, result.light
         return result
 
     def correlate(self, grey: Grey) -> Registered:
@@ -199,26 +205,28 @@ class FaceTracker:
     def _fit(self, moved: Array, found: npt.NDArray[np.bool_]) -> Registered | None:
         tolerance = TOLERANCE * self.unit
         shift = self._geometry.ipd * self.depth[:, None] * self._pose[4:]
+        shift = shift + self.drift @ self._light
         inliers = ransac_similarity(self.points, moved - shift, found, self._pairs, 2 * tolerance)
         if inliers.sum() < MIN_INLIERS:
             return None
-        pose = fit_pose(
+        pose, light = fit_pose(
             self.points - self._geometry.centre,
             moved - self._geometry.centre,
             self._geometry.ipd * self.depth if self._parallax else None,
+            self.drift,
             found,
             inliers,
             tolerance=tolerance,
             point_sd=POINT_SD * self.unit,
         )
-        error = np.hypot(*(moved - self._placed(pose)).T)
+        error = np.hypot(*(moved - self._placed(pose) - self.drift @ light).T)
         inliers = found & (error < tolerance)
         ratio = float(inliers.mean())
         if inliers.sum() < MIN_INLIERS or ratio < MIN_RATIO or abs(pose[0] - 1) > 0.5:
             return None
         residual = float(np.sqrt((error[inliers] ** 2).mean()))
         moved = np.where(found[:, None], moved, np.nan)
-        return Registered(pose, "track", ratio, residual, moved, inliers)
+        return Registered(pose, light, "track", ratio, residual, moved, inliers)
 
     def _by_correlation(self, face: Grey) -> Registered:
         """ECC over the whole face, from the previous pose without parallax; or that pose held."""
@@ -247,7 +255,7 @@ class FaceTracker:
             return held(self._pose)
         outer = self._outward(apply(warp.astype(np.float64), grid))
         pose = landmark_pose(self._outward(grid), outer, self._geometry.centre)
-        return Registered(pose, "ecc", float("nan"), float("nan"), None, None)
+        return Registered(pose, np.zeros(2), "ecc", float("nan"), float("nan"), None, None)
 
 
 def _sample_pairs(count: int) -> npt.NDArray[np.int64]:
@@ -281,39 +289,75 @@ def ransac_similarity(
     return np.asarray(agree[agree.sum(axis=1).argmax()])
 
 
+def light_drift(face: Grey, corners: npt.NDArray[np.float32], window: int) -> Array:
+    """Where points seem to go when the light changes: (n,2,2), px per gain and per 100 grey levels.
+
+    A frame g·I + o makes Lucas-Kanade err by −G⁻¹ Σ ∇I ((g − 1) I + o), sums over its window.
+    """
+    image = face.astype(np.float32)
+    dx, dy = (cv2.Scharr(image, cv2.CV_32F, *order) / 32 for order in ((1, 0), (0, 1)))
+    where = np.clip(np.round(corners).astype(int), 0, np.array(face.shape[::-1]) - 1)
+
+    def total(values: npt.NDArray[np.float32]) -> Array:
+        sums = cv2.boxFilter(values, cv2.CV_32F, (window, window), normalize=False)
+        return np.asarray(sums[where[:, 1], where[:, 0]], np.float64)
+
+    tensor = np.array([[total(dx * dx), total(dx * dy)], [total(dx * dy), total(dy * dy)]])
+    tensor = tensor.transpose(2, 0, 1) + np.eye(2)
+    pull = np.array([[total(d * image), 100 * total(d)] for d in (dx, dy)]).transpose(2, 0, 1)
+    return np.asarray(-np.linalg.solve(tensor, pull))
+
+
+def pose_design(source: Array, depth: Array | None, drift: Array) -> Array:
+    """(2,n,8): derivatives of the points' x and y by the pose (6,) and the light (2,).
+
+    `source` (n,2) about the centre; `depth` (n,) in the same unit, None for no parallax.
+    """
+    design = np.zeros((2, len(source), 8))
+    design[0, :, 0], design[1, :, 0] = source.T
+    design[0, :, 1], design[1, :, 1] = -source[:, 1], source[:, 0]
+    design[0, :, 2] = design[1, :, 3] = 1
+    if depth is not None:
+        design[0, :, 4] = design[1, :, 5] = depth
+    design[..., 6:] = drift.transpose(1, 0, 2)
+    return design
+
+
+def pose_prior(parallax: bool) -> Array:
+    """(8,) inverse variances of pose and light: tiny, but for angles and light."""
+    angles = [ANGLE_SD**-2] * 2 if parallax else [1.0] * 2
+    return np.array([1e-9] * 4 + angles + [GAIN_SD**-2, OFFSET_SD**-2])
+
+
 def fit_pose(
     source: Array,
     target: Array,
     depth: Array | None,
+    drift: Array,
     found: npt.NDArray[np.bool_],
     inliers: npt.NDArray[np.bool_],
     *,
     tolerance: float,
     point_sd: float,
-) -> Array:
-    """Pose (6,) by bisquare least squares, started at `inliers`; points (n,2) about the centre.
+) -> tuple[Array, Array]:
+    """Pose (6,) and light (2,) by bisquare least squares, started at `inliers`.
 
-    `depth` (n,) px; None leaves yaw and pitch at zero. Their prior has sd ANGLE_SD.
+    Points (n,2) about the centre; `depth` (n,) px, None leaves yaw and pitch at zero; a point is
+    worth `point_sd`, the angles' and the light's priors are this module's.
     """
-    count, terms = len(source), 4 if depth is None else 6
-    design = np.zeros((2 * count, terms))
-    design[:count, 0], design[count:, 0] = source.T
-    design[:count, 1], design[count:, 1] = -source[:, 1], source[:, 0]
-    design[:count, 2] = design[count:, 3] = 1
-    prior = np.zeros(terms)
-    if depth is not None:
-        design[:count, 4] = design[count:, 5] = depth
-        prior[4:] = (point_sd / ANGLE_SD) ** 2
-    values: Array = np.asarray(target.T.ravel(), np.float64)
+    design = pose_design(source, depth, drift)
+    prior = np.diag(pose_prior(depth is not None)) * point_sd**2
+    values = target.T
     weight: Array = inliers.astype(np.float64)
-    solution: Array = np.zeros(terms, np.float64)
+    solution: Array = np.zeros(8, np.float64)
     for last in (False, False, False, True):
-        weighted = design * np.tile(weight, 2)[:, None]
-        normal = weighted.T @ design + np.diag(prior)
-        solution = np.asarray(np.linalg.solve(normal, weighted.T @ values), np.float64)
+        weighted = design * weight[:, None]
+        normal = sum(w.T @ d for w, d in zip(weighted, design, strict=True)) + prior
+        right = sum(w.T @ v for w, v in zip(weighted, values, strict=True))
+        solution = np.asarray(np.linalg.solve(normal, right), np.float64)
         if last:
             break
-        error = np.hypot(*(values - design @ solution).reshape(2, count))
+        error = np.hypot(*(values - design @ solution))
         cut = max(tolerance, 3 * float(np.median(error[inliers])))
         weight = np.asarray(np.where(found & (error < cut), (1 - (error / cut) ** 2) ** 2, 0.0))
-    return np.concatenate([solution, np.zeros(6 - terms)])
+    return solution[:6], solution[6:]
