@@ -8,8 +8,9 @@ A unit is an event. Its group holds, for P frame pairs at H × W pixels of the (
                                    "sampled" or "consecutive"
 
 A pair of a frame with itself is left out; a reader takes it as zero. One HDF5 chunk is one pair,
-which is what training reads. Attributes of the group: size, preset, backend, registration; of
-`flow`: scale and quantisation_error_px, the largest difference made by the number format.
+which is what training reads. Attributes of the group: size, backend; of `flow`: scale and
+quantisation_error_px, the largest difference made by the number format. Preset and registration are
+among the part's `settings`.
 
 Alignment has registered the crops of a segment to one reference frame, so also to the onset;
 `register_to_onset: residual` removes what head motion is left. An event that crosses a cut, or
@@ -30,12 +31,13 @@ from data.config import FlowConfig
 from data.engine import PartWriter, Stage, StageInputs, Unit
 from data.errors import InputError
 from data.optical_flow import choose_backend, tvl1, tvl1_sequence
-from data.strain import optical_strain
+from data.optical_flow.numba_backend import strain_and_half
 
 NAME, VERSION = "flow", 1
 MAX_LOSS_PX = 0.005
 NO_CROP = ("unreadable", "no_face", "failed", "missing")  # align's states without a true crop
 GRID = 4  # spacing of the pixels that vote on residual head motion
+KIND_LENGTH = 12  # bytes of the longest pair kind, "apex_offset", rounded up
 TUKEY = 4.685  # tuning constant of the biweight, in robust standard deviations
 
 Field = npt.NDArray[np.float32]
@@ -66,9 +68,10 @@ def process(unit: Unit, inputs: StageInputs, config: FlowConfig, part: PartWrite
     if not wanted:
         part.drop(unit.id, "no_motion_pair", f"onset {onset}, apex {apex}, offset {offset}")
         return
-    with inputs.open("align", unit.video) as crops:
-        usable = usable_pairs(wanted, crops, onset, f"{inputs.dataset}/{unit.id}")
-        clip = _read_crops(crops["crops"], usable, config.size)
+    with inputs.open("align", unit.video) as group:
+        crops = group["crops"]
+        usable = usable_pairs(wanted, group, len(crops), onset, f"{inputs.dataset}/{unit.id}")
+        clip = _read_crops(crops, usable, config.size)
     if len(usable) < len(wanted):
         lost = f"{len(wanted) - len(usable)} of {len(wanted)} pairs left out"
         part.note(unit.id, "frames_without_face", lost)
@@ -96,20 +99,21 @@ def choose_pairs(
     return [pair for pair in chosen if pair[1] != pair[2]]
 
 
-def usable_pairs(wanted: list[Pair], crops: h5py.Group, onset: int, who: str) -> list[Pair]:
-    """The pairs whose two frames show the aligned face, from an align unit's group.
+def usable_pairs(
+    wanted: list[Pair], align: h5py.Group, total: int, onset: int, who: str
+) -> list[Pair]:
+    """The pairs whose two frames show the aligned face; `align` is the video's group of `total`.
 
     Raises InputError with code `outside_video`, `event_crosses_cut`, or `unusable_frame` when no
     pair, or not the onset→apex pair that was asked for, is left.
     """
-    total = crops["crops"].shape[0]
     frames = [onset, *(frame for _, *both in wanted for frame in both)]
     low, high = min(frames), max(frames)
     if low < 0 or high >= total:
         raise InputError(
             who, expected=f"frames 0–{total - 1}", got=f"{low}–{high}", code="outside_video"
         )
-    segments = crops["segment"][low : high + 1]
+    segments, states = align["segment"][low : high + 1], align["status"]
     if (segments != segments[0]).any():
         raise InputError(
             who,
@@ -117,9 +121,9 @@ def usable_pairs(wanted: list[Pair], crops: h5py.Group, onset: int, who: str) ->
             got=f"segments {sorted(set(segments.tolist()))}",
             code="event_crosses_cut",
         )
-    names = [str(name) for name in crops["status"].attrs["status_names"]]
-    status = crops["status"][low : high + 1]
-    bad = {low + i for i, state in enumerate(status) if names[state] in NO_CROP}
+    names = [str(name) for name in states.attrs["status_names"]]
+    numbers = states[low : high + 1].tolist()
+    bad = {low + i for i, number in enumerate(numbers) if names[number] in NO_CROP}
     good = [pair for pair in wanted if not bad & set(pair[1:])]
     lost = {kind for kind, *_ in wanted} - {kind for kind, *_ in good}
     if not good or "onset_apex" in lost:
@@ -205,40 +209,36 @@ def similarity_motion(field: Field) -> Field:
 
 def _write(group: h5py.Group, wanted: list[Pair], fields: Field, config: FlowConfig) -> None:
     """Fill the unit's group."""
-    stored, scale, loss = quantise(fields, config.store)
+    stored, scale, loss, strain = quantise(fields, config.store)
     flow = group.create_dataset("flow", data=stored, chunks=(1, *stored.shape[1:]))
     flow.attrs["scale"] = scale
     flow.attrs["quantisation_error_px"] = loss
-    flow.attrs["unit"] = "stored value times scale = pixels of the field, (dx, dy)"
-    strain = optical_strain(fields).astype(np.float16)
     group.create_dataset("strain", data=strain, chunks=(1, *strain.shape[1:]))
     group.create_dataset("pairs", data=np.array([p[1:] for p in wanted], np.int32))
-    kinds = [kind for kind, *_ in wanted]
-    group.create_dataset("kind", data=kinds, dtype=h5py.string_dtype())
+    text = h5py.string_dtype("utf-8", KIND_LENGTH)
+    group.create_dataset("kind", data=np.array([kind for kind, *_ in wanted], text))
     group.attrs["size"] = int(fields.shape[1])
-    group.attrs["preset"] = config.preset
     group.attrs["backend"] = choose_backend(config.backend).backend
-    group.attrs["registration"] = config.register_to_onset
 
 
-def quantise(fields: Field, store: str) -> tuple[npt.NDArray[Any], float, float]:
-    """The fields in the number format `store`, what to multiply by to have pixels, and the loss.
+def quantise(
+    fields: Field, store: str
+) -> tuple[npt.NDArray[Any], float, float, npt.NDArray[np.float16]]:
+    """Flows in the number format `store`, what to multiply by to have pixels, the loss, the strain.
 
     The loss is the largest change of a component in pixels. int16 uses steps of 1/1024 px, doubled
     until the largest value fits. float16 that would lose more than MAX_LOSS_PX becomes float32.
     """
+    half, strain, loss = strain_and_half(fields)
     if store == "int16":
         scale = 2.0**-10
-        while float(np.abs(fields).max(initial=0)) / scale > np.iinfo(np.int16).max:
+        while _largest(fields) / scale > np.iinfo(np.int16).max:
             scale *= 2
         whole = np.rint(fields / np.float32(scale)).astype(np.int16)
-        return whole, scale, _largest(whole * np.float32(scale) - fields)
-    if store == "float16":
-        half = fields.astype(np.float16)
-        loss = _largest(half.astype(np.float32) - fields)
-        if loss <= MAX_LOSS_PX:
-            return half, 1.0, loss
-    return fields, 1.0, 0.0
+        return whole, scale, _largest(whole * np.float32(scale) - fields), strain
+    if store == "float16" and loss <= MAX_LOSS_PX:
+        return half, 1.0, loss, strain
+    return fields, 1.0, 0.0, strain
 
 
 def _largest(values: Field) -> float:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from data.errors import ConfigError, InputError
+from data.optical_flow.numba_backend import strain_and_half
 from data.strain import flow_channels, optical_strain, optical_strain_reference, strain_tensor
 
 
@@ -36,6 +37,18 @@ def test_shift_and_small_turn_have_no_strain() -> None:
 def test_vectorised_equals_reference(shape: tuple[int, int]) -> None:
     field = np.random.default_rng(0).normal(0, 2, (*shape, 2)).astype(np.float32)
     assert np.allclose(optical_strain(field), optical_strain_reference(field), atol=2e-6)
+
+
+@pytest.mark.parametrize("shape", [(1, 2, 2), (3, 7, 5), (2, 31, 40), (1, 64, 64)])
+def test_compiled_strain_and_halves_equal_numpy(shape: tuple[int, ...]) -> None:
+    fields = np.random.default_rng(3).normal(0, 4, (*shape, 2)).astype(np.float32)
+    half, strain, loss = strain_and_half(fields)
+    assert half.tobytes() == fields.astype(np.float16).tobytes()
+    assert loss == np.abs(half.astype(np.float32) - fields).max()
+    assert strain.dtype == np.float16
+    assert np.allclose(strain, optical_strain(fields), rtol=1e-3, atol=1e-6)
+    fields[0, 0, 0, 0] = 1e6  # beyond float16
+    assert strain_and_half(fields)[2] == np.inf
 
 
 def test_batches_and_inputs_are_left_alone() -> None:

@@ -20,7 +20,6 @@ import os
 from dataclasses import dataclass
 from typing import Any, Literal, overload
 
-import numpy as np
 import numpy.typing as npt
 
 from data.errors import ConfigError, InputError

@@ -23,7 +23,7 @@ import numpy.typing as npt
 from data.optical_flow.settings import Settings
 
 Array = npt.NDArray[Any]
-_KERNEL_FILES = ("simd.py", "median.py", "kernels.py")
+_KERNEL_FILES = ("simd.py", "median.py", "kernels.py", "storing.py")
 _lock = threading.Lock()
 _thread = threading.local()
 _module: ModuleType | None = None
@@ -68,6 +68,7 @@ def kernels() -> ModuleType:
             numba.config.CACHE_DIR = str(usable_folder())
             try:
                 from data.optical_flow import kernels as module
+                from data.optical_flow import storing  # noqa: F401 (bound to the same folder)
             finally:
                 numba.config.CACHE_DIR = before
             _module = module
@@ -81,7 +82,9 @@ def warm_up() -> float:
     """
     began = time.perf_counter()
     image = np.zeros((16, 16), np.float32)
-    solve(image[None], image[None], Settings(), None, np.zeros((1, 16, 16, 2), np.float32), 1)
+    fields = np.zeros((1, 16, 16, 2), np.float32)
+    solve(image[None], image[None], Settings(), None, fields, 1)
+    strain_and_half(fields)
     return time.perf_counter() - began
 
 
@@ -130,6 +133,31 @@ class Plan:
             float(s.eps), s.inner, s.outer, s.median, steps, errors,
         )  # fmt: skip
         return steps, errors
+
+
+def strain_and_half(fields: Array) -> tuple[Array, Array, float]:
+    """Of flows (P,H,W,2) float32: float16 flows, float16 strain (P,H,W), largest loss of the flows.
+
+    The loss is infinite where a value is too large for float16.
+    """
+    kernels()
+    from data.optical_flow import storing
+
+    fields = np.ascontiguousarray(fields)
+    strain = np.empty(fields.shape[:3], np.float32)
+    storing.strain_of(fields, strain)
+    half, loss = _half(fields, storing.round_to_half)
+    return half, _half(strain, storing.round_to_half)[0], loss
+
+
+def _half(values: Array, convert: Callable[[Array, Array], float]) -> tuple[Array, float]:
+    """float16 copy of a contiguous float32 array and the largest change; NumPy does the rest."""
+    flat, half = values.reshape(-1), np.empty(values.size, np.float16)
+    whole = flat.size // 16 * 16
+    loss = float(convert(flat[:whole], half[:whole].view(np.uint16)))
+    half[whole:] = flat[whole:]
+    rest = np.abs(half[whole:].astype(np.float32) - flat[whole:])
+    return half.reshape(values.shape), max(loss, float(rest.max(initial=0)))
 
 
 def plan_for(height: int, width: int, settings: Settings) -> Plan:

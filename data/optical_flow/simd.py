@@ -102,6 +102,22 @@ def store(typing, array, index, value):
 
 
 @intrinsic
+def store_half(typing, array, index, value):
+    """Round the value to float16 into a contiguous 1-D uint16 array; returns what it became."""
+
+    def generate(context, builder, signature, args):
+        halves = ir.VectorType(ir.HalfType(), LANES)
+        rounded = builder.fptrunc(args[2], halves)
+        target = context.make_array(signature.args[0])(context, builder, args[0])
+        index = context.cast(builder, args[1], signature.args[1], types.intp)
+        address = builder.bitcast(builder.gep(target.data, [index]), halves.as_pointer())
+        builder.store(rounded, address, align=2)
+        return builder.fpext(rounded, _VECTOR)
+
+    return vector(array, index, vector), generate
+
+
+@intrinsic
 def splat(typing, number):
     """A vector with the same number in every lane."""
 
