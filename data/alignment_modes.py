@@ -31,7 +31,7 @@ from data.alignment import (
 from data.alignment_joint import DepthEvidence
 from data.errors import InputError
 from data.faces import EXCLUDED, Face, FaceFinder, Reference, equalise
-from data.tracking import FaceTracker, Registered, held
+from data.tracking import FaceTracker, Registered
 
 Array = npt.NDArray[np.float64]
 Image = npt.NDArray[np.uint8]
@@ -134,7 +134,7 @@ def registration(
 ) -> tuple[Register, FaceTracker | None]:
     """The function that registers a grey frame to the reference `image`, and its tracker if any."""
     if options.mode in ("none", "first_crop"):
-        still = Registered(IDENTITY, np.zeros(2), "still", float("nan"), float("nan"), None, None)
+        still = Registered(IDENTITY, "still")
         return (lambda _: still), None
     if options.mode in ("landmarks", "landmarks_smooth"):
         assert finder is not None
@@ -159,15 +159,14 @@ class LandmarkRegistration:
         image = equalise(grey) if self._dark else grey
         faces = look_at(self._finder, image, self._box)
         if not faces:
-            return held(self._pose)
+            return Registered(self._pose, "held")
         self._box = max(faces, key=lambda f: overlap(f.box, self._box)).box
         landmarks = self._finder.landmarks(image, self._box)
         geometry = self._segment.geometry
         self._pose = landmark_pose(geometry.landmarks, landmarks, geometry.centre)
         error = np.hypot(*(landmarks - place(geometry, self._pose, geometry.landmarks)).T)
-        return Registered(
-            self._pose, "landmarks", 1.0, float(np.sqrt((error**2).mean())), None, None
-        )
+        residual = float(np.sqrt((error**2).mean()))
+        return Registered(self._pose, "landmarks", inlier_ratio=1.0, residual=residual)
 
 
 def look_at(finder: FaceFinder, grey: Image, box: Array) -> list[Face]:

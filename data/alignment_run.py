@@ -38,7 +38,7 @@ from data.alignment_modes import (
 )
 from data.errors import InputError
 from data.faces import PARTIAL, FaceFinder, Reference, examine
-from data.tracking import TOLERANCE, Registered, held
+from data.tracking import TOLERANCE, Registered
 
 Array = npt.NDArray[np.float64]
 Frames = Iterable[tuple[int, Image | None]]  # grey or RGB images, None where unreadable
@@ -120,7 +120,7 @@ class _Run:
             if self._glimpse is not None:
                 self._cut |= float((glimpse * self._glimpse).mean()) < CUT_LIKENESS
             self._glimpse = glimpse
-        found = held(self._pose) if self._cut else self._register(grey)
+        found = Registered(self._pose, "held") if self._cut else self._register(grey)
         self._lost = self._lost + 1 if found.method == "held" else 0
         self._pose = found.pose
         return found
@@ -247,13 +247,12 @@ class _Run:
         assert self._tracker is not None
         if not tracked:
             return frames, self._segment.geometry
-        moved = np.stack([p.moved for p in frames if p.moved is not None])
         joint = refine(
             self._segment.geometry,
             self._tracker.points,
-            moved,
+            np.stack([np.asarray(frames[i].moved) for i in tracked]),
             np.stack([frames[i].pose for i in tracked]),
-            np.stack([frames[i].light for i in tracked]),
+            np.stack([np.asarray(frames[i].light) for i in tracked]),
             self._tracker.drift,
             self._segment.evidence,
             parallax=self._options.parallax,

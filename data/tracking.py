@@ -6,9 +6,9 @@ every frame by pyramidal Lucas-Kanade (Bouguet 2000), starting where the previou
 A RANSAC similarity (own, seeded; Fischler & Bolles 1981) rejects what does not move with the head;
 a bisquare least-squares fit of similarity and parallax follows. Lucas-Kanade takes brighter for
 moved: a flicker of 0.4 % shifts points by 0.1 px, each along its own gradient. That pattern is
-known from the reference, so gain and offset of the light are fitted along. Where too few points agree, the
-enhanced correlation coefficient (Evangelidis & Psarakis 2008) on the whole face decides, and
-where that fails the previous pose is held.
+known from the reference, so gain and offset of the light are fitted along. Where too few points
+agree, the enhanced correlation coefficient (Evangelidis & Psarakis 2008) on the whole face
+decides, and where that fails the previous pose is held.
 
 Tracking runs on the grey region around the face, reduced so that the inter-pupil distance is at
 most 120 px. Poses are as in `data.alignment`, in original pixels.
@@ -16,7 +16,7 @@ most 120 px. Poses are as in `data.alignment`, in original pixels.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
@@ -59,17 +59,11 @@ class Registered:
     """
 
     pose: Array
-    light: Array
     method: str
-    inlier_ratio: float
-    residual: float
-    moved: Array | None
-    inliers: npt.NDArray[np.bool_] | None
-
-
-def held(pose: Array) -> Registered:
-    """The answer where nothing could be found: the last pose."""
-    return Registered(pose, np.zeros(2), "held", float("nan"), float("nan"), None, None)
+    light: Array = field(default_factory=lambda: np.zeros(2))
+    inlier_ratio: float = float("nan")
+    residual: float = float("nan")
+    moved: Array | None = None
 
 
 def stable_mask(landmarks: Array, ipd: float, shape: tuple[int, int]) -> Grey:
@@ -226,7 +220,7 @@ class FaceTracker:
             return None
         residual = float(np.sqrt((error[inliers] ** 2).mean()))
         moved = np.where(found[:, None], moved, np.nan)
-        return Registered(pose, light, "track", ratio, residual, moved, inliers)
+        return Registered(pose, "track", light, ratio, residual, moved)
 
     def _by_correlation(self, face: Grey) -> Registered:
         """ECC over the whole face, from the previous pose without parallax; or that pose held."""
@@ -250,12 +244,12 @@ class FaceTracker:
                 ECC_SMOOTHING,
             )
         except cv2.error:  # it did not converge
-            return held(self._pose)
+            return Registered(self._pose, "held")
         if score < MIN_ECC:
-            return held(self._pose)
+            return Registered(self._pose, "held")
         outer = self._outward(apply(warp.astype(np.float64), grid))
         pose = landmark_pose(self._outward(grid), outer, self._geometry.centre)
-        return Registered(pose, np.zeros(2), "ecc", float("nan"), float("nan"), None, None)
+        return Registered(pose, "ecc")
 
 
 def _sample_pairs(count: int) -> npt.NDArray[np.int64]:
