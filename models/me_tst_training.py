@@ -193,7 +193,7 @@ def _epoch(
 ) -> dict[str, float]:
     """One pass; returns the means over windows of the losses, and the last learning rate."""
     motion, spot, classes = data
-    sums = torch.zeros(2, dtype=torch.float64)
+    sums = torch.zeros(2, dtype=torch.float64, device=motion.device)  # read once an epoch
     for start in range(0, len(order), config.batch_size):
         batch = torch.from_numpy(order[start : start + config.batch_size]).to(motion.device)
         scaled = motion[batch] * factors[batch, None, None]
@@ -209,7 +209,7 @@ def _epoch(
         total.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
         schedule.step()
-        sums += losses.detach().double().cpu() * len(batch)
+        sums += losses.detach() * len(batch)
     spot_mean, recog_mean = (sums / len(order)).tolist()
     return {
         "loss": config.spot_weight * spot_mean + config.recog_weight * recog_mean,

@@ -204,6 +204,13 @@ def test_authors_stitching_runs_over_a_subject_and_its_batches(videos: list[Vide
     assert b[:HALF].any(), "19 windows: the second video begins at a batch boundary"
 
 
+def test_subjects_are_told_apart_by_their_whole_name() -> None:
+    """Hazard: grouping by the last character would stitch "1" and "11" as one subject."""
+    videos = [make("a", [(40, 52, 0)], "1"), make("b", [(60, 72, 2)], "11")]
+    (_, _), (b, _) = stitched(videos, Protocol(stitch="authors", batch_size=32))
+    assert b[:HALF].any()
+
+
 # --- errors
 
 
