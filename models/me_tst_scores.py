@@ -64,14 +64,20 @@ def score_table(
     """All scores of a run from its folds' curves."""
     classes = scored_classes(c.dataset for c in curves)
     results = evaluate(curves, protocol)
-    rows = _pooled(results, protocol, classes, draws, seed)
+    chance = random_intervals(results, protocol, classes, seed)
+    rows = _pooled(results, chance, classes, draws, seed)
     rows += _videos(curves, protocol, classes, draws, seed)
     for fold in sorted({r.curves.fold for r in results}):
         part = [r for r in results if r.curves.fold == fold]
         rows += _rows(part, f"fold:{fold}", classes, HEADLINE)
     rows += _classes(results, classes)
     rows += _variants(curves, protocol, classes)
-    rows += _baselines(curves, results, protocol, classes, draws, seed)
+    rows += _baselines(curves, protocol, classes, draws, seed)
+    note = "as many intervals per video as the network predicts; mean of draws"
+    rows += [
+        _row(name, "baseline:random intervals", chance[name], count=_events(results), note=note)
+        for name in BRIEF
+    ]
     rows += _errors(results, classes)
     for iou in IOUS:
         found = evaluate(curves, replace(protocol, iou=iou))
@@ -84,14 +90,13 @@ def score_table(
 
 def _pooled(
     results: Sequence[VideoResult],
-    protocol: Protocol,
+    chance: dict[str, float],
     classes: Sequence[str],
     draws: int,
     seed: int,
 ) -> list[dict[str, Any]]:
     """Headline rows with intervals, chance and majority."""
     rows = _rows(results, "pooled", classes, tuple(statistics(classes)), (draws, seed))
-    chance = random_intervals(results, protocol, classes, seed)
     guess, majority = _guessed(total(results), classes, seed)
     dropped = sorted({d for r in results for d in r.curves.truth.dropped})
     for row in rows:
@@ -184,7 +189,6 @@ def _variants(
 
 def _baselines(
     curves: Sequence[VideoCurves],
-    results: Sequence[VideoResult],
     protocol: Protocol,
     classes: Sequence[str],
     draws: int,
@@ -193,13 +197,7 @@ def _baselines(
     thresholded = threshold_motion(curves, protocol)
     perfect = perfect_intervals(curves, protocol)
     rows = _rows(thresholded, "baseline:thresholded motion", classes, BRIEF, (draws, seed))
-    rows += _rows(perfect, "baseline:perfect intervals", classes, BRIEF, (draws, seed))
-    chance = random_intervals(results, protocol, classes, seed)
-    note = "as many intervals per video as the network predicts; mean of draws"
-    return rows + [
-        _row(name, "baseline:random intervals", chance[name], count=_events(results), note=note)
-        for name in BRIEF
-    ]
+    return rows + _rows(perfect, "baseline:perfect intervals", classes, BRIEF, (draws, seed))
 
 
 def _errors(results: Sequence[VideoResult], classes: Sequence[str]) -> list[dict[str, Any]]:

@@ -338,3 +338,17 @@ def test_predictions_do_not_depend_on_the_batch_size() -> None:
     for size in (1, 4):
         for a, b in zip(predict(network, motion, batch_size=size), whole, strict=True):
             np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+def test_evaluation_keeps_no_graph(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hazard: the release evaluates with autograd on."""
+    network, seen = small().train(), []
+    forward = MeTst.forward
+
+    def watched(self: MeTst, motion: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        seen.append((torch.is_grad_enabled(), self.training))
+        return forward(self, motion)
+
+    monkeypatch.setattr(MeTst, "forward", watched)
+    predict(network, toy_windows(5).motion, batch_size=2)
+    assert seen == [(False, False)] * 3
