@@ -300,10 +300,10 @@ def inner_step(state, h, w, lt, theta, taut):
 
 @njit(nogil=True, error_model="numpy", cache=True)
 def solve_pair(
-    pyramid0, pyramid1, heights, widths, starts, state, scratch, flow, has_init,
+    pyramid0, pyramid1, heights, widths, starts, state, scratch, initial, flow,
     lam, theta, tau, step, warps, epsilon, inner, outer, median, steps, errors,
 ):  # fmt: skip
-    """Flow of one pair, coarse to fine, into `flow` (H,W,2), which holds the initial flow if any.
+    """Flow of one pair into `flow` (H,W,2), from `initial` (2,h,w) at the coarsest level.
 
     Also writes inner steps per level and the last RMS change in pixels of that level.
     """
@@ -320,8 +320,11 @@ def solve_pair(
             state[plane, :used] = 0
         if level < levels - 1:
             _upsample(u_coarse, heights[level + 1], widths[level + 1], state, h, w, step)
-        elif has_init:
-            _shrink_initial(flow, heights, widths, step, state)
+        else:
+            for plane in range(2):
+                for y in range(h):
+                    for x in range(w):
+                        state[plane, (y + 1) * stride + x] = initial[plane, y, x]
         count, change, limit = 0, 0.0, epsilon * epsilon * w * h
         for _ in range(warps):
             _warp(pyramid0, pyramid1, starts[level], h, w, state, table)
@@ -363,25 +366,3 @@ def _upsample(coarse, ch, cw, state, h, w, step):
             coarse, plane * used + c_stride, c_stride, ch, cw,
             state[plane], stride, stride, h, w, ch / h, cw / w, gain,
         )  # fmt: skip
-
-
-@_helper
-def _shrink_initial(flow, heights, widths, step, state):
-    """The given flow, shrunk level by level as the images are, at the coarsest level."""
-    last = heights.size - 1
-    for plane in range(2):
-        current = np.zeros((heights[0], _padded(widths[0])), np.float32)
-        current[:, : widths[0]] = flow[:, :, plane]
-        for level in range(1, last + 1):
-            h, w, ch, cw = heights[level - 1], widths[level - 1], heights[level], widths[level]
-            smaller = np.zeros((ch, _padded(cw)), np.float32)
-            resize_plane(
-                current.reshape(-1), 0, _padded(w), h, w,
-                smaller.reshape(-1), 0, _padded(cw), ch, cw,
-                1.0 / step, 1.0 / step, np.float32(step),
-            )  # fmt: skip
-            current = smaller
-        stride = _padded(widths[last]) + 16
-        for y in range(heights[last]):
-            k = (y + 1) * stride
-            state[plane, k : k + widths[last]] = current[y, : widths[last]]

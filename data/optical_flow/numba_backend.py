@@ -108,6 +108,7 @@ class Plan:
         self.scratch = _aligned((2 * self.state.shape[1] + work,))
         self.image = np.empty((height, width), np.float32)
         self.pyramids = [self.new_pyramid(), self.new_pyramid()]
+        self.nothing = np.zeros((2, *sizes[-1]), np.float32)
 
     def new_pyramid(self) -> Array:
         """Planes I, Ix, Iy of all levels, margins 0."""
@@ -122,17 +123,37 @@ class Plan:
         )
 
     def solve(
-        self, first: Array, second: Array, flow: Array, has_init: bool
+        self, first: Array, second: Array, flow: Array, init: Array | None
     ) -> tuple[Array, Array]:
         """Flow (H,W,2) from one built pyramid to another; returns steps and errors per level."""
         s = self.settings
         steps, errors = np.zeros(len(self.heights), np.int64), np.zeros(len(self.heights))
+        initial = self.nothing if init is None else self._shrunk(init)
         kernels().solve_pair(
             first, second, self.heights, self.widths, self.starts, self.state, self.scratch,
-            flow, has_init, float(s.lam), float(s.theta), float(s.tau), float(s.step), s.warps,
+            initial, flow, float(s.lam), float(s.theta), float(s.tau), float(s.step), s.warps,
             float(s.eps), s.inner, s.outer, s.median, steps, errors,
         )  # fmt: skip
         return steps, errors
+
+    def _shrunk(self, flow: Array) -> Array:
+        """A flow (H,W,2) as planes (2,h,w) of the coarsest level, resized level by level."""
+        scale = 1 / self.settings.step
+        planes = np.moveaxis(flow, -1, 0)
+        for h, w in zip(self.heights[1:], self.widths[1:], strict=True):
+            planes = _resize(_resize(planes, h, scale, 1), w, scale, 2)
+            planes = planes * np.float32(self.settings.step)
+        return np.ascontiguousarray(planes, np.float32)
+
+
+def _resize(planes: Array, size: int, scale: float, axis: int) -> Array:
+    """Linear resize along one axis: source = (target + ½)·scale − ½, clamped to the edge."""
+    last = planes.shape[axis] - 1
+    at = np.clip((np.arange(size) + 0.5) * scale - 0.5, 0, last)
+    low = np.floor(at).astype(int)
+    part = (at - low).astype(np.float32).reshape([-1 if a == axis else 1 for a in range(3)])
+    near, far = planes.take(low, axis), planes.take(np.minimum(low + 1, last), axis)
+    return near + (far - near) * part
 
 
 def strain_and_half(fields: Array) -> tuple[Array, Array, float]:
@@ -155,7 +176,8 @@ def _half(values: Array, convert: Callable[[Array, Array], float]) -> tuple[Arra
     flat, half = values.reshape(-1), np.empty(values.size, np.float16)
     whole = flat.size // 16 * 16
     loss = float(convert(flat[:whole], half[:whole].view(np.uint16)))
-    half[whole:] = flat[whole:]
+    with np.errstate(over="ignore"):  # the loss tells
+        half[whole:] = flat[whole:]
     rest = np.abs(half[whole:].astype(np.float32) - flat[whole:])
     return half.reshape(values.shape), max(loss, float(rest.max(initial=0)))
 
@@ -191,8 +213,6 @@ def solve(
     count = len(i1)
     levels = len(settings.level_sizes(*i1.shape[1:]))
     steps, errors = np.zeros((count, levels), np.int64), np.zeros((count, levels))
-    if init is not None:
-        np.copyto(out, init)
 
     def work(first: int, last: int) -> None:
         plan = plan_for(i1.shape[1], i1.shape[2], settings)
@@ -206,7 +226,9 @@ def solve(
             elif len(i0) > 1 or n == first:
                 plan.build(i0[n if len(i0) > 1 else 0], gain, before, False)
             plan.build(i1[n], gain, after, True)
-            steps[n], errors[n] = plan.solve(before, after, out[n], init is not None)
+            steps[n], errors[n] = plan.solve(
+                before, after, out[n], None if init is None else init[n]
+            )
 
     _share(count, threads, work)
     return steps, errors
