@@ -288,8 +288,8 @@ def report(
 ) -> None:
     """Write a run's report again: one HTML file that needs no network."""
     from data.stores import replacing
-    from models.experiment import find_run
     from models.report import write_report
+    from models.runs import find_run
 
     found = find_run(str(run_folder))
     target = (out or found.folder / "report.html").absolute()
@@ -308,7 +308,7 @@ def compare(
 ) -> None:
     """Runs side by side with paired bootstrap differences; refuses different sample lists."""
     from models.compare import compare as compare_runs
-    from models.experiment import find_run
+    from models.runs import find_run
 
     found = compare_runs([find_run(str(r)) for r in runs])
     typer.echo(json.dumps(found.to_json(), indent=1) if as_json else found.to_text())
@@ -339,8 +339,8 @@ def predict(
     as_json: Json = False,
 ) -> None:
     """Spot and recognise micro-expressions in a video of your own with a trained run."""
-    from models.experiment import find_run
     from models.predict import predict_video
+    from models.runs import find_run
 
     target = out or Path(f"{video.name}-prediction")
     found = predict_video(video, find_run(str(run_folder)), target, fps=fps, overlay=overlay)

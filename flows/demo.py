@@ -77,8 +77,8 @@ def _run_recipes(
 
 def _closing_text(records: dict[str, list[dict[str, Any]]], state: Any, seconds: float) -> str:
     from flows.launch import summary
-    from models.experiment import RunFiles
     from models.run_pages import scoreboard
+    from models.runs import RunFiles
 
     lines = []
     for recipe, steps in records.items():

@@ -127,7 +127,7 @@ def export_files(what: str, source: Path, out: Path, dataset: str | None, with_f
     """Write ordinary files from stores; returns one line saying what was written."""
     from data import export
     from data.workspace import Workspace
-    from models.experiment import find_run
+    from models.runs import find_run
 
     if what == "spotting":
         from models.run_pages import export_spotting

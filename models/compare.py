@@ -19,10 +19,10 @@ import pandas as pd
 from data.errors import ConfigError
 from data.identity import stable_hash
 from models.bootstrap import Difference, group_counts, paired_difference
-from models.experiment import RunFiles
 from models.metrics import confusion_counts, recognition_from_counts
 from models.report_data import protocol, sample_digest
 from models.report_scores import TITLES, number, pooled, scores, test_samples
+from models.runs import RunFiles
 
 Counts = npt.NDArray[np.int64]
 SHOWN_IDS = 5

@@ -1,14 +1,8 @@
-"""One experiment: which samples, which folds, what identifies the run, and its folder on disk.
-
-    <workspace>/runs/<recipe>/<run id>/
-        recipe.json split.json          what was asked, who is held out in which fold
-        fold-00-<subject>/              weights.safetensors model.json, history and predictions
-        manifest.parquet timings.parquet ledger.parquet
-        predictions.parquet metrics.parquet report.html
+"""One experiment: which samples, which folds, what identifies the run, and its way to scores.
 
 The run id is a hash of recipe, split, input keys and seed: the same experiment again is the same
 folder and nothing to do. A fold is trained in a hidden folder that keeps its resume state across
-kills, and takes its name by one rename when it is whole.
+kills, and takes its name by one rename when it is whole. `models.runs` says what a folder holds.
 """
 
 from __future__ import annotations
@@ -16,12 +10,10 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import pandas as pd
 
@@ -38,36 +30,20 @@ from data.identity import file_digest, stable_hash
 from data.schema import LEDGER, conform
 from data.stores import StageStore
 from data.workspace import Workspace
-from models.recipe import Recipe, parse_recipe
+from models.recipe import Recipe
+from models.runs import (
+    FOLD_FILES,
+    RUN_MANIFEST,
+    FoldJob,
+    RunFiles,
+    Sample,
+    done_folds,
+    read_tables,
+    run_manifest,
+    run_times,
+)
 
 VERSION = 1  # bumped by hand when training results change
-Sample = tuple[str, str]  # (dataset, event id) or (dataset, video id)
-FOLD_FILES = ("weights.safetensors", "model.json", "history.parquet", "predictions.parquet")
-RUN_MANIFEST = {
-    "unit": "string",
-    "key": "string",
-    "part": "string",
-    "bytes": "int64",
-    "digest": "string",
-}
-
-
-@dataclass(frozen=True)
-class FoldJob:
-    """Everything one fold's training needs; picklable as long as `progress` is None."""
-
-    workspace: Path
-    recipe: Recipe
-    fold: str
-    datasets: tuple[str, ...]
-    train_events: tuple[Sample, ...]
-    test_events: tuple[Sample, ...]
-    train_videos: tuple[Sample, ...]
-    test_videos: tuple[Sample, ...]
-    seed: int
-    out: Path
-    device: str = "cpu"
-    progress: Callable[[float, str], None] | None = None
 
 
 @dataclass
@@ -95,23 +71,6 @@ class RunPlan:
         return not self.todo and (self.folder / "report.html").exists()
 
 
-def read_tables(workspace: Workspace, datasets: tuple[str, ...], name: str) -> pd.DataFrame:
-    """One of ingest's tables over several datasets, stacked. Raises StoreError if not ingested."""
-    tables = []
-    for dataset in datasets:
-        path = workspace.stage(dataset, "ingest") / f"{name}.parquet"
-        if not path.exists():
-            raise StoreError(
-                f"dataset {dataset}",
-                expected="its ingest tables in the workspace",
-                got="none",
-                todo="Run the ingest stage first.",
-                code="no_data",
-            )
-        tables.append(stores.read_table(path))
-    return pd.concat(tables, ignore_index=True)
-
-
 def plan_run(workspace: Workspace, recipe: Recipe, device: str = "cpu") -> RunPlan:
     """Choose samples, make the split, name the run; reads stores, writes nothing.
 
@@ -136,7 +95,7 @@ def plan_run(workspace: Workspace, recipe: Recipe, device: str = "cpu") -> RunPl
     plan = RunPlan(recipe, workspace, samples, ledger, split, run_id, folder)
     plan.jobs = _fold_jobs(plan, device)
     plan.ledger = pd.concat([ledger, _outside_split(plan)], ignore_index=True)
-    plan.done = _done_folds(plan.folder)
+    plan.done = done_folds(plan.folder)
     return plan
 
 
@@ -287,7 +246,7 @@ def forced(plan: RunPlan) -> RunPlan:
 def moved_to(plan: RunPlan, folder: Path) -> RunPlan:
     """The plan with its results in another folder."""
     jobs = [replace(j, out=folder / f".partial-{j.fold}") for j in plan.jobs]
-    return replace(plan, folder=folder, run_id=folder.name, jobs=jobs, done=_done_folds(folder))
+    return replace(plan, folder=folder, run_id=folder.name, jobs=jobs, done=done_folds(folder))
 
 
 def start_run(plan: RunPlan, token: str) -> None:
@@ -296,7 +255,7 @@ def start_run(plan: RunPlan, token: str) -> None:
     for old in plan.folder.glob(".old-*"):  # a kill between two renames of publish_fold
         home = plan.folder / old.name.removeprefix(".old-")
         shutil.rmtree(old) if home.exists() else old.rename(home)
-    plan.done = _done_folds(plan.folder)
+    plan.done = done_folds(plan.folder)
     recipe = json.dumps(plan.recipe.model_dump(mode="json"), indent=1, sort_keys=True)
     split = json.dumps(
         {
@@ -342,7 +301,7 @@ def publish_fold(plan: RunPlan, job: FoldJob, seconds: float, token: str) -> Non
     job.out.rename(final)
     stores.sync_folder(plan.folder)
     shutil.rmtree(old, ignore_errors=True)
-    rows = _manifest(plan.folder)
+    rows = run_manifest(plan.folder)
     rows = rows[rows.unit != job.fold]
     new = [
         {
@@ -356,74 +315,11 @@ def publish_fold(plan: RunPlan, job: FoldJob, seconds: float, token: str) -> Non
         if path.is_file()
     ]
     table = pd.concat([rows, pd.DataFrame(new)], ignore_index=True).astype(RUN_MANIFEST)
-    times = [t for t in _times(plan.folder) if t["unit"] != job.fold]
+    times = [t for t in run_times(plan.folder) if t["unit"] != job.fold]
     times.append({"unit": job.fold, "seconds": seconds})
     stores.write_table(pd.DataFrame(times), plan.folder / "timings.parquet", token)
     stores.write_table(table.sort_values(["unit", "part"]), plan.folder / "manifest.parquet", token)
     plan.done.add(job.fold)
-
-
-def _manifest(folder: Path) -> pd.DataFrame:
-    path = folder / "manifest.parquet"
-    if not path.exists():
-        return pd.DataFrame({c: pd.Series(dtype=t) for c, t in RUN_MANIFEST.items()})
-    return stores.read_table(path).astype(RUN_MANIFEST)
-
-
-def _times(folder: Path) -> list[dict[Any, Any]]:
-    path = folder / "timings.parquet"
-    return stores.read_table(path).to_dict("records") if path.exists() else []
-
-
-def _done_folds(folder: Path) -> set[str]:
-    """Folds all of whose files are there with the recorded size."""
-    done: dict[str, bool] = {}
-    for row in _manifest(folder).itertuples(index=False):
-        path = folder / row.part
-        sound = path.exists() and path.stat().st_size == row.bytes
-        done[row.unit] = done.get(row.unit, True) and sound
-    return {fold for fold, sound in done.items() if sound}
-
-
-@dataclass(frozen=True)
-class RunFiles:
-    """A run's folder, read: what scoring, the report, predict and compare work from."""
-
-    folder: Path
-
-    @property
-    def workspace(self) -> Workspace:
-        """The workspace that holds the run."""
-        return Workspace(self.folder.parent.parent.parent)
-
-    @property
-    def recipe(self) -> Recipe:
-        """The resolved recipe."""
-        return parse_recipe(json.loads((self.folder / "recipe.json").read_text()))
-
-    @property
-    def split(self) -> dict[str, Any]:
-        """Digest, shared people and folds, as in split.json."""
-        found: dict[str, Any] = json.loads((self.folder / "split.json").read_text())
-        return found
-
-    @property
-    def folds(self) -> list[Path]:
-        """Folders of the trained folds, in order."""
-        return [self.folder / fold for fold in sorted(_done_folds(self.folder))]
-
-    def predictions(self) -> pd.DataFrame:
-        """All folds' predictions, stacked in fold order."""
-        tables = [stores.read_table(fold / "predictions.parquet") for fold in self.folds]
-        if not tables:
-            raise StoreError(
-                str(self.folder), expected="trained folds", got="none", todo="Run `train` first."
-            )
-        return pd.concat([t for t in tables if len(t)] or tables[:1], ignore_index=True)
-
-    def metrics(self) -> pd.DataFrame:
-        """The metrics table of an evaluated run."""
-        return stores.read_table(self.folder / "metrics.parquet")
 
 
 def evaluate_run(plan: RunPlan, token: str) -> pd.DataFrame:
@@ -437,16 +333,3 @@ def evaluate_run(plan: RunPlan, token: str) -> pd.DataFrame:
     with stores.replacing(plan.folder / "report.html", token) as temporary:
         write_report(run, temporary)
     return metrics
-
-
-def find_run(text: str) -> RunFiles:
-    """A run from its folder's path. Raises ConfigError when it is not one."""
-    folder = Path(text).absolute()
-    if not (folder / "recipe.json").exists():
-        raise ConfigError(
-            f"run {text}",
-            expected="a folder WORKSPACE/runs/RECIPE/RUN_ID",
-            got="no recipe.json in it",
-            todo="List runs with: ls WORKSPACE/runs/*",
-        )
-    return RunFiles(folder)

@@ -24,13 +24,13 @@ from data.errors import ConfigError, StoreError, TrainingError
 from data.stores import write_table
 from data.workspace import Workspace
 from models.bootstrap import Statistic, group_counts, subject_interval
-from models.experiment import FoldJob, RunFiles, Sample, read_tables
 from models.fitting import load_weights, save_weights, seed_everything, write_json
 from models.hsta import HSTA, HstaConfig, create
 from models.hsta_clips import ClipBank, Scale, read_clips
 from models.hsta_training import Fit, HstaTrainConfig, fit, predict
 from models.metrics import confusion_counts, recognition_from_counts
 from models.recipe import Recipe
+from models.runs import FoldJob, RunFiles, Sample, read_tables
 
 logger = logging.getLogger(__name__)
 

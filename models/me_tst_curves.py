@@ -29,9 +29,9 @@ import pandas as pd
 from data.errors import ConfigError, StoreError
 from data.stores import StageStore, replacing
 from data.workspace import Workspace
-from models.experiment import Sample, read_tables
 from models.me_tst_labels import Truth, cut_windows, frame_labels, read_truth, view_frames
 from models.recipe import Recipe
+from models.runs import Sample, read_tables
 from models.spotting import stitch
 from models.spotting_baselines import flow_magnitude
 from models.spotting_metrics import VideoCurves

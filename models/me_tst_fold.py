@@ -24,7 +24,6 @@ from data.errors import ConfigError, TrainingError
 from data.stores import write_table
 from data.workspace import Workspace
 from models import me_tst, me_tst_plus
-from models.experiment import FoldJob, RunFiles
 from models.fitting import load_weights, save_weights, seed_everything, write_json
 from models.me_tst import MeTstConfig
 from models.me_tst_curves import VideoMotion, curves_of, read_curves, read_videos, write_curves
@@ -33,6 +32,7 @@ from models.me_tst_plus import MeTstPlusConfig
 from models.me_tst_scores import score_table
 from models.me_tst_training import DecodeConfig, MeTstTrainConfig, Windows, fit, predict
 from models.recipe import Recipe
+from models.runs import FoldJob, RunFiles
 from models.spotting import CLASS_NAMES, half_width
 from models.spotting_metrics import Protocol, VideoResult, evaluate
 

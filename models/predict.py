@@ -26,9 +26,9 @@ import numpy.typing as npt
 from data.errors import ConfigError, InputError
 from data.frames import IMAGE_SUFFIXES, VIDEO_SUFFIXES, FrameSource, count_video_frames
 from data.stores import replacing
-from models.experiment import RunFiles, read_tables
 from models.me_tst_fold import TrainedFold, load_fold
 from models.me_tst_training import predict
+from models.runs import RunFiles, read_tables
 from models.spotting import (
     CLASS_NAMES,
     NEUTRAL,

@@ -18,7 +18,7 @@ from models.report_scores import Score, number
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-    from models.experiment import RunFiles
+    from models.runs import RunFiles
 
 TEMPLATE = Path(__file__).with_name("report_template.html.j2")
 CONTENTS = (

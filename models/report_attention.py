@@ -18,8 +18,8 @@ from data.pictures import evenly, side_by_side, thumbnail
 from models.report_data import videos_with_faces
 
 if TYPE_CHECKING:
-    from models.experiment import RunFiles
     from models.hsta_fold import TrainedFold
+    from models.runs import RunFiles
 
 CLIPS = 3
 STRENGTH = 0.75  # of full orange over the picture
@@ -33,7 +33,7 @@ NOTE = (
 
 def attention_strips(run: RunFiles) -> Iterator[tuple[Any, str]]:
     """(image, caption) of a few tested clips, spread over folds; none where a part is missing."""
-    from models.experiment import read_tables
+    from models.runs import read_tables
 
     predictions = run.predictions()
     events = read_tables(run.workspace, run.recipe.data, "events")
@@ -46,7 +46,7 @@ def attention_strips(run: RunFiles) -> Iterator[tuple[Any, str]]:
             image = _strip(
                 run, run.folder / str(row.fold), row, (row.dataset, row.video) in allowed
             )
-        except (ApexflowError, OSError):
+        except (ApexflowError, LookupError, ValueError, OSError):  # a fold of another time
             continue
         chance = getattr(row, f"prob_{row.predicted}", float("nan"))
         said = f"true {row.label}, predicted {row.predicted} ({chance:.2f})"

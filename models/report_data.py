@@ -21,8 +21,8 @@ from data.pictures import faces_shown
 from data.workspace import Workspace
 
 if TYPE_CHECKING:
-    from models.experiment import RunFiles
     from models.recipe import Recipe
+    from models.runs import RunFiles
 
 MANY_CLASSES = 12
 SOURCES = {
@@ -81,7 +81,7 @@ class Account:
 
 def dataset_counts(run: RunFiles) -> list[DatasetCount]:
     """Videos, people, frames, events and classes of each dataset as ingested."""
-    from models.experiment import read_tables
+    from models.runs import read_tables
 
     recipe, found = run.recipe, []
     for name in recipe.data:
@@ -107,7 +107,7 @@ def dataset_counts(run: RunFiles) -> list[DatasetCount]:
 
 def videos_with_faces(run: RunFiles) -> set[tuple[str, str]]:
     """(dataset, video) of the videos whose faces this run's pictures may show."""
-    from models.experiment import read_tables
+    from models.runs import read_tables
 
     found = set()
     for name in run.recipe.data:

@@ -19,7 +19,7 @@ from models.report_figures import training_figure
 from models.report_scores import test_samples
 
 if TYPE_CHECKING:
-    from models.experiment import RunFiles
+    from models.runs import RunFiles
 
 PER_DATASET = 3  # events shown of each dataset and stage
 
@@ -54,7 +54,7 @@ TITLES = {
 
 def stage_groups(run: RunFiles) -> list[Group]:
     """Pictures of the recipe's stages, in their order, of events this run tests."""
-    from models.experiment import read_tables
+    from models.runs import read_tables
 
     recipe = run.recipe
     tested = test_samples(run)

@@ -16,7 +16,7 @@ import pandas as pd
 from data.schema import EVENTS
 
 if TYPE_CHECKING:
-    from models.experiment import RunFiles
+    from models.runs import RunFiles
 
 # Shown large: those of the first line that a run has any of.
 HEADLINES = (("spotting_f1", "strs", "f1_of_means"), ("uf1", "uar", "accuracy"))
@@ -165,7 +165,7 @@ def verdict(score: Score) -> Verdict:
 
 def limits(run: RunFiles, found: list[Score]) -> list[str]:
     """What this run's size and protocol allow, one sentence each."""
-    from models.experiment import read_tables
+    from models.runs import read_tables
 
     recipe, samples = run.recipe, test_samples(run)
     column = recipe.entry.samples.removesuffix("s")

@@ -15,7 +15,7 @@ from models.report_figures import Interval, timeline_figure
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from models.experiment import RunFiles
+    from models.runs import RunFiles
     from models.spotting_metrics import VideoCurves, VideoResult
 
 MOST_VIDEOS = 24
@@ -122,7 +122,7 @@ def megc_rows(run: RunFiles) -> dict[str, list[tuple[str, int, int, str]]]:
 
     Where a video's frames carry no number, frames count from 1.
     """
-    from models.experiment import read_tables
+    from models.runs import read_tables
 
     found: dict[str, list[tuple[str, int, int, str]]] = {}
     for dataset, table in run.predictions().groupby("dataset"):

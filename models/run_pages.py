@@ -17,7 +17,7 @@ from models.report_figures import confusion_figure, training_figure
 from models.report_scores import Score, number
 
 if TYPE_CHECKING:
-    from models.experiment import RunFiles
+    from models.runs import RunFiles
 
 MOST_TIMELINES = 6  # on a UI page, which must stay small
 MARKS = {"above": "✓", "unsure": "~", "below": "✕", "open": "?"}

@@ -13,6 +13,7 @@ from data.engine import ChunkJob, ChunkResult, compute_chunk, get_stage
 from data.errors import ApexflowError, StoreError
 from data.stage_pages import stage_page
 from models import experiment, run_pages
+from models.runs import RunFiles
 from tasks.context import RunContext, resolve_device
 
 logger = logging.getLogger(__name__)
@@ -218,7 +219,7 @@ def evaluate(context: RunContext) -> StepRecord:
         return record
     experiment.evaluate_run(plan, context.token)
     record.redone = 1
-    run = experiment.RunFiles(plan.folder)
+    run = RunFiles(plan.folder)
     name = f"evaluate-{context.recipe.name}"
     context.executor.progress(name, 1, 1, "scored")
     context.executor.page(name, run_pages.run_page(run), run_pages.score_rows(run))

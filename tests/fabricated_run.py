@@ -216,9 +216,9 @@ def write_hsta_run(
 
     `skill`: share of the clips whose predicted class is right.
     """
-    from models.experiment import RunFiles
     from models.hsta_fold import score
     from models.recipe import parse_recipe
+    from models.runs import RunFiles
 
     model = {"name": "hsta", "special": "flow"}
     parsed = parse_recipe({"name": name, "about": "Made up for a test.", "data": list(datasets),
@@ -311,10 +311,10 @@ def write_me_tst_run(
 
     `skill`: share of the events whose curve has a bump.
     """
-    from models.experiment import RunFiles
     from models.me_tst_curves import curves_of, read_videos, write_curves
     from models.me_tst_fold import intervals_table, protocol_of, score
     from models.recipe import parse_recipe
+    from models.runs import RunFiles
     from models.spotting_metrics import evaluate
 
     parsed = parse_recipe({"name": name, "about": "Made up for a test.", "data": [dataset],

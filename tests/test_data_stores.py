@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -32,9 +31,12 @@ def test_error_survives_a_process_boundary() -> None:
 
 def test_second_run_is_refused_by_name_and_a_dead_one_is_not(tmp_path: Path) -> None:
     workspace = Workspace(tmp_path / "ws")
-    with workspace.lock(what="run first"), pytest.raises(LockedError, match="run first"):
-        with workspace.lock():
-            pass
+    with (
+        workspace.lock(what="run first"),
+        pytest.raises(LockedError, match="run first"),
+        workspace.lock(),
+    ):
+        pass
     code = (
         "from data.workspace import Workspace; import os\n"
         f"lock = Workspace({str(tmp_path / 'ws')!r}).lock(what='doomed'); lock.__enter__()\n"
@@ -61,7 +63,7 @@ def test_replacing_keeps_the_old_whole_when_writing_fails(tmp_path: Path) -> Non
     with pytest.raises(RuntimeError), stores.replacing(path) as temporary:
         temporary.write_text("ne")
         raise RuntimeError
-    assert path.read_text() == "old" and os.listdir(tmp_path) == ["a.txt"]
+    assert path.read_text() == "old" and [p.name for p in tmp_path.iterdir()] == ["a.txt"]
 
 
 def test_parquet_is_deterministic_and_keeps_nulls_integer(tmp_path: Path) -> None:

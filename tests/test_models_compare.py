@@ -14,8 +14,8 @@ from data.errors import ConfigError
 from data.workspace import Workspace
 from models.bootstrap import paired_difference
 from models.compare import compare
-from models.experiment import RunFiles
 from models.metrics import recognition
+from models.runs import RunFiles
 from tests.fabricated_run import (
     write_clip_stores,
     write_hsta_run,

@@ -15,7 +15,6 @@ from data.errors import ConfigError, StoreError, TrainingError
 from data.identity import file_digest
 from data.schema import conform
 from data.stores import MANIFEST, read_table, write_table
-from models.experiment import FoldJob, RunFiles
 from models.fitting import load_weights, save_weights
 from models.hsta import HstaConfig, create
 from models.hsta_clips import ClipBank, read_clips, read_special_flow
@@ -31,6 +30,7 @@ from models.hsta_training import (
     parameter_groups,
     predict,
 )
+from models.runs import FoldJob, RunFiles
 
 CPU = torch.device("cpu")
 SMALL = HstaConfig(

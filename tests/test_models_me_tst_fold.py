@@ -17,12 +17,13 @@ from data import stores
 from data.errors import ConfigError, TrainingError
 from data.workspace import Workspace
 from models import experiment
-from models.experiment import FoldJob, RunPlan, plan_run
+from models.experiment import RunPlan, plan_run
 from models.me_tst import MeTst, MeTstConfig
 from models.me_tst_curves import read_curves, read_videos, write_curves
 from models.me_tst_fold import PREDICTIONS, fit_fold, load_fold, score, training_windows
 from models.me_tst_training import MeTstTrainConfig, predict
 from models.recipe import Recipe, parse_recipe
+from models.runs import FoldJob, RunFiles
 from tests.fabricated_run import write_ingest, write_store
 
 K, FRAMES, SKIP = 20, 480, 2
@@ -97,7 +98,7 @@ def run_all(plan: RunPlan) -> pd.DataFrame:
         for job in plan.todo:
             experiment.fit_fold(job)
             experiment.publish_fold(plan, job, 0.0, token)
-    return score(experiment.RunFiles(plan.folder))
+    return score(RunFiles(plan.folder))
 
 
 @pytest.fixture(scope="module")

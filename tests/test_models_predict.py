@@ -14,10 +14,10 @@ import torch
 from data import motion
 from data.errors import ConfigError, InputError
 from data.workspace import Workspace
-from models.experiment import RunFiles
 from models.fitting import save_weights, write_json
 from models.me_tst import MeTst, MeTstConfig
 from models.predict import frame_skip_for, open_video, predict_video
+from models.runs import RunFiles
 from tests.fabricated_run import write_hsta_run, write_ingest, write_me_tst_run, write_motion_store
 
 SIDE, FRAMES = 160, 60

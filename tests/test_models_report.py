@@ -15,11 +15,11 @@ import pytest
 from data.errors import ConfigError
 from data.workspace import Workspace
 from models import run_pages
-from models.experiment import RunFiles
 from models.report import render, write_report
 from models.report_data import accounts, reasons
 from models.report_figures import thin, training_figure
 from models.report_scores import Score, confusions, scores, verdict
+from models.runs import RunFiles
 from tests.fabricated_run import (
     ledger,
     write_clip_stores,

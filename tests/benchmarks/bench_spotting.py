@@ -33,6 +33,7 @@ from data.planning import run_stage
 from data.synthetic import write_dataset
 from data.workspace import Workspace
 from models import experiment
+from models.runs import RunFiles
 from models.me_tst_fold import score
 from models.recipe import Recipe, parse_recipe
 
@@ -93,7 +94,7 @@ def run(workspace: Workspace, recipe: Recipe, folds: int | None) -> tuple[pd.Dat
             experiment.fit_fold(job)
             experiment.publish_fold(plan, job, 0.0, token)
         seconds = time.process_time() - start
-        table = score(experiment.RunFiles(plan.folder))
+        table = score(RunFiles(plan.folder))
     return table, seconds, str(plan.folder)
 
 

@@ -1,0 +1,146 @@
+"""A run on disk: what one fold's training is given, and what reading a run's folder gives back.
+
+<workspace>/runs/<recipe>/<run id>/
+    recipe.json split.json          what was asked, who is held out in which fold
+    fold-00-<subject>/              weights.safetensors model.json, history and predictions
+    manifest.parquet timings.parquet ledger.parquet
+    predictions.parquet metrics.parquet report.html
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from data import stores
+from data.errors import ConfigError, StoreError
+from data.workspace import Workspace
+from models.recipe import Recipe, parse_recipe
+
+Sample = tuple[str, str]  # (dataset, event id) or (dataset, video id)
+FOLD_FILES = ("weights.safetensors", "model.json", "history.parquet", "predictions.parquet")
+RUN_MANIFEST = {
+    "unit": "string",
+    "key": "string",
+    "part": "string",
+    "bytes": "int64",
+    "digest": "string",
+}
+
+
+@dataclass(frozen=True)
+class FoldJob:
+    """Everything one fold's training needs; picklable as long as `progress` is None."""
+
+    workspace: Path
+    recipe: Recipe
+    fold: str
+    datasets: tuple[str, ...]
+    train_events: tuple[Sample, ...]
+    test_events: tuple[Sample, ...]
+    train_videos: tuple[Sample, ...]
+    test_videos: tuple[Sample, ...]
+    seed: int
+    out: Path
+    device: str = "cpu"
+    progress: Callable[[float, str], None] | None = None
+
+
+def read_tables(workspace: Workspace, datasets: tuple[str, ...], name: str) -> pd.DataFrame:
+    """One of ingest's tables over several datasets, stacked. Raises StoreError if not ingested."""
+    tables = []
+    for dataset in datasets:
+        path = workspace.stage(dataset, "ingest") / f"{name}.parquet"
+        if not path.exists():
+            raise StoreError(
+                f"dataset {dataset}",
+                expected="its ingest tables in the workspace",
+                got="none",
+                todo="Run the ingest stage first.",
+                code="no_data",
+            )
+        tables.append(stores.read_table(path))
+    return pd.concat(tables, ignore_index=True)
+
+
+@dataclass(frozen=True)
+class RunFiles:
+    """A run's folder, read: what scoring, the report, predict and compare work from."""
+
+    folder: Path
+
+    @property
+    def workspace(self) -> Workspace:
+        """The workspace that holds the run."""
+        return Workspace(self.folder.parent.parent.parent)
+
+    @property
+    def recipe(self) -> Recipe:
+        """The resolved recipe."""
+        return parse_recipe(json.loads((self.folder / "recipe.json").read_text()))
+
+    @property
+    def split(self) -> dict[str, Any]:
+        """Digest, shared people and folds, as in split.json."""
+        found: dict[str, Any] = json.loads((self.folder / "split.json").read_text())
+        return found
+
+    @property
+    def folds(self) -> list[Path]:
+        """Folders of the trained folds, in order."""
+        return [self.folder / fold for fold in sorted(done_folds(self.folder))]
+
+    def predictions(self) -> pd.DataFrame:
+        """All folds' predictions, stacked in fold order."""
+        tables = [stores.read_table(fold / "predictions.parquet") for fold in self.folds]
+        if not tables:
+            raise StoreError(
+                str(self.folder), expected="trained folds", got="none", todo="Run `train` first."
+            )
+        return pd.concat([t for t in tables if len(t)] or tables[:1], ignore_index=True)
+
+    def metrics(self) -> pd.DataFrame:
+        """The metrics table of an evaluated run."""
+        return stores.read_table(self.folder / "metrics.parquet")
+
+
+def find_run(text: str) -> RunFiles:
+    """A run from its folder's path. Raises ConfigError when it is not one."""
+    folder = Path(text).absolute()
+    if not (folder / "recipe.json").exists():
+        raise ConfigError(
+            f"run {text}",
+            expected="a folder WORKSPACE/runs/RECIPE/RUN_ID",
+            got="no recipe.json in it",
+            todo="List runs with: ls WORKSPACE/runs/*",
+        )
+    return RunFiles(folder)
+
+
+def run_manifest(folder: Path) -> pd.DataFrame:
+    """Rows of the run's manifest: fold, key, file, bytes, digest; empty before the first fold."""
+    path = folder / "manifest.parquet"
+    if not path.exists():
+        return pd.DataFrame({c: pd.Series(dtype=t) for c, t in RUN_MANIFEST.items()})
+    return stores.read_table(path).astype(RUN_MANIFEST)
+
+
+def run_times(folder: Path) -> list[dict[Any, Any]]:
+    """Seconds per fold."""
+    path = folder / "timings.parquet"
+    return stores.read_table(path).to_dict("records") if path.exists() else []
+
+
+def done_folds(folder: Path) -> set[str]:
+    """Folds all of whose files are there with the recorded size."""
+    done: dict[str, bool] = {}
+    for row in run_manifest(folder).itertuples(index=False):
+        path = folder / row.part
+        sound = path.exists() and path.stat().st_size == row.bytes
+        done[row.unit] = done.get(row.unit, True) and sound
+    return {fold for fold, sound in done.items() if sound}
