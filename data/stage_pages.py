@@ -20,6 +20,7 @@ from data.pictures import FACES_HIDDEN, markdown_image, markdown_table
 from data.stage_pictures import Shown, stage_pictures
 from data.workspace import Workspace
 
+NOT_SUMMED = ("size",)  # counts of a unit that say how, not how many
 STAGES_OF_FACES = ("align",)  # whose pictures would show faces
 MOST_BYTES = 300_000  # of a page: more makes the UI slow
 MOST_REASONS = 12
@@ -79,12 +80,15 @@ def _counts(shown: Shown) -> str:
 def _fit(before: list[str], pieces: Iterable[str]) -> list[str]:
     """As many pieces as keep the page below MOST_BYTES; says so when some are left out."""
     room = MOST_BYTES - sum(map(len, before))
-    fitting: list[str] = []
+    fitting, left_out = [], 0
     for piece in pieces:
-        room -= len(piece) + 1
-        if room < 0:
-            return [*fitting, "", "More pictures would make this page too large; see the report."]
-        fitting.append(piece)
+        if len(piece) < room:
+            fitting.append(piece)
+            room -= len(piece) + 1
+        else:
+            left_out += 1
+    if left_out:
+        fitting.append(f"{left_out} more would make this page too large; the report has them.")
     return fitting
 
 
@@ -106,10 +110,10 @@ def _part_rows(folder: Any, manifest: pd.DataFrame) -> list[dict[str, Any]]:
     seconds = {t.part: t.seconds for t in stores.read_timings(folder).itertuples(index=False)}
     rows = []
     for part, group in manifest.groupby("part", sort=True):
-        counts: dict[str, float] = {}
+        counts: dict[str, int] = {}
         for text in group.counts:
             for name, value in json.loads(text).items():
-                if isinstance(value, int | float) and not isinstance(value, bool):
+                if isinstance(value, int) and name not in NOT_SUMMED:
                     counts[name] = counts.get(name, 0) + value
         rows.append(
             {

@@ -8,16 +8,28 @@ landmarks, flow and curves.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+import h5py
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from data.pictures import CLASS_COLOURS, class_colour, evenly, faces_shown, figure, legend, title
+from data.pictures import (
+    BLUE,
+    CLASS_COLOURS,
+    MUTED,
+    class_colour,
+    evenly,
+    faces_shown,
+    figure,
+    legend,
+    thumbnail,
+    title,
+)
 from data.stores import StageStore, read_table
 from data.workspace import Workspace
 
@@ -25,6 +37,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 LABELS = ("label_3", "label_4", "label_5", "label_7", "emotion")  # the first that is there counts
+STRIP_FRAMES, STRIP_SIDE = 7, 120  # frames of a filmstrip, px of each
 MOST_PAIRS = 3  # flow fields of one event
 
 
@@ -123,6 +136,72 @@ def events_figure(events: pd.DataFrame, videos: pd.DataFrame) -> Figure:
     return fig
 
 
+def _align(shown: Shown) -> Iterator[Drawn]:
+    store, faces = shown.store("align"), shown.faces()
+    events = shown.table("events")
+    videos = shown.chosen_videos(store)
+    rows = []
+    for video in videos:
+        own = events[(events.video == video) & events.onset.notna() & events.offset.notna()]
+        with store.open(video) as group:
+            rows.append((video, group["transforms"][:], group["residual_px"][:]))
+            if video not in faces:
+                yield Drawn(landmark_figure(group), f"{shown.dataset} · {video}: landmarks")
+            elif "crops" in group and len(own):
+                event = next(own.itertuples(index=False))
+                span = list(range(int(event.onset), int(event.offset) + 1))
+                frames = evenly(span, STRIP_FRAMES)
+                strip = strip_figure([group["crops"][i] for i in frames], frames)
+                yield Drawn(strip, _event_caption(shown, event))
+    store.close()
+    if rows:
+        yield Drawn(steadiness_figure(rows), "Head motion that was removed, and what is left of it")
+
+
+def strip_figure(crops: Sequence[npt.NDArray[Any]], frames: Sequence[int]) -> Figure:
+    """Aligned crops side by side, each with its frame index."""
+    fig, axes = figure(STRIP_SIDE * len(crops), STRIP_SIDE + 18, cols=len(crops))
+    for axis, crop, frame in zip(axes, crops, frames, strict=True):
+        axis.imshow(thumbnail(crop, STRIP_SIDE), cmap="gray", vmin=0, vmax=255)
+        axis.set_axis_off()
+        axis.set_title(f"frame {frame}", fontsize=8, color=MUTED, pad=3)
+    return fig
+
+
+def landmark_figure(group: h5py.Group) -> Figure:
+    """The 68 landmarks in the crop: where the face lies, without the face."""
+    fig, (axis,) = figure(STRIP_SIDE + 20, STRIP_SIDE + 20)
+    points, size = group["landmarks_crop"][:], float(group.attrs["size"])
+    axis.scatter(points[:, 0], points[:, 1], s=4, color=BLUE)
+    axis.set(xlim=(0, size), ylim=(size, 0), xticks=[], yticks=[], aspect="equal")
+    axis.grid(False)
+    return fig
+
+
+def steadiness_figure(videos: Sequence[tuple[str, Any, Any]]) -> Figure:
+    """Per video (name, transforms (T,2,3), residual_px (T,)): head path, and residuals' histogram.
+
+    The path is how far the crop's centre moved in the original frame, against its first place.
+    """
+    fig, (path, left) = figure(860, 200, cols=2)
+    for number, (name, transforms, _) in enumerate(videos):
+        linear, shift = transforms[:, :, :2], transforms[:, :, 2]
+        place = -np.linalg.solve(linear, shift[..., None])[..., 0]
+        moved = np.hypot(*(place - place[0]).T)
+        path.plot(moved, color=class_colour("", number), linewidth=1.2, label=name)
+    title(path, "head motion removed, px of the original")
+    path.set_xlabel("frame")
+    path.set_ylim(bottom=0)
+    if len(videos) <= 6:
+        legend(path, loc="upper left")
+    residuals = np.concatenate([residual[np.isfinite(residual)] for *_, residual in videos])
+    if len(residuals):
+        left.hist(residuals, bins=30, color=BLUE)
+        title(left, f"left after alignment, px (median {np.median(residuals):.2f})")
+    left.set_ylabel("frames")
+    return fig
+
+
 def _apex(shown: Shown) -> Iterator[Drawn]:
     from data.apex_pictures import apex_figure, error_figure
 
@@ -194,6 +273,7 @@ def _motion(shown: Shown) -> Iterator[Drawn]:
 
 _DRAWERS: dict[str, Callable[[Shown], Iterable[Drawn]]] = {
     "ingest": _ingest,
+    "align": _align,
     "apex": _apex,
     "flow": _flow,
     "motion": _motion,
