@@ -332,8 +332,11 @@ def _timeline(prediction: Prediction, curves: Curves) -> bytes:
         for one in prediction.intervals
     ]
     fig = timeline_figure(curves.smoothed, curves.threshold, predicted, [], seconds_per_frame=step)
+    lanes = fig.axes[-1]
+    lanes.set_yticks([0.0], ["predicted"])  # nothing is annotated here
+    lanes.set_ylim(-0.6, 0.6)
     if prediction.fps is None:
-        fig.axes[-1].set_xlabel("frames used")
+        lanes.set_xlabel("frames used")
     return png_bytes(fig)
 
 
