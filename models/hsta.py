@@ -44,7 +44,7 @@ logger = logging.getLogger(__name__)
 
 SPECIAL, VIDEO = 0, 1  # branch order everywhere: pairs are (special, video)
 NORM_EPS = 1e-6
-INIT_STD = 0.02
+INIT_STD, INIT_WIDTH = 0.02, 768
 
 # The origin's depth table: choice -> (special blocks, video blocks, extra exchanges) of a group.
 _DEPTHS = "1,4 1,1 1,2 1,3 1,4 2,2 2,1 1,5 3,1 3,2 3,3"
@@ -95,6 +95,12 @@ class HstaConfig(Settings):
     drop_path: float = Field(0.2, ge=0, lt=1, title="Stochastic depth of the last block")
     head_dropout: float = Field(
         0.0, ge=0, lt=1, title="Head dropout", description="The origin never applies its own: 0."
+    )
+    init: Literal["published", "width"] = Field(
+        "published",
+        title="Initial weights",
+        description="published: std 0.02 everywhere; width: 0.02 · sqrt(768 / inputs), the same at "
+        "the published width, and needed for narrow networks to learn from few clips.",
     )
     attention: AttentionPath = Field(
         "fused", title="Attention path", description="fused, or plain: the written-out reference."
@@ -347,7 +353,7 @@ class HSTA(nn.Module):
         self.head_dropout = nn.Dropout(config.head_dropout)
         head_width = sum(config.embed_dim) * (2 if config.head_mode == 1 else 1)
         self.head = nn.Linear(head_width, config.num_classes)
-        self.apply(_initialise)
+        _initialise(self)
 
     def forward(self, clip: Tensor) -> Tensor:
         special, video = self.forward_tokens(clip)
@@ -384,14 +390,17 @@ class HSTA(nn.Module):
         return torch.cat(parts, dim=1)
 
 
-def _initialise(module: nn.Module) -> None:
+def _initialise(network: HSTA) -> None:
     """Normal weights cut at ±2 (absolute), zero biases; Conv3d keeps torch's own rule."""
-    if isinstance(module, nn.Linear):
-        nn.init.trunc_normal_(module.weight, std=INIT_STD)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
-    elif isinstance(module, TubeletEmbedding):
-        nn.init.trunc_normal_(module.class_token, std=INIT_STD)
+    for module in network.modules():
+        if isinstance(module, nn.Linear):
+            wide = network.config.init == "width"
+            scale = (INIT_WIDTH / module.in_features) ** 0.5 if wide else 1.0
+            nn.init.trunc_normal_(module.weight, std=INIT_STD * scale)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, TubeletEmbedding):
+            nn.init.trunc_normal_(module.class_token, std=INIT_STD)
 
 
 def create(config: HstaConfig) -> HSTA:

@@ -232,6 +232,15 @@ def test_initial_weights():
             assert tensor.std().item() == pytest.approx(0.02, rel=0.3), name
 
 
+def test_width_init_is_the_published_one_at_768_and_keeps_signals_alive():
+    config = HstaConfig(num_groups=1, embed_dim=(48, 768), num_heads=4, init="width")
+    torch.manual_seed(0)
+    group = create(config).groups[0]
+    narrow, wide = (group.blocks[b][0].attention.qkv.weight.std().item() for b in (0, 1))
+    assert wide == pytest.approx(0.02, rel=0.01) and narrow == pytest.approx(0.08, rel=0.03)
+    assert group.blocks[0][0].reduce.weight.std().item() == pytest.approx(0.04, rel=0.03)
+
+
 def test_determinism_and_checkpointing():
     config = SMALL.model_copy(update={"dropout": 0.3, "drop_path": 0.4})
     model, clip = model_and_clip(config)
