@@ -14,6 +14,7 @@ integers. Transforms are never chained: each pose is against the reference itsel
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import cv2
 import numpy as np
@@ -105,7 +106,7 @@ class Geometry:
     to_crop: Array
     depth: Depth
 
-    @property
+    @cached_property
     def centre(self) -> Array:
         """The crop's centre in the reference frame, px (2,)."""
         return apply(invert(self.to_crop), np.full(2, (self.size - 1) / 2))
@@ -145,8 +146,10 @@ def apply(matrix: Array, points: Array) -> Array:
 
 def invert(matrix: Array) -> Array:
     """Inverse of an affine (2,3)."""
-    turn = np.linalg.inv(matrix[:, :2])
-    return np.column_stack([turn, -turn @ matrix[:, 2]])
+    (a, b, tx), (c, d, ty) = matrix.tolist()
+    scale = 1 / (a * d - b * c)
+    turn = scale * np.array([[d, -b], [-c, a]])
+    return np.column_stack([turn, -turn @ (tx, ty)])
 
 
 def compose(outer: Array, inner: Array) -> Array:
@@ -174,6 +177,16 @@ def place(geometry: Geometry, pose: Array, points: Array) -> Array:
     return np.asarray(moved + geometry.ipd * geometry.depth(points)[..., None] * pose[4:])
 
 
+def unplace(geometry: Geometry, pose: Array, points: Array) -> Array:
+    """Inverse of `place`: the reference points seen at `points` (...,2) px in the frame."""
+    back = invert(pose_matrix(pose, geometry.centre))
+    found = apply(back, points)
+    for _ in range(5):  # the parallax changes slowly over the face: each step gains two digits
+        shift = geometry.ipd * geometry.depth(found)[..., None] * pose[4:]
+        found = apply(back, points - shift)
+    return found
+
+
 def frame_to_crop(geometry: Geometry, pose: Array) -> Array:
     """Affine (2,3) of one frame, original px → crop px, parallax left out."""
     return compose(geometry.to_crop, invert(pose_matrix(pose, geometry.centre)))
@@ -181,10 +194,15 @@ def frame_to_crop(geometry: Geometry, pose: Array) -> Array:
 
 def outside_share(to_crop: Array, size: int, shape: tuple[int, ...]) -> float:
     """Share of the crop square that lies outside an image of `shape`, 0..1."""
-    steps = (np.arange(32) + 0.5) * size / 32 - 0.5
+    limit = np.array([shape[1], shape[0]]) - 0.5
+    outer = np.array([-0.5, size - 0.5])
+    corners = np.stack(np.meshgrid(outer, outer), axis=-1).reshape(-1, 2)
+    seen = apply(invert(to_crop), corners)
+    if (seen >= -0.5).all() and (seen <= limit).all():
+        return 0.0
+    steps = (np.arange(20) + 0.5) * size / 20 - 0.5
     grid = np.stack(np.meshgrid(steps, steps), axis=-1).reshape(-1, 2)
     points = apply(invert(to_crop), grid)
-    limit = np.array([shape[1], shape[0]]) - 0.5
     return float(1 - ((points >= -0.5) & (points <= limit)).all(axis=1).mean())
 
 

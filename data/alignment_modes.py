@@ -59,7 +59,7 @@ class Options:
     mode: str = "track"
     size: int = 224
     upright: bool = True
-    points: int = 300
+    points: int = 200
     parallax: bool = True
     smooth_frames: float = 2.0
     fps: float = 100.0

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import h5py
 import numpy as np
 import numpy.typing as npt
 
-from data.alignment import CropMaker, Depth, Geometry, frame_to_crop, head_depth
+from data.alignment import CropMaker, Geometry, frame_to_crop, head_depth
 from data.alignment_modes import STATUS, Block, Image
 from data.config import AlignConfig
 from data.errors import StoreError
@@ -145,6 +146,25 @@ class BlockWriter:
         )
 
 
+class StoredPoses:
+    """What an align unit's group says about every frame's geometry."""
+
+    def __init__(self, group: h5py.Group) -> None:
+        self.poses: npt.NDArray[np.float64] = group["poses"][:]
+        self._segment, self.depth_of = group["segment"][:], group["depth_of"][:]
+        self._depths = group["depth"][:]
+        self._landmarks, self._to_crop = group["segment_landmarks"][:], group["segment_to_crop"][:]
+        self._size = int(group.attrs["size"])
+
+    def geometry(self, index: int) -> Geometry:
+        """Geometry that frame `index` was placed by; equal wherever `depth_of` is."""
+        segment, depth = self._segment[index], self._depths[self.depth_of[index]]
+        landmarks = self._landmarks[segment]
+        prior = head_depth(landmarks)
+        learned = replace(prior, added=depth[:-1], mean=float(depth[-1]))
+        return Geometry(landmarks, prior.ipd, self._size, self._to_crop[segment], learned)
+
+
 class MadeCrops:
     """Crops (T,S,S) or (T,S,S,3) made from raw frames when indexed, as a stored dataset would be.
 
@@ -153,28 +173,23 @@ class MadeCrops:
     """
 
     def __init__(self, group: h5py.Group, source: FrameSource) -> None:
-        self._source = source
+        self._source, self._stored = source, StoredPoses(group)
         self._colour = bool(group.attrs["colour"])
-        size = int(group.attrs["size"])
-        self._poses, self._segment = group["poses"][:], group["segment"][:]
-        self._depth_of, self._depths = group["depth_of"][:], group["depth"][:]
-        self._landmarks = group["segment_landmarks"][:]
-        self._to_crop = group["segment_to_crop"][:]
-        self._status = group["status"][:]
+        self._unreadable = group["status"][:] == STATUS.index("unreadable")
         self._first = int(group.attrs["reference_index"])
         self._makers: dict[int, CropMaker] = {}
+        size = int(group.attrs["size"])
         self.dtype = np.dtype(np.uint8)
-        self.shape = (len(self._poses), size, size) + ((3,) if self._colour else ())
+        self.shape = (len(self._unreadable), size, size) + ((3,) if self._colour else ())
 
     def __len__(self) -> int:
         return self.shape[0]
 
-    def __getitem__(self, key: int | slice | list[int]) -> Image:
+    def __getitem__(self, key: int | slice | Sequence[int]) -> Image:
+        frames = range(len(self))
         if isinstance(key, int | np.integer):
-            return self._make(range(len(self))[int(key)])
-        wanted = (
-            range(len(self))[key] if isinstance(key, slice) else [range(len(self))[i] for i in key]
-        )
+            return self._make(frames[int(key)])
+        wanted = frames[key] if isinstance(key, slice) else [frames[int(i)] for i in key]
         crops = np.empty((len(wanted), *self.shape[1:]), np.uint8)
         for row, index in enumerate(wanted):
             crops[row] = self._make(index)
@@ -182,24 +197,13 @@ class MadeCrops:
 
     def _make(self, index: int) -> Image:
         shown = index
-        while shown >= 0 and STATUS[self._status[shown]] == "unreadable":
+        while shown >= 0 and self._unreadable[shown]:
             shown -= 1  # such a frame shows the last good one, or the reference
         image = self._source.read(shown if shown >= 0 else self._first, colour=self._colour)
-        return self._maker(index)(image, self._poses[index])
-
-    def _maker(self, index: int) -> CropMaker:
-        number = int(self._depth_of[index])
+        number = int(self._stored.depth_of[index])
         if number not in self._makers:
-            landmarks = self._landmarks[self._segment[index]]
-            prior = head_depth(landmarks)
-            depth = Depth(
-                prior.centre, prior.half, prior.nose, prior.ipd,
-                self._depths[number, :-1], float(self._depths[number, -1]),
-            )  # fmt: skip
-            to_crop = self._to_crop[self._segment[index]]
-            geometry = Geometry(landmarks, prior.ipd, self.shape[1], to_crop, depth)
-            self._makers[number] = CropMaker(geometry)
-        return self._makers[number]
+            self._makers[number] = CropMaker(self._stored.geometry(index))
+        return self._makers[number](image, self._stored.poses[index])
 
 
 def open_crops(group: h5py.Group, source: FrameSource | None = None) -> h5py.Dataset | MadeCrops:

@@ -42,7 +42,7 @@ class AlignConfig(Settings):
     parallax: bool = Field(
         True, title="Parallax", description="track: undo what yaw and pitch do to a deep face."
     )
-    points: int = Field(300, ge=40, le=1000, title="Tracked points, at most")
+    points: int = Field(200, ge=40, le=1000, title="Tracked points, at most")
     smooth_frames: float = Field(
         2.0, gt=0, le=20, title="Smoothing, frames", description="landmarks_smooth: Gaussian sd."
     )

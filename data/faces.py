@@ -37,7 +37,7 @@ NOSE = slice(27, 36)
 EYES = (slice(36, 42), slice(42, 48))
 MOUTH = slice(48, 60)
 
-SEARCH_SIDE = 800  # the first look is at the image reduced to this longer side
+SEARCH_SIDE = 400  # the first look is at the image reduced to this longer side
 MIN_SCORE = 0.2  # below: hardly a frontal face
 MAX_ASYMMETRY = 1.8  # nose tip to outer eye corners, larger over smaller
 MAX_ROLL_DEG = 30.0
@@ -257,7 +257,7 @@ class FaceFinder:
             yield "full", grey, self.detect(grey)
         bright = equalise(grey)
         yield "equalised", bright, self.detect(bright)
-        if max(grey.shape) <= 2 * SEARCH_SIDE:  # a small face in a huge image costs seconds
+        if max(grey.shape) <= 4 * SEARCH_SIDE:  # a small face in a huge image costs seconds
             yield "doubled", grey, self.detect(grey, upsample=1)
 
     def look(self, grey: Grey) -> tuple[Grey, Face] | None:
