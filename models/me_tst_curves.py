@@ -153,7 +153,7 @@ def curves_of(
 
 def write_curves(curves: Sequence[VideoCurves], path: Path) -> None:
     """Write a fold's curves, whole or not at all; the same curves give the same bytes."""
-    with replacing(path) as temporary, h5py.File(temporary, "w", libver="v110") as file:
+    with replacing(path) as temporary, h5py.File(temporary, "w") as file:
         for one in curves:
             group = file.create_group(f"{one.dataset}/{one.video}")
             windows = {"spot": one.spot, "logits": one.logits}

@@ -16,7 +16,7 @@ import csv
 import json
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +57,8 @@ class Spotted:
     peak: int
     emotion: str
     score: float
+    hsta: str | None = None
+    hsta_probability: float | None = None
     start_s: float | None = None
     end_s: float | None = None
     peak_s: float | None = None
@@ -86,8 +88,9 @@ class Prediction:
         lines = [f"{self.video}: {self.num_frames} frames, {len(self.intervals)} intervals"]
         for one in self.intervals:
             when = "" if one.start_s is None else f"  {one.start_s:.2f}–{one.end_s:.2f} s"
+            named = f"  HSTA: {one.hsta} {one.hsta_probability:.2f}" if one.hsta else ""
             lines.append(
-                f"  frames {one.start}–{one.end}{when}  {one.emotion}  score {one.score:.2f}"
+                f"  frames {one.start}–{one.end}{when}  {one.emotion}  score {one.score:.2f}{named}"
             )
         if self.windows_without_face:
             lines.append(
@@ -116,13 +119,15 @@ def predict_video(
     fps: float | None = None,
     overlay: bool = False,
     fold: str | None = None,
+    recogniser: RunFiles | None = None,
     device: str = "cpu",
     progress: Progress | None = None,
 ) -> Prediction:
     """Spot micro-expressions in a video file or a folder of frames; writes into `out`.
 
     `fps` overrides or supplies the frame rate (folders have none). `fold` names one fold of the
-    run; by default all folds' scores are averaged. Raises `ConfigError` for a run that does not
+    run; by default all folds' scores are averaged. `recogniser`: an HSTA run that also names each
+    spotted interval, beside the spotter's own vote. Raises `ConfigError` for a run that does not
     spot, `InputError` for an unreadable, too short or faceless video.
     """
     if run.recipe.family != "me_tst":
@@ -136,6 +141,8 @@ def predict_video(
     features, missing, view = _motion(source, run, skip, video.name, progress)
     curves, k_p = _curves(features, view, folds, run, device)
     intervals = _intervals(curves, k_p, fps, run.recipe.decode.p)
+    if recogniser is not None:
+        intervals = _recognised(intervals, video, recogniser, fps, device)
     out.mkdir(parents=True, exist_ok=True)
     prediction = Prediction(
         video=video.name,
@@ -157,9 +164,9 @@ def open_video(path: Path) -> tuple[FrameSource, float | None]:
     Images are taken in natural order of their names. Raises `InputError` for anything else.
     """
     if path.is_dir():
-        files = [p for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES]
+        files = image_files(path)
         if files:
-            return FrameSource(sorted(files, key=_natural)), None
+            return FrameSource(files), None
         raise InputError(
             str(path), expected=f"images {', '.join(IMAGE_SUFFIXES)}", got="none", code="no_frames"
         )
@@ -182,6 +189,11 @@ def open_video(path: Path) -> tuple[FrameSource, float | None]:
     rate = float(capture.get(cv2.CAP_PROP_FPS))
     capture.release()
     return FrameSource(path, frames), rate if np.isfinite(rate) and rate > 0 else None
+
+
+def image_files(folder: Path) -> list[Path]:
+    """A folder's images in natural order of their names."""
+    return sorted((p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES), key=_natural)
 
 
 def frame_skip_for(run: RunFiles, fps: float | None) -> int:
@@ -282,6 +294,24 @@ def _intervals(curves: Curves, k_p: int, fps: float | None, p: float) -> list[Sp
             )
         )
     return found
+
+
+def _recognised(
+    intervals: Sequence[Spotted], video: Path, run: RunFiles, fps: float | None, device: str
+) -> list[Spotted]:
+    """The intervals with HSTA's most probable class; None where its preprocessing failed."""
+    from models.predict_recognise import recognise
+
+    frames = image_files(video) if video.is_dir() else count_video_frames(video)
+    spans = [(one.start, one.end) for one in intervals]
+    found = recognise(video, frames, spans, run, fps=fps or DEFAULT_FPS, device=device)
+    named = []
+    for one, chances in zip(intervals, found, strict=True):
+        if chances is not None:
+            best = max(chances, key=lambda name: chances[name])
+            one = replace(one, hsta=best, hsta_probability=round(chances[best], 6))
+        named.append(one)
+    return named
 
 
 def _write(

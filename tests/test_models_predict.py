@@ -172,3 +172,58 @@ def test_a_recognition_run_does_not_spot(frames: Path, tmp_path: Path) -> None:
     hsta = RunFiles(write_hsta_run(workspace))
     with pytest.raises(ConfigError, match="ME-TST"):
         predict_video(frames, hsta, tmp_path / "out")
+
+
+# --- HSTA on what was spotted
+
+
+@pytest.fixture
+def hsta_run(tmp_path: Path) -> RunFiles:
+    """A recognition run whose folds have real, small networks with known class biases."""
+    from models import hsta
+
+    workspace = Workspace(tmp_path / "hsta")
+    write_ingest(workspace, "casme2", subjects=2)
+    model = {"name": "hsta", "image_size": 64, "num_frames": 2, "embed_dim": [16, 16],
+             "num_heads": [2, 2], "num_groups": 1, "patch_size": [16, 16]}  # fmt: skip
+    recipe = {"model": model, "align": {"mode": "none", "size": 128}, "apex": {"method": "middle"}}
+    folder = write_hsta_run(workspace, **recipe)
+    config = hsta.HstaConfig(**{**model, "num_classes": 3})
+    for fold in sorted(folder.glob("fold-*")):
+        torch.manual_seed(0)
+        network = hsta.create(config)
+        with torch.no_grad():
+            network.head.bias.copy_(torch.tensor([0.0, 0.0, 9.0]))
+        save_weights(network, fold / "weights.safetensors")
+        facts = {"model": config.model_dump(), "train": {}, "seed": 0, "input_scale": [1, 1, 1, 1],
+                 "classes": ["negative", "positive", "surprise"]}  # fmt: skip
+        write_json(fold / "model.json", facts)
+    forget_sizes(folder)
+    return RunFiles(folder)
+
+
+def test_hsta_names_given_intervals(hsta_run: RunFiles, tmp_path: Path) -> None:
+    from models.predict import image_files
+    from models.predict_recognise import recognise
+    from tests.face_scenes import moved_face
+
+    folder = tmp_path / "face"
+    folder.mkdir()
+    for i in range(24):
+        cv2.imwrite(str(folder / f"{i}.png"), moved_face(noise=1.0, seed=i))
+    spans = [(2, 9), (12, 20)]
+    found = recognise(folder, image_files(folder), spans, hsta_run, fps=30.0)
+    assert len(found) == 2
+    for chances in found:
+        assert chances is not None and set(chances) == {"negative", "positive", "surprise"}
+        assert max(chances, key=chances.__getitem__) == "surprise"
+        assert sum(chances.values()) == pytest.approx(1, abs=1e-5)
+    assert recognise(folder, image_files(folder), [], hsta_run, fps=30.0) == []
+    assert not [p for p in folder.iterdir() if p.suffix != ".png"]
+
+
+def test_a_spotting_run_does_not_recognise(run: RunFiles, frames: Path) -> None:
+    from models.predict_recognise import recognise
+
+    with pytest.raises(ConfigError, match="HSTA"):
+        recognise(frames, FRAMES, [(1, 5)], run, fps=30.0)
