@@ -36,6 +36,7 @@ from data.optical_flow.numba_backend import strain_and_half
 NAME, VERSION = "flow", 1
 MAX_LOSS_PX = 0.005
 NO_CROP = ("unreadable", "no_face", "failed", "missing")  # align's states without a true crop
+HELD_POSE = ("align_held", "held")  # registered as the frame before, for want of anything better
 GRID = 4  # spacing of the pixels that vote on residual head motion
 KIND_LENGTH = 12  # bytes of the longest pair kind, "apex_offset", rounded up
 TUKEY = 4.685  # tuning constant of the biweight, in robust standard deviations
@@ -70,11 +71,13 @@ def process(unit: Unit, inputs: StageInputs, config: FlowConfig, part: PartWrite
         return
     with inputs.open("align", unit.video) as group:
         crops = group["crops"]
-        usable = usable_pairs(wanted, group, len(crops), onset, f"{inputs.dataset}/{unit.id}")
+        usable, held = usable_pairs(wanted, group, len(crops), onset, f"{inputs.dataset}/{unit.id}")
         clip = _read_crops(crops, usable, config.size)
     if len(usable) < len(wanted):
         lost = f"{len(wanted) - len(usable)} of {len(wanted)} pairs left out"
         part.note(unit.id, "frames_without_face", lost)
+    if held:
+        part.note(unit.id, "frames_not_registered", f"head motion may remain in frames {held}")
     fields = compute_fields(clip, usable, config)
     _write(part.group(unit.id), usable, fields, config)
     part.done(unit.id, pairs=len(usable), size=int(fields.shape[2]))
@@ -101,8 +104,10 @@ def choose_pairs(
 
 def usable_pairs(
     wanted: list[Pair], align: h5py.Group, total: int, onset: int, who: str
-) -> list[Pair]:
-    """The pairs whose two frames show the aligned face; `align` is the video's group of `total`.
+) -> tuple[list[Pair], list[int]]:
+    """The pairs whose two frames show the aligned face, and which of these frames held a pose.
+
+    `align` is the video's group, of `total` frames.
 
     Raises InputError with code `outside_video`, `event_crosses_cut`, or `unusable_frame` when no
     pair, or not the onset→apex pair that was asked for, is left.
@@ -133,7 +138,8 @@ def usable_pairs(
             got=f"none in frames {sorted(bad & set(frames))}",
             code="unusable_frame",
         )
-    return good
+    used = sorted({frame for _, *both in good for frame in both})
+    return good, [frame for frame in used if names[numbers[frame - low]] in HELD_POSE]
 
 
 def _read_crops(crops: h5py.Dataset, wanted: list[Pair], size: int | None) -> dict[int, Grey]:

@@ -210,6 +210,16 @@ def test_a_lost_offset_keeps_onset_to_apex_and_says_so(tmp_path: Path) -> None:
     ]
 
 
+def test_a_frame_that_kept_the_pose_before_is_flagged(tmp_path: Path) -> None:
+    inputs = Inputs(tmp_path)
+    inputs.write(make_clip(), status={5: 2, 3: 2})
+    writer = run(inputs, FAST, tmp_path / "part.h5")
+    assert writer.status == {"s/e1": "ok"}
+    (row,) = writer.ledger
+    assert (row["reason"], row["action"]) == ("frames_not_registered", "flagged")
+    assert row["detail"].endswith("[5]")
+
+
 def test_key_follows_what_the_result_depends_on(tmp_path: Path) -> None:
     def key(config: FlowConfig = FAST, **changes: Any) -> str:
         return STAGE.list_units(Inputs(tmp_path, **changes), config)[0].key
