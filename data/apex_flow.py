@@ -3,9 +3,9 @@
 DIS flow is measured from the onset frame to every frame. What the whole face does together (an
 affine motion fitted to each field: residual head motion) is taken off. What is left is compared
 with courses in time that rise from the onset, hold, and fall to the offset: for each course the
-energy of the motion that follows it, after everything constant or linear in time (drift, the onset
-frame's own noise) is projected out of both. A second pass listens only to the tenth of the pixels
-that move most. The apex is the middle of the best course's hold.
+energy of the motion that follows it. Courses are made orthogonal to everything constant or linear
+in time, so that drift and the onset frame's own noise have no say. A second pass listens only to
+the tenth of the pixels that move most. The apex is the middle of the best course's hold.
 
 Compared with the usual peak of the mean flow magnitude this uses the direction of motion and the
 whole course, so noise in single frames hardly matters; measured in tests/benchmarks/bench_apex.py.
@@ -32,22 +32,21 @@ MAX_HOLD = 0.5  # of the event
 
 
 def flow_peak(clip: Clip) -> Spotted:
-    """The apex of a clip (m >= 4 crops). `curve`: motion along the found pattern, crop px."""
+    """The apex of a clip (m >= 4 crops). `curve`: motion along the found pattern, px of
+    the reduced crops, the straight line to the last frame subtracted."""
     mask = face_mask(clip)
     fields = rigid_removed(onset_flow(clip.crops), mask)
-    courses, centres, drift = time_courses(tuple(clip.times.tolist()), clip.length, clip.margin)
-    steady = fields - _project(drift, fields)
-    pattern = _pattern(courses, steady)
+    courses, centres = time_courses(tuple(clip.times.tolist()), clip.length, clip.margin)
+    pattern = _pattern(courses, fields)
     strength = np.hypot(pattern[:, 0], pattern[:, 1])
     heard = strength >= np.quantile(strength, 1 - STRONGEST)
-    best = int(np.argmax(_energy(courses, steady[:, heard])))
+    best = int(np.argmax(_energy(courses, fields[:, heard])))
     apex = int(np.clip(np.rint(centres[best]), 0, clip.length - 1))
-    along = np.tensordot(courses[best].astype(np.float32), steady[:, heard], axes=1)
+    along = np.tensordot(courses[best].astype(np.float32), fields[:, heard], axes=1)
     share = (clip.times / (clip.length - 1)).astype(np.float32)
     fields -= share[:, None, None] * fields[-1].copy()
-    curve = np.tensordot(fields[:, heard], along, axes=2) / max(
-        float(np.hypot(*along.T).sum()), 1e-9
-    )
+    weight = max(float(np.hypot(*along.T).sum()), 1e-9)
+    curve = np.tensordot(fields[:, heard], along, axes=2) / weight
     strongest = smoothed(_top_magnitude(fields), clip.times, clip.smooth)
     return Spotted(apex, peak_ratio(strongest), every_frame(curve.astype(np.float64), clip))
 
@@ -91,10 +90,8 @@ def rigid_removed(fields: F32, mask: Mask) -> F32:
 
 
 @functools.lru_cache(maxsize=256)
-def time_courses(
-    times: tuple[float, ...], length: int, margin: float
-) -> tuple[Array, Array, Array]:
-    """Courses (n,m) of unit energy without constant and slope, their centres (n,), drift (m,2).
+def time_courses(times: tuple[float, ...], length: int, margin: float) -> tuple[Array, Array]:
+    """Courses (n,m) of unit energy without constant and slope, and their centres (n,) in frames.
 
     A course rises like half a cosine from 0 to the hold, and falls after it to the last frame.
     """
@@ -111,15 +108,7 @@ def time_courses(
     courses -= (courses @ drift) @ drift.T
     norm = np.linalg.norm(courses, axis=1)
     seen = norm > 1e-6
-    return courses[seen] / norm[seen, None], (start + end)[seen] / 2, drift
-
-
-def _project(drift: Array, fields: F32) -> F32:
-    """The part of fields (m,P,2) that is constant or linear in time."""
-    d = drift.astype(np.float32)
-    flat = fields.reshape(len(fields), -1)
-    part: F32 = (d @ (d.T @ flat)).reshape(fields.shape)
-    return part
+    return courses[seen] / norm[seen, None], (start + end)[seen] / 2
 
 
 def _energy(courses: Array, fields: F32) -> Array:
