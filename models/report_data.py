@@ -19,6 +19,7 @@ from data.engine import get_stage
 from data.identity import stable_hash
 from data.pictures import faces_shown
 from data.workspace import Workspace
+from models.report_scores import test_samples
 
 if TYPE_CHECKING:
     from models.recipe import Recipe
@@ -178,8 +179,8 @@ def protocol(run: RunFiles) -> tuple[str, bool]:
     text = SPLITS[config.kind].format(folds=len(split["folds"]), name=config.name)
     if shared:
         text += (
-            f" SUBJECT-DEPENDENT: in {len(shared)} of {len(split['folds'])} folds people are on "
-            "both sides, so the score says nothing about people the network has not seen."
+            f" SUBJECT-DEPENDENT: {len(shared)} people are in training and test of the same fold, "
+            "so the score says nothing about people the network has not seen."
         )
     return text, bool(shared)
 
@@ -189,9 +190,10 @@ def apex_statement(run: RunFiles) -> str:
     recipe = run.recipe
     if "apex" not in recipe.stages:
         return ""
-    counts: dict[str, int] = {}
+    tested, counts = test_samples(run), dict[str, int]()
     for dataset in recipe.data:
         table = stores.StageStore(run.workspace, dataset, "apex").table()
+        table = table[(dataset + ":" + table.unit).isin(tested)]
         if "source" in table:
             for source, n in table.source.value_counts().items():
                 counts[str(source)] = counts.get(str(source), 0) + int(n)
@@ -203,7 +205,7 @@ def apex_statement(run: RunFiles) -> str:
 
 def sample_digest(run: RunFiles) -> str:
     """Hash of the tested sample ids: two runs with one digest were scored on the same samples."""
-    return stable_hash(sorted({s for f in run.split["folds"].values() for s in f["test"]}))[:12]
+    return stable_hash(sorted(test_samples(run)))[:12]
 
 
 def provenance(run: RunFiles) -> list[tuple[str, str]]:

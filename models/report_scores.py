@@ -204,8 +204,16 @@ def _how_few(people: int, found: list[Score]) -> str:
 
 
 def test_samples(run: RunFiles) -> set[str]:
-    """'dataset:id' of every sample that some fold tests."""
-    return {sample for fold in run.split["folds"].values() for sample in fold["test"]}
+    """'dataset:id' of every sample that some fold tests.
+
+    A split names samples of one dataset by their plain ids (data.folds.event_ids).
+    """
+    data = run.recipe.data
+    ids = {sample for fold in run.split["folds"].values() for sample in fold["test"]}
+    if len(data) > 1 and all(i.startswith(tuple(f"{d}:" for d in data)) for i in ids):
+        return ids
+    dataset = data[0] if len(data) == 1 else str(run.predictions().dataset.iloc[0])
+    return {f"{dataset}:{i}" for i in ids}
 
 
 def fold_table(run: RunFiles, found: list[Score]) -> tuple[list[str], list[list[str]]]:

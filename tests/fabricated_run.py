@@ -8,11 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cv2
 import h5py
 import numpy as np
 import pandas as pd
 
 from data import stores
+from data.folds import event_ids
 from data.identity import file_digest, stable_hash
 from data.schema import EVENTS, FRAMES, VIDEOS, conform
 from data.workspace import Workspace
@@ -33,6 +35,18 @@ def face(size: int = SIZE, shift: float = 0.0, colour: bool = False) -> np.ndarr
     image[(abs(x - 0.5) < 0.16) & (abs(y - 0.7 - shift / size) < 0.03)] = 40
     grey = image.astype(np.uint8)
     return np.repeat(grey[..., None], 3, axis=-1) if colour else grey
+
+
+def has_face(image: np.ndarray) -> bool:
+    """Whether a made-up face is somewhere in a grey picture, upright or flipped, at any size."""
+    for size in range(42, 150, 6):
+        wanted = cv2.resize(face(), (size, size), interpolation=cv2.INTER_AREA)
+        if min(image.shape) < size:
+            return False
+        for view in (image, image[::-1]):  # drawings keep their images upside down
+            if np.nanmax(cv2.matchTemplate(view, wanted, cv2.TM_CCOEFF_NORMED)) > 0.85:
+                return True
+    return False
 
 
 def write_store(
@@ -227,7 +241,7 @@ def write_hsta_run(
         [stores.read_table(workspace.stage(d, "ingest") / "events.parquet") for d in datasets]
     )
     events = events[events.type == "micro"].reset_index(drop=True)
-    ids = events.dataset + ":" + events.event
+    ids = event_ids(events)
     folder = workspace.run(name, stable_hash(name, seed, skill, list(ids))[:12])
     rng = np.random.default_rng(seed)
     folds: dict[str, Any] = {}
@@ -321,7 +335,7 @@ def write_me_tst_run(
                            "model": {"name": "me_tst"}, "motion": {"k": k}, "seed": seed,
                            "decode": {"draws": 50}, **recipe})  # fmt: skip
     videos = stores.read_table(workspace.stage(dataset, "ingest") / "videos.parquet")
-    ids = videos.dataset + ":" + videos.video
+    ids = event_ids(videos.assign(event=videos.video))
     folder = workspace.run(name, stable_hash(name, seed, skill)[:12])
     rng = np.random.default_rng(seed)
     folds: dict[str, Any] = {}

@@ -17,7 +17,7 @@ from data.stage_pages import MOST_BYTES, stage_page
 from data.stage_pictures import Shown, events_figure
 from data.workspace import Workspace
 from tests.fabricated_run import (
-    face,
+    has_face,
     write_clip_stores,
     write_ingest,
     write_motion_store,
@@ -42,17 +42,6 @@ def images_of(markdown):
     found = re.findall(r"\]\(data:image/png;base64,([^)]+)\)", markdown)
     data = [np.frombuffer(base64.b64decode(text), np.uint8) for text in found]
     return [cv2.imdecode(one, cv2.IMREAD_GRAYSCALE) for one in data]
-
-
-def has_face(image):
-    """Whether a made-up face is somewhere in the picture, at its own or a nearby size."""
-    for size in range(42, 150, 6):
-        wanted = cv2.resize(face(), (size, size), interpolation=cv2.INTER_AREA)
-        if min(image.shape) >= size:
-            match = cv2.matchTemplate(image, wanted, cv2.TM_CCOEFF_NORMED)
-            if np.nanmax(match) > 0.85:
-                return True
-    return False
 
 
 @pytest.mark.parametrize("stage", STAGES)

@@ -3,12 +3,15 @@ that a run may lack."""
 
 from __future__ import annotations
 
+import base64
 import html
 import json
 import re
 import shutil
 from html.parser import HTMLParser
 
+import cv2
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -21,6 +24,7 @@ from models.report_figures import thin, training_figure
 from models.report_scores import Score, confusions, scores, verdict
 from models.runs import RunFiles
 from tests.fabricated_run import (
+    has_face,
     ledger,
     write_clip_stores,
     write_hsta_run,
@@ -132,6 +136,33 @@ def test_strange_names_are_escaped(wordy, tmp_path):
     assert "<img src=x>" not in page
 
 
+def pictures_in(page):
+    """All raster images of the page, also those inside its drawings."""
+    texts = re.findall(r"data:image/png;base64,([^\"]+)", page)
+    for text in re.findall(r"data:image/svg\+xml;base64,([^\"]+)", page):
+        drawing = base64.b64decode(text).decode()
+        texts += re.findall(r"data:image/png;base64,([^\"]+)", drawing, flags=re.S)
+    data = [np.frombuffer(base64.b64decode(text), np.uint8) for text in texts]
+    return [cv2.imdecode(one, cv2.IMREAD_GRAYSCALE) for one in data]
+
+
+def test_every_stage_is_shown(page):
+    words = text_of(page)
+    assert "Not computed." not in words
+    assert "could not be drawn" not in words
+
+
+def test_faces_are_shown_only_where_they_may_be(clips, tmp_path):
+    assert any(has_face(image) for image in pictures_in(render(clips)))
+    workspace = Workspace(tmp_path)
+    events = write_ingest(workspace, "samm", show_faces=False)
+    write_clip_stores(workspace, "samm", events)
+    page = render(RunFiles(write_hsta_run(workspace, ("samm",))))
+    assert pictures_in(page)
+    assert not any(has_face(image) for image in pictures_in(page))
+    assert "licence forbids" in text_of(page)
+
+
 # ---------------------------------------------------------------------------------------- the words
 
 
@@ -196,12 +227,12 @@ def test_a_split_that_shares_people_is_called_subject_dependent(wordy, clips, tm
     shutil.copytree(clips.workspace.path, tmp_path, dirs_exist_ok=True)
     shutil.copytree(clips.folder, folder)
     split = json.loads((folder / "split.json").read_text())
-    split["people_shared"] = list(split["folds"])[:3]
+    split["people_shared"] = ["casme2:cas01", "samm:sam02", "samm:sam03"]
     (folder / "split.json").write_text(json.dumps(split))
     assert "Subject-dependent" not in text_of(render(clips))
     words = text_of(render(RunFiles(folder)))
     assert "Subject-dependent. Leave one subject out" in words
-    assert "in 3 of 8 folds people are on both sides" in words
+    assert "3 people are in training and test of the same fold" in words
     assert "SUBJECT-DEPENDENT" in run_pages.scoreboard(RunFiles(folder))
 
 
