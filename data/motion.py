@@ -171,7 +171,7 @@ class _Tvl1Reference:
     def to(self, current: Grey) -> F32:
         from data.optical_flow import tvl1
 
-        flow: F32 = tvl1(self._patch, current, threads=1)
+        flow: F32 = tvl1(self._patch, current, preset="fast", threads=1)
         return np.ascontiguousarray(np.moveaxis(flow, -1, 0))
 
 

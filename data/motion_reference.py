@@ -132,7 +132,7 @@ class _Face:
         if options.flow == "tvl1":
             from data.optical_flow import tvl1
 
-            flow: Flow = tvl1(a, b, threads=1)
+            flow: Flow = tvl1(a, b, preset="fast", threads=1)
             return flow
         return cv2.calcOpticalFlowFarneback(a, b, None, 0.5, 3, 15, 5, 7, 1.5, 0)
 

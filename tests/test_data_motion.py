@@ -72,6 +72,17 @@ def test_equals_the_plain_transcription(roi_set: Any, clamp: bool) -> None:
     _assert_same(fast, slow)
 
 
+def test_tvl1_equals_the_plain_transcription_and_sees_the_smile() -> None:
+    frames = [moved_face(bumps={48: (-s, -s), 54: (s, -s)}) for s in (0, 1, 2, 3, 2, 1)]
+    fast, slow = _both(frames, MotionOptions(k=K, flow="tvl1"))
+    _assert_same(fast, slow)
+    farneback, _ = _both(frames, OPTIONS)
+    assert (fast.features != farneback.features).any()
+    up = -fast.features[0, 2 * COARSE10.index("mouth") + 1]
+    assert up.argmax() == 3
+    assert up[3] > 1.0
+
+
 def test_equals_the_plain_transcription_when_the_head_runs_away() -> None:
     frames = _drifting(frames=9, step=5.0, seed=4)
     fast, slow = _both(frames, OPTIONS)
