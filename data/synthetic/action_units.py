@@ -93,7 +93,13 @@ EMOTIONS: dict[str, tuple[tuple[tuple[int, ...], float], ...]] = {
     "fear": (((1, 2, 4), 0.5), ((1, 20), 0.5)),
     "contempt": (((14,), 1.0),),
     "others": (((4,), 0.5), ((20,), 0.25), ((24,), 0.25)),
-}
+    # Words of datasets with a coarser or another vocabulary.
+    "positive": (((12,), 0.5), ((6, 12), 0.5)),
+    "negative": (((4,), 0.25), ((4, 7), 0.2), ((9,), 0.2), ((15,), 0.15), ((10,), 0.1),
+                 ((1, 4), 0.1)),
+    "tense": (((4, 7), 0.5), ((24,), 0.3), ((17, 24), 0.2)),
+    "positive+surprise": (((1, 2, 12), 0.6), ((2, 12), 0.4)),
+}  # fmt: skip
 
 # Skin folds that darken with a unit: unit -> (landmarks, widths in IPD, central).
 _FOLDS: dict[int, tuple[tuple[int, ...], tuple[float, float], bool]] = {

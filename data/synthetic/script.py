@@ -92,6 +92,8 @@ def write_scripts(
                 name = (seed, layout.name, subject.ordinal, number)
                 rng = generator(*name, "acts")
                 hand = emotions[number * each : (number + 1) * each]
+                if layout.same_emotion:
+                    hand = hand[:1] * each
                 if layout.kind == "clip":
                     acts, blinks, seconds = _clip(layout, preset, subject, hand[0], rng)
                 else:

@@ -28,6 +28,7 @@ from data.synthetic.subjects import Subject, make_subject
 from data.synthetic.warp import Floats
 
 TRUTH_FILE = "truth.json"
+_MOVES = ("nested_folder", "misplaced_video", "upper_case_video")  # `old` and `new` are folders
 
 
 def truth_record(
@@ -40,7 +41,9 @@ def truth_record(
     planted: Sequence[Planted],
 ) -> dict[str, Any]:
     """The content of `truth.json`, plain JSON types only."""
-    moved = {str(p.old): str(p.new) for p in planted if p.kind == "nested_folder"}
+    moved = {str(p.old): str(p.new) for p in planted if p.kind in _MOVES}
+    upper = {str(p.old): p.who for p in planted if p.kind == "upper_case_video"}
+    names = {v.place.video: upper.get(v.place.folder, v.place.video) for v in videos}
     return {
         "generator": "apexflow-synthetic",  # adapters look for it: drawn faces may be shown
         "key": key,
@@ -57,35 +60,40 @@ def truth_record(
             for s in people
         ],
         "videos": [
-            _video_record(people, s, v, moved) for s, v in zip(scripts, videos, strict=True)
+            _video_record(s, v, names[v.place.video], moved)
+            for s, v in zip(scripts, videos, strict=True)
         ],
-        "defects": [_defect_record(p, moved) for p in planted],
+        "defects": [_defect_record(p, names, moved) for p in planted],
     }
 
 
 def _moved(path: str, moved: dict[str, str]) -> str:
-    """`path` after the planted moves of folders."""
+    """`path` after the planted moves of folders, one after the other."""
     for old, new in moved.items():
         if path == old or path.startswith(f"{old}/"):
-            return f"{new}{path[len(old) :]}"
+            path = f"{new}{path[len(old) :]}"
     return path
 
 
-def _defect_record(planted: Planted, moved: dict[str, str]) -> dict[str, Any]:
+def _defect_record(
+    planted: Planted, names: dict[str, str], moved: dict[str, str]
+) -> dict[str, Any]:
     record = dict(vars(planted))
-    if not planted.table and planted.kind != "nested_folder":
-        record["who"] = _moved(planted.who, moved)
+    if planted.kind in _MOVES and planted.kind != "nested_folder":
+        record["new"] = _moved(str(planted.new), moved)
+    if not planted.table and planted.kind not in _MOVES:
+        record["who"] = names.get(planted.who) or _moved(planted.who, moved)
+        if isinstance(planted.old, str):
+            record["old"] = _moved(planted.old, moved)
     return record
 
 
-def _video_record(
-    people: Sequence[Subject], script: Script, video: Video, moved: dict[str, str]
-) -> dict[str, Any]:
+def _video_record(script: Script, video: Video, name: str, moved: dict[str, str]) -> dict[str, Any]:
     plan, place, released = video.plan, video.place, video.released
     part = slice(released.start, released.stop)
     curves = iter(script.track.curves[:, part].tolist())
     return {
-        "video": place.video,
+        "video": name,
         "subject": place.subject,
         "ordinal": plan.subject,
         "camera": plan.camera.name,
@@ -100,6 +108,7 @@ def _video_record(
         "events": [
             _event_record(e, released.start, video, None if e.kind == "blink" else next(curves))
             for e in plan.events
+            if e.kind != "blink" or (e.offset >= released.start and e.onset < released.stop)
         ],
         "pose": script.track.pose[part].tolist(),
         "gain": script.track.gain[part].tolist(),
@@ -111,6 +120,7 @@ def _event_record(
     event: Event, start: int, video: Video, curve: list[float] | None
 ) -> dict[str, Any]:
     record: dict[str, Any] = {"type": event.kind}
+    event = video.cut(event)
     for name in ("onset", "apex", "apex_end", "offset"):
         record[name] = getattr(event, name) - start
     record["apex_centre"] = round(event.apex_centre - start, 3)

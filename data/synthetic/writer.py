@@ -34,7 +34,7 @@ from data.synthetic.script import Script, write_scripts
 from data.synthetic.subjects import Subject, make_subject
 from data.synthetic.truth import TRUTH_FILE, truth_record
 
-GENERATOR_VERSION = 3
+GENERATOR_VERSION = 4
 _MARKER = "_synthetic.partial"
 Progress = Callable[[int, int, str], None]
 
@@ -76,7 +76,8 @@ def write_dataset(
     preset or override: `ConfigError`.
     """
     chosen = get_layout(layout)
-    values = resolve(chosen.kind, preset, overrides)
+    values = resolve(chosen.kind, preset, {**chosen.preset, **overrides})
+    chosen.check(values)
     if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
         raise ConfigError("seed", expected="an integer of at least 0", got=repr(seed))
     parameters = json.loads(json.dumps({

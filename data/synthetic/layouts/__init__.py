@@ -10,7 +10,17 @@ from data.synthetic.layouts.base import Layout
 # name -> "module:class"; imported on demand.
 _LAYOUTS = {
     "casme2": "casme2:Casme2",
+    "samm": "samm:Samm",
+    "smic": "smic:Smic",
+    "smic_e": "smic_e:SmicE",
+    "cas_me2": "cas_me2:CasMe2",
     "samm_lv": "samm_lv:SammLv",
+    "casme3": "casme3:Casme3",
+    "casme3_c": "casme3_c:Casme3C",
+    "mmew": "mmew:Mmew",
+    "4dme": "fourdme:FourDme",
+    "casme": "casme:Casme",
+    "csv": "csv_manifest:CsvManifest",
 }
 
 

@@ -19,11 +19,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
+
+from data.synthetic.presets import Preset
+from data.synthetic.workbook import need_xls
 
 Cell = str | int | float | None
 Row = dict[str, Cell]
@@ -144,6 +147,14 @@ class Video:
         stop = self.plan.frames if self.place.stop is None else self.place.stop
         return range(self.place.start, stop)
 
+    def cut(self, event: Event) -> Event:
+        """The event as far as it lies in the released frames (a blink may stand out of them)."""
+        first, last = self.released.start, self.released.stop - 1
+        frames = ("onset", "apex", "apex_end", "offset")
+        inside = {n: min(max(getattr(event, n), first), last) for n in frames}
+        centre = min(max(event.apex_centre, float(first)), float(last))
+        return replace(event, apex_centre=centre, **inside)
+
     def number(self, frame: int) -> int:
         """File number of a rendered frame."""
         return self.place.first + frame
@@ -163,7 +174,7 @@ class Planted:
     """One defect put there on purpose, as written to `truth.json`.
 
     `kind` a code_like_this; `who` the video, event or file it concerns; `table` and `column` where
-    (or "" for a defect of files); `old` and `new` the cell before and after.
+    (or "" for a defect of files); `old` and `new` the cell, or the place on disk, before and after.
     """
 
     kind: str
@@ -181,7 +192,9 @@ class Layout(ABC):
     plans one micro-expression per video, "long" several micro- and macro-expressions with blinks
     and head shifts. `lead_in` scales a clip's neutral frames before and after the expression.
     `people` names the population where two layouts film the same persons (SAMM and its long
-    videos); by default every layout has its own.
+    videos); by default every layout has its own. `preset` holds fields of `Preset` that all presets
+    of this layout have, unless the caller overrides them. `same_emotion`: all expressions of a
+    video show the emotion the video is filed under. `xls`: a workbook has the old Excel format.
     """
 
     name: ClassVar[str]
@@ -190,6 +203,14 @@ class Layout(ABC):
     emotions: ClassVar[dict[str, float]]
     lead_in: ClassVar[float] = 1.0
     people: ClassVar[str] = ""
+    preset: ClassVar[dict[str, Any]] = {}
+    same_emotion: ClassVar[bool] = False
+    xls: ClassVar[bool] = False
+
+    def check(self, preset: Preset) -> None:
+        """Raise an `ApexflowError` where this layout cannot be written, before any rendering."""
+        if self.xls:
+            need_xls()
 
     @abstractmethod
     def place(self, videos: Sequence[PlannedVideo], rng: np.random.Generator) -> list[Place]:
@@ -216,37 +237,3 @@ class Layout(ABC):
         twice. Returns one record per defect.
         """
         return []
-
-
-def damage_frames(videos: Sequence[Video], out: Path, rng: np.random.Generator) -> list[Planted]:
-    """File defects any download shows: a missing, a cut-off and an empty frame file.
-
-    Each hits another video where there are enough, and never a labelled frame. Layouts call this
-    from `plant`, before anything moves folders.
-    """
-    planted = []
-    order = [int(i) for i in rng.permutation(len(videos))]
-    for k, kind in enumerate(("missing_frame", "truncated_image", "empty_file")):
-        video = videos[order[k % len(order)]]
-        labels = {f for e in video.plan.events for f in (e.onset, e.apex, e.offset)}
-        inner = video.released[1:-1]
-        free = [f for f in inner if f not in labels and (out / video.path(f)).exists()]
-        if not free:
-            continue
-        path = out / video.path(int(rng.choice(free)))
-        size = path.stat().st_size
-        if kind == "missing_frame":
-            path.unlink()
-        else:
-            path.write_bytes(path.read_bytes()[: size // 3] if kind == "truncated_image" else b"")
-        planted.append(Planted(kind, path.relative_to(out).as_posix(), old=size))
-    return planted
-
-
-def nest_folder(out: Path, name: str) -> Planted:
-    """Move `out/name` to `out/name/name`, as archives unpacked twice leave it."""
-    moved = out / f"{name}.moving"
-    (out / name).rename(moved)
-    (out / name).mkdir()
-    moved.rename(out / name / name)
-    return Planted("nested_folder", name, old=name, new=f"{name}/{name}")

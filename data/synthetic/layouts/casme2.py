@@ -24,10 +24,9 @@ from data.synthetic.layouts.base import (
     Row,
     Tables,
     Video,
-    damage_frames,
-    nest_folder,
 )
-from data.synthetic.workbook import save
+from data.synthetic.layouts.planting import damage_frames, nest_folder, stray_file
+from data.synthetic.workbook import write_xlsx
 
 _CODING = ("Subject", "Filename", None, "OnsetFrame", "ApexFrame", "OffsetFrame", None,
            "Action Units", "Estimated Emotion")  # fmt: skip
@@ -87,28 +86,16 @@ class Casme2(Layout):
         return {"coding": coding, "classes": classes}
 
     def write_sheets(self, out: Path, tables: Tables) -> None:
-        from openpyxl import Workbook
-
-        book = Workbook()
-        sheet = book.worksheets[0]
-        sheet.title = "Sheet1"
-        sheet.append(list(_CODING))
-        for row in tables["coding"]:
-            sheet.append([row[name] if name else None for name in _CODING])
-        book.create_sheet("Sheet2")
-        book.create_sheet("Sheet3")
-        save(book, out / "CASME2-coding-20140508.xlsx")
-
-        book = Workbook()
-        sheet = book.worksheets[0]
-        sheet.title = "Sheet1"
-        sheet.append(list(_CLASSES))
-        for row in tables["classes"]:
-            sheet.append([row[name] for name in _CLASSES])
-        leftovers = book.create_sheet("Sheet2")
-        for row in tables["classes"][:10]:
-            leftovers.append([row[name] for name in _CLASSES])
-        save(book, out / "CASME2-ObjectiveClasses.xlsx")
+        coding = [[row[name] if name else None for name in _CODING] for row in tables["coding"]]
+        write_xlsx(
+            out / "CASME2-coding-20140508.xlsx",
+            {"Sheet1": [_CODING, *coding], "Sheet2": [], "Sheet3": []},
+        )
+        classes = [[row[name] for name in _CLASSES] for row in tables["classes"]]
+        write_xlsx(
+            out / "CASME2-ObjectiveClasses.xlsx",
+            {"Sheet1": [_CLASSES, *classes], "Sheet2": classes[:10]},
+        )
 
     def plant(
         self, tables: Tables, videos: Sequence[Video], out: Path, rng: np.random.Generator
@@ -132,9 +119,7 @@ class Casme2(Layout):
             )
             row[column] = value
         planted += damage_frames(videos, out, rng)
-        stray = f"{_ROOT}/sub01/Desktop - Shortcut.lnk"
-        (out / stray).write_bytes(b"L\0\0\0")
-        planted.append(Planted("stray_file", stray))
+        planted.append(stray_file(out, f"{_ROOT}/sub01"))
         planted.append(nest_folder(out, _ROOT))
         return planted
 

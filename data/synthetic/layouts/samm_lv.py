@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
@@ -29,9 +29,12 @@ from data.synthetic.layouts.base import (
     Row,
     Tables,
     Video,
-    damage_frames,
 )
-from data.synthetic.workbook import save
+from data.synthetic.layouts.planting import damage_frames
+from data.synthetic.workbook import BookCell, Formula, Stored, put, save
+
+if TYPE_CHECKING:
+    from openpyxl.worksheet.worksheet import Worksheet
 
 _SUBJECTS = (6, 7, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 28, 30,
              31, 32, 33, 34, 35, 36, 37)  # fmt: skip
@@ -87,7 +90,7 @@ class SammLv(Layout):
                 fraction = event.kind == "macro" and video.place.subject in converted
                 long_rows.append(who | _long_row(video, event, fraction, rng))
                 if event.kind == "micro":
-                    micro_rows.append(who | _micro_row(video, event, shift))
+                    micro_rows.append(who | micro_row(video, event, shift))
         return {"long": long_rows, "micro": micro_rows}
 
     def write_sheets(self, out: Path, tables: Tables) -> None:
@@ -115,9 +118,11 @@ class SammLv(Layout):
         for kind, plant in (("macro", "onset_zero"), ("micro", "apex_missing"),
                             ("macro", "apex_missing"), ("macro", "offset_past_end"),
                             ("macro", "interval_past_end")):  # fmt: skip
-            if not pool[kind]:
+            # Few videos have few macro rows; then the defect goes into a micro row.
+            rest = pool[kind] or pool["micro"]
+            if not rest:
                 continue
-            index = pool[kind].pop()
+            index = rest.pop()
             end = last[str(rows[index]["Filename"]).rsplit("_", 1)[0]]
             match plant:
                 case "onset_zero":
@@ -171,7 +176,8 @@ def _intensity(rng: np.random.Generator) -> str:
     return str(rng.choice(["A", "B", "C", "(B/C)"]))
 
 
-def _micro_row(video: Video, event: Event, shift: int) -> Row:
+def micro_row(video: Video, event: Event, shift: int) -> Row:
+    """What SAMM's micro sheet says of an event, its numbers moved by `shift`."""
     onset, apex, offset = (n + shift for n in _numbers(video, event))
     emotion = "Other" if event.emotion == "others" else str(event.emotion).capitalize()
     return {
@@ -191,6 +197,7 @@ def _write_long_sheet(path: Path, rows: list[Row]) -> None:
     from openpyxl import Workbook
 
     book = Workbook()
+    stored: Stored = {}
     sheet = book.worksheets[0]
     sheet.title = "FACS_Movement_Only"
     sheet["A1"] = "Movements of the long videos, synthetic stand-in"
@@ -200,10 +207,24 @@ def _write_long_sheet(path: Path, rows: list[Row]) -> None:
     sheet.merge_cells("F7:I7")
     for column, name in enumerate(_LONG, start=1):
         sheet.cell(10, column, name)
-    for at, row in enumerate(rows, start=11):
-        for column, name in enumerate(_LONG, start=1):
-            sheet.cell(at, column, row[name])
-    save(book, path)
+    _write_rows(sheet, _LONG, rows, 11, stored)
+    save(book, path, stored)
+
+
+def _write_rows(
+    sheet: Worksheet, columns: Sequence[str], rows: list[Row], top: int, stored: Stored
+) -> None:
+    """The rows from row `top` on; durations are formulas, as the owner's are."""
+    for at, row in enumerate(rows, start=top):
+        for column, name in enumerate(columns, start=1):
+            put(sheet, at, column, _duration(row, at) if name == "Duration" else row[name], stored)
+
+
+def _duration(row: Row, at: int) -> BookCell:
+    onset, offset = (row.get(n, row.get(f"{n} Frame")) for n in ("Onset", "Offset"))
+    if not isinstance(onset, int | float) or not isinstance(offset, int | float):
+        return row["Duration"]
+    return Formula(f"=F{at}-D{at}+1", round(offset - onset + 1, 7))
 
 
 def write_micro_sheet(path: Path, rows: list[Row]) -> None:
@@ -215,6 +236,7 @@ def write_micro_sheet(path: Path, rows: list[Row]) -> None:
     from openpyxl import Workbook
 
     book = Workbook()
+    stored: Stored = {}
     sheet = book.worksheets[0]
     sheet.title = "MICRO_ONLY"
     sheet["A1"] = "Micro-movements, synthetic stand-in"
@@ -224,10 +246,8 @@ def write_micro_sheet(path: Path, rows: list[Row]) -> None:
     sheet["A13"] = "Coded movements"
     for column, name in enumerate(_MICRO, start=1):
         sheet.cell(14, column, name)
-    for at, row in enumerate(rows, start=15):
-        for column, name in enumerate(_MICRO, start=1):
-            sheet.cell(at, column, row[name])
-    save(book, path)
+    _write_rows(sheet, _MICRO, rows, 15, stored)
+    save(book, path, stored)
 
 
 def _duplicate_name(rows: list[Row], pool: dict[str, list[int]]) -> list[Planted]:

@@ -1,0 +1,202 @@
+"""CAS(ME)^3 part A: 30 fps long videos with micro- and macro-expressions and blinks.
+
+    part_A/spNO.1/a/color/8.jpg ...                          not padded; the first frames are lost
+    part_A/spNO.1/a/depth/8.png ...                          16 bit; here for the first video only
+    annotation/cas(me)3_part_A_ME_label_JpgIndex_v2.xlsx     sheets label, Sheet1, Sheet3; all text
+    annotation/cas(me)3_part_A_MaE_label_JpgIndex_v2_emotion.xlsx
+    annotation/CAS(ME)3_part_A_v2.xls                        sheets AU+Emotion, eye blink
+
+Several events of a video share (Subject, Filename). Blinks are coded for some subjects.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import cv2
+import numpy as np
+
+from data.errors import ConfigError
+from data.synthetic.action_units import objective_class
+from data.synthetic.layouts.base import (
+    Camera,
+    Cell,
+    Event,
+    Layout,
+    Place,
+    PlannedVideo,
+    Planted,
+    Row,
+    Tables,
+    Video,
+)
+from data.synthetic.layouts.planting import (
+    Planter,
+    damage_frames,
+    move_video,
+    number,
+    stray_file,
+)
+from data.synthetic.presets import Preset
+from data.synthetic.workbook import write_xls, write_xlsx
+
+_ROOT = "part_A"
+_SUBJECTS = (1, 2, 3, 4, 6, 7, 8, 9, 10, 11, 13, 14, 16, 17, 39, 40, 41, 42, 75, 77, 99, 138, 142,
+             149, 150, 155, 200, 201, 206, 210, 214, 216)  # fmt: skip
+_LETTERS = "abcdefghijklm"
+_LABEL = ("Subject", "Filename", "Onset", "Apex", "Offset", "AU", "Objective class", "emotion")
+_CODES = ("Subject", "Filename", "Onset", "Apex", "Offset", "AU", "Expression type",
+          "Objective class")  # fmt: skip
+_BLINKS = ("Subject", "Filename", "Onset", "Offset")
+_ROMAN = ("", "I", "II", "III", "IV", "V", "VI", "VII")
+_WORDS = {"happiness": "happy", "sadness": "sad"}
+_LOST = 7  # "the first 7 to 8 frames of most videos were lost"
+_MINUTE = 1800
+
+
+class Casme3(Layout):
+    """CAS(ME)^3 part A, second release of the labels."""
+
+    name = "casme3"
+    kind = "long"
+    preset: ClassVar[dict[str, Any]] = {"clips": 2, "micros": (2, 3)}
+    cameras = (Camera("", 30.0, colour=True),)
+    xls = True
+    emotions: ClassVar[dict[str, float]] = {
+        "disgust": 0.28, "surprise": 0.22, "others": 0.19, "fear": 0.10, "anger": 0.08,
+        "sadness": 0.07, "happiness": 0.06,
+    }  # fmt: skip
+
+    def check(self, preset: Preset) -> None:
+        """A video is a letter from a to m."""
+        super().check(preset)
+        if preset.clips > len(_LETTERS):
+            raise ConfigError("clips", expected="at most 13 in casme3", got=str(preset.clips))
+
+    def place(self, videos: Sequence[PlannedVideo], rng: np.random.Generator) -> list[Place]:
+        places = []
+        for video in videos:
+            subject, letter = f"spNO.{_subject(video.subject)}", _LETTERS[video.number]
+            lost = _LOST + int(rng.random() < 0.5) if rng.random() < 0.8 else 0
+            places.append(
+                Place(
+                    subject=subject,
+                    video=f"{subject}/{letter}",
+                    folder=f"{_ROOT}/{subject}/{letter}/color",
+                    start=min([lost, *(e.onset for e in video.expressions)]),
+                    extra={"letter": letter, "blinks": video.subject % 3 == 0},
+                )
+            )
+        return places
+
+    def tables(self, videos: Sequence[Video], rng: np.random.Generator) -> Tables:
+        tables: Tables = {"micro": [], "macro": [], "blink": [], "depth": []}
+        for video in videos:
+            who: Row = {
+                "Subject": video.place.subject,
+                "Filename": video.place.extra["letter"],
+                "video": video.place.video,
+            }
+            for event in video.plan.expressions:
+                tables[event.kind].append(who | _row(video, event, rng))
+            if video.place.extra["blinks"]:
+                tables["blink"] += [who | row for row in _blinks(video)]
+        first = videos[0]
+        numbers = [first.number(frame) for frame in first.released]
+        folder = f"{first.place.folder.rpartition('/')[0]}/depth"
+        tables["depth"] = [{"path": f"{folder}/{n}.png"} for n in numbers]
+        return tables
+
+    def write_sheets(self, out: Path, tables: Tables) -> None:
+        folder = out / "annotation"
+        for kind, name in (("micro", "ME_label_JpgIndex_v2"),
+                           ("macro", "MaE_label_JpgIndex_v2_emotion")):  # fmt: skip
+            texts = [[str(row[n]) for n in _LABEL] for row in tables[kind]]
+            write_xlsx(
+                folder / f"cas(me)3_part_A_{name}.xlsx",
+                {"label": [_LABEL, *texts], "Sheet1": [], "Sheet3": []},
+            )
+        coded = [[row[n] for n in _CODES] for kind in ("macro", "micro") for row in tables[kind]]
+        blinks = [[row[n] for n in _BLINKS] for row in tables["blink"]]
+        write_xls(
+            folder / "CAS(ME)3_part_A_v2.xls",
+            {"AU+Emotion": [_CODES, *coded], "eye blink": [_BLINKS, *blinks]},
+        )
+        _write_depth(out, [str(row["path"]) for row in tables["depth"]])
+
+    def plant(
+        self, tables: Tables, videos: Sequence[Video], out: Path, rng: np.random.Generator
+    ) -> list[Planted]:
+        files = damage_frames(videos, out, rng)
+        files.append(_upper_case(tables, videos[-1], out))
+        rows = Planter("micro", tables["micro"], lambda row: str(row["video"]), rng)
+        rows.plant("apex_before_onset", lambda r: {"Apex": max(number(r, "Onset") - 9, 1)})
+        rows.plant("onset_after_offset", lambda r: {"Onset": number(r, "Offset") + 953})
+        rows.plant("onset_zero", lambda r: {"Onset": 0, "Apex": 0})
+        rows.plant("offset_zero", lambda r: {"Offset": 0})
+        rows.plant("offset_far", lambda r: {"Offset": number(r, "Offset") + _MINUTE})
+        rows.plant("apex_is_onset", lambda r: {"Apex": r["Onset"]})
+        rows.plant(
+            "case_differs",
+            lambda r: {"Filename": str(r["Filename"]).upper()},
+            lambda r: str(r["Filename"]).islower(),
+        )
+        files.append(stray_file(out, videos[0].place.folder.rpartition("/")[0]))
+        return rows.planted + files
+
+
+def _subject(ordinal: int) -> int:
+    beyond = ordinal - len(_SUBJECTS)
+    return _SUBJECTS[ordinal] if beyond < 0 else 217 + beyond
+
+
+def _row(video: Video, event: Event, rng: np.random.Generator) -> Row:
+    emotion = str(event.emotion)
+    if emotion == "others" and rng.random() < 0.2:
+        emotion = "Others"
+    return {
+        "Onset": video.number(event.onset),
+        "Apex": video.number(event.apex),
+        "Offset": video.number(event.offset),
+        "AU": "+".join(_side(n, rng) for n in event.aus.split("+")),
+        "Objective class": _ROMAN[objective_class(event.aus)],
+        "emotion": _WORDS.get(emotion, emotion),
+        "Expression type": f"{event.kind.capitalize()}-expression",
+    }
+
+
+def _side(unit: str, rng: np.random.Generator) -> str:
+    """Some units are coded for one side, or for the top or bottom lip."""
+    return f"{rng.choice(['L', 'R', 'T'])}{unit}" if rng.random() < 0.1 else unit
+
+
+def _blinks(video: Video) -> list[Row]:
+    first, last = video.released.start, video.released.stop - 1
+    whole = [e for e in video.plan.events if e.kind == "blink" and first <= e.offset]
+    cut = [video.cut(e) for e in whole if e.onset <= last]
+    return [{"Onset": video.number(e.onset), "Offset": video.number(e.offset)} for e in cut]
+
+
+def _write_depth(out: Path, paths: list[str]) -> None:
+    """A slanted plane at 60 to 90 cm, in millimetres, the same in every frame."""
+    plane = np.linspace(600, 900, 64, dtype=np.uint16)[:, None] * np.ones((1, 64), np.uint16)
+    content = cv2.imencode(".png", plane)[1].tobytes()
+    for path in paths:
+        (out / path).parent.mkdir(parents=True, exist_ok=True)
+        (out / path).write_bytes(content)
+
+
+def _upper_case(tables: Tables, video: Video, out: Path) -> Planted:
+    """The video's letter in upper case, in all sheets and on disk, as spNO.14/J."""
+    old, letter = video.place.folder.rpartition("/")[0], str(video.place.extra["letter"])
+    stem = old.rpartition("/")[0]
+    new: Cell = letter.upper()
+    name = f"{video.place.subject}/{new}"
+    for kind in ("micro", "macro", "blink"):
+        for row in tables[kind]:
+            if row["video"] == video.place.video:
+                row.update({"Filename": new, "video": name})
+    move_video("upper_case_video", name, out, old, f"{stem}/{new}")
+    return Planted("upper_case_video", name, old=video.place.folder, new=f"{stem}/{new}/color")
