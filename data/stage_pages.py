@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -35,9 +36,17 @@ class StagePage:
 
 
 def stage_page(
-    workspace: Workspace, dataset: str, stage: str, *, with_faces: bool = False
+    workspace: Workspace,
+    dataset: str,
+    stage: str,
+    *,
+    with_faces: bool = False,
+    root: Path | None = None,
 ) -> StagePage:
-    """The page of one dataset's stage store. Raises StoreError `no_data` if it was never run."""
+    """The page of one dataset's stage store; with the dataset's `root` also raw frames are shown.
+
+    Raises StoreError `no_data` if the stage was never run.
+    """
     folder = workspace.stage(dataset, stage)
     manifest = stores.read_manifest(folder)
     if manifest.empty:
@@ -50,7 +59,7 @@ def stage_page(
         )
     kept = int((manifest.status == "ok").sum())
     lines = [f"# {stage} · {dataset}", ""]
-    shown = Shown(workspace, dataset, with_faces)
+    shown = Shown(workspace, dataset, with_faces, root=root)
     if stage == "ingest":
         lines += [_counts(shown), ""]
         rows = _table_rows(manifest)

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import h5py
@@ -18,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from data.engine import StageInputs
 from data.pictures import (
     BLUE,
     CLASS_COLOURS,
@@ -51,13 +53,17 @@ class Drawn:
 
 @dataclass(frozen=True)
 class Shown:
-    """One dataset's stores, and which of its units may be chosen (None: all)."""
+    """One dataset's stores, and which of its units may be chosen (None: all).
+
+    `root`: the dataset's folder where it is known; without it nothing is read but stores.
+    """
 
     workspace: Workspace
     dataset: str
     with_faces: bool = False
     events: frozenset[str] | None = None
     most: int = 3
+    root: Path | None = None
 
     def table(self, name: str) -> pd.DataFrame:
         """One of ingest's tables."""
@@ -137,25 +143,45 @@ def events_figure(events: pd.DataFrame, videos: pd.DataFrame) -> Figure:
 
 
 def _align(shown: Shown) -> Iterator[Drawn]:
-    store, faces = shown.store("align"), shown.faces()
-    events = shown.table("events")
+    from data.align_pictures import points_figure, residual_figure
+
+    store, faces, facts = shown.store("align"), shown.faces(), []
     videos = shown.chosen_videos(store)
-    rows = []
     for video in videos:
-        own = events[(events.video == video) & events.onset.notna() & events.offset.notna()]
         with store.open(video) as group:
-            rows.append((video, group["transforms"][:], group["residual_px"][:]))
-            if video not in faces:
+            facts.append((video, group["residual_px"][:], group["status"][:]))
+    if facts:
+        yield Drawn(residual_figure(facts), f"{shown.dataset}: what is left after alignment")
+    for number, video in enumerate(videos):
+        with store.open(video) as group:
+            hidden = video not in faces
+            if "points" in group and (hidden or number == 0):
+                yield Drawn(points_figure(group), f"{shown.dataset} · {video}: tracked points")
+            elif hidden:
                 yield Drawn(landmark_figure(group), f"{shown.dataset} · {video}: landmarks")
-            elif "crops" in group and len(own):
-                event = next(own.itertuples(index=False))
-                span = list(range(int(event.onset), int(event.offset) + 1))
-                frames = evenly(span, STRIP_FRAMES)
-                strip = strip_figure([group["crops"][i] for i in frames], frames)
-                yield Drawn(strip, _event_caption(shown, event))
+            if not hidden:
+                yield from _strip(shown, video, group)
     store.close()
-    if rows:
-        yield Drawn(steadiness_figure(rows), "Head motion that was removed, and what is left of it")
+
+
+def _strip(shown: Shown, video: str, group: h5py.Group) -> Iterator[Drawn]:
+    """A filmstrip over the video's first event: before and after where the raw frames are known."""
+    events = shown.table("events")
+    own = events[(events.video == video) & events.onset.notna() & events.offset.notna()]
+    if own.empty:
+        return
+    event = next(own.itertuples(index=False))
+    first, last = int(event.onset), int(event.offset)
+    if shown.root is not None:
+        from data.align_pictures import filmstrip
+
+        inputs = StageInputs(shown.workspace.path, shown.dataset, shown.root, {})
+        fig = filmstrip(group, inputs.frame_source(video), (first, last), STRIP_FRAMES)
+        yield Drawn(fig, _event_caption(shown, event))
+    elif "crops" in group:
+        frames = evenly(range(first, last + 1), STRIP_FRAMES)
+        fig = strip_figure([group["crops"][i] for i in frames], frames)
+        yield Drawn(fig, _event_caption(shown, event))
 
 
 def strip_figure(crops: Sequence[npt.NDArray[Any]], frames: Sequence[int]) -> Figure:
@@ -175,30 +201,6 @@ def landmark_figure(group: h5py.Group) -> Figure:
     axis.scatter(points[:, 0], points[:, 1], s=4, color=BLUE)
     axis.set(xlim=(0, size), ylim=(size, 0), xticks=[], yticks=[], aspect="equal")
     axis.grid(False)
-    return fig
-
-
-def steadiness_figure(videos: Sequence[tuple[str, Any, Any]]) -> Figure:
-    """Per video (name, transforms (T,2,3), residual_px (T,)): head path, and residuals' histogram.
-
-    The path is how far the crop's centre moved in the original frame, against its first place.
-    """
-    fig, (path, left) = figure(860, 200, cols=2)
-    for number, (name, transforms, _) in enumerate(videos):
-        linear, shift = transforms[:, :, :2], transforms[:, :, 2]
-        place = -np.linalg.solve(linear, shift[..., None])[..., 0]
-        moved = np.hypot(*(place - place[0]).T)
-        path.plot(moved, color=class_colour("", number), linewidth=1.2, label=name)
-    title(path, "head motion removed, px of the original")
-    path.set_xlabel("frame")
-    path.set_ylim(bottom=0)
-    if len(videos) <= 6:
-        legend(path, loc="upper left")
-    residuals = np.concatenate([residual[np.isfinite(residual)] for *_, residual in videos])
-    if len(residuals):
-        left.hist(residuals, bins=30, color=BLUE)
-        title(left, f"left after alignment, px (median {np.median(residuals):.2f})")
-    left.set_ylabel("frames")
     return fig
 
 
