@@ -43,7 +43,8 @@ REDUCED: dict[str, dict[str, Any]] = {
     "me_tst_plus": {"name": "me_tst_plus", "dim": 32, "blocks": 1, "d_state": 16},
 }
 ROIS = {"me_tst": "coarse10", "me_tst_plus": "multi36"}
-TRAIN = {"epochs": 40, "max_lr": 0.003, "batch_size": 32, "negative_ratio": 2.0}
+TRAIN = {"max_lr": 0.003, "batch_size": 32, "negative_ratio": 2.0}
+EPOCHS = {"me_tst": 40, "me_tst_plus": 15}
 SHOWN = ("spotting_f1", "spotting_precision", "spotting_recall", "f1_of_means", "strs")
 BASELINES = ("thresholded motion", "random intervals", "perfect intervals")
 
@@ -57,7 +58,7 @@ def recipe_of(network: str, changes: list[str]) -> Recipe:
         "labels": "label_4",
         "motion": {"k": 30, "frame_skip": 7, "roi_set": ROIS[network]},
         "model": REDUCED[network],
-        "train": dict(TRAIN),
+        "train": {**TRAIN, "epochs": EPOCHS[network]},
         "decode": {"strategy": 2},
     }
     for change in changes:
