@@ -62,7 +62,7 @@ def test_fast_equals_reference_with_gradients(shape: tuple[int, int, int, int]) 
     torch.testing.assert_close(got, want, atol=1e-12, rtol=1e-10)
     grads_want = torch.autograd.grad(want, inputs, weight)
     grads_got = torch.autograd.grad(got, inputs, weight)
-    for name, a, b in zip("x delta A B C".split(), grads_got, grads_want, strict=True):
+    for name, a, b in zip(["x", "delta", "A", "B", "C"], grads_got, grads_want, strict=True):
         torch.testing.assert_close(a, b, atol=1e-10, rtol=1e-8, msg=name)
 
 

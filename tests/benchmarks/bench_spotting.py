@@ -33,9 +33,9 @@ from data.planning import run_stage
 from data.synthetic import write_dataset
 from data.workspace import Workspace
 from models import experiment
-from models.runs import RunFiles
 from models.me_tst_fold import score
 from models.recipe import Recipe, parse_recipe
+from models.runs import RunFiles
 
 LAYOUT, TOKEN = "samm_lv", "bench"
 REDUCED: dict[str, dict[str, Any]] = {
