@@ -108,18 +108,25 @@ def png_bytes(picture: Figure | npt.NDArray[Any], *, scale: float | None = None)
         return _image_png(picture)
     from PIL import Image as Pillow  # comes with matplotlib
 
-    lines_only = not any(axis.images for axis in picture.axes)
-    dots = _DPI * (scale or (1.5 if lines_only else 1.0))
+    inside = [image for axis in picture.axes for image in axis.images]
+    dots = _DPI * (scale or (1.0 if inside else 1.5))
     drawn, packed = io.BytesIO(), io.BytesIO()
     with _RENDER:
         # Without the software's name the same figure gives the same bytes.
         picture.savefig(drawn, format="png", dpi=dots, metadata={"Software": None})
     image = Pillow.open(drawn).convert("RGB")
-    if lines_only:
-        # Lines and bars have few colours: a palette makes them three times smaller, unseen.
+    # Few colours (lines, bars) or one (grey crops) make a picture three times smaller, unseen.
+    if not inside:
         image = image.quantize(256, dither=Pillow.Dither.NONE)
+    elif all(map(_is_grey, inside)):
+        image = image.convert("L")
     image.save(packed, format="png", optimize=True)
     return packed.getvalue()
+
+
+def _is_grey(image: Any) -> bool:
+    """Whether an image on an axis is drawn in greys."""
+    return np.ndim(image.get_array()) == 2 and image.get_cmap().name == "gray"
 
 
 def _image_png(image: npt.NDArray[Any]) -> bytes:
