@@ -38,6 +38,7 @@ from models.layers.attention import (
     single_query_attention,
     split_heads,
 )
+from models.layers.linear import Linear, linear
 from models.layers.stochastic_depth import add_dropping
 
 logger = logging.getLogger(__name__)
@@ -221,16 +222,16 @@ class SelfAttention(nn.Module):
         super().__init__()
         width = config.embed_dim[branch]
         self.num_heads, self.path = config.num_heads[branch], config.attention
-        self.qkv = nn.Linear(width, 3 * width, bias=False)  # rows: queries, keys, values
+        self.qkv = Linear(width, 3 * width, bias=False)  # rows: queries, keys, values
         self.query_bias = nn.Parameter(torch.zeros(width))
         self.value_bias = nn.Parameter(torch.zeros(width))
-        self.project = nn.Linear(width, width)
+        self.project = Linear(width, width)
         self.dropout = nn.Dropout(config.dropout)
 
     def heads(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys, values, each (B, heads, N, head_dim)."""
         bias = torch.cat([self.query_bias, torch.zeros_like(self.query_bias), self.value_bias])
-        projected = F.linear(tokens, self.qkv.weight, bias)
+        projected = linear(tokens, self.qkv.weight, bias)
         query, key, value = (split_heads(t, self.num_heads) for t in projected.chunk(3, dim=-1))
         return query, key, value
 
@@ -250,8 +251,8 @@ class Block(nn.Module):
         self.norm_attention = nn.LayerNorm(width, eps=NORM_EPS)
         self.attention = SelfAttention(config, branch)
         self.norm_mlp = nn.LayerNorm(width, eps=NORM_EPS)
-        self.expand = nn.Linear(width, hidden)
-        self.reduce = nn.Linear(hidden, width)
+        self.expand = Linear(width, hidden)
+        self.reduce = Linear(hidden, width)
         self.dropout = nn.Dropout(config.dropout)
 
     def attend(self, tokens: Tensor) -> Tensor:
@@ -279,15 +280,15 @@ class ClassExchange(nn.Module):
         own, other = config.embed_dim[branch], config.embed_dim[1 - branch]
         self.num_heads, self.path = config.num_heads[1 - branch], config.attention
         self.leave_norm = nn.LayerNorm(own, eps=NORM_EPS)
-        self.leave = nn.Linear(own, other)
+        self.leave = Linear(own, other)
         self.norm = nn.LayerNorm(other, eps=NORM_EPS)
-        self.query = nn.Linear(other, other)
-        self.key = nn.Linear(other, other)
-        self.value = nn.Linear(other, other)
-        self.project = nn.Linear(other, other)
+        self.query = Linear(other, other)
+        self.key = Linear(other, other)
+        self.value = Linear(other, other)
+        self.project = Linear(other, other)
         self.dropout = nn.Dropout(config.dropout)
         self.enter_norm = nn.LayerNorm(other, eps=NORM_EPS)
-        self.enter = nn.Linear(other, own)
+        self.enter = Linear(other, own)
 
     def visitor(self, class_token: Tensor) -> Tensor:
         """The class token (B, 1, own width) in the other branch's width."""
@@ -352,7 +353,7 @@ class HSTA(nn.Module):
         self.norm = nn.ModuleList(nn.LayerNorm(d, eps=NORM_EPS) for d in config.embed_dim)
         self.head_dropout = nn.Dropout(config.head_dropout)
         head_width = sum(config.embed_dim) * (2 if config.head_mode == 1 else 1)
-        self.head = nn.Linear(head_width, config.num_classes)
+        self.head = Linear(head_width, config.num_classes)
         _initialise(self)
 
     def forward(self, clip: Tensor) -> Tensor:
@@ -393,10 +394,9 @@ class HSTA(nn.Module):
 def _initialise(network: HSTA) -> None:
     """Normal weights cut at ±2 (absolute), zero biases; Conv3d keeps torch's own rule."""
     for module in network.modules():
-        if isinstance(module, nn.Linear):
-            wide = network.config.init == "width"
-            scale = (INIT_WIDTH / module.in_features) ** 0.5 if wide else 1.0
-            nn.init.trunc_normal_(module.weight, std=INIT_STD * scale)
+        if isinstance(module, Linear):
+            inputs = module.in_features if network.config.init == "width" else INIT_WIDTH
+            nn.init.trunc_normal_(module.weight, std=INIT_STD * (INIT_WIDTH / inputs) ** 0.5)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
         elif isinstance(module, TubeletEmbedding):
