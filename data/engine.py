@@ -21,7 +21,7 @@ from pydantic import BaseModel
 
 from data import stores
 from data.config import Settings, StageSettings
-from data.errors import ApexflowError, ConfigError, StoreError
+from data.errors import ApexflowError, ConfigError, MissingExtraError, StoreError
 from data.frames import FrameSource
 from data.identity import file_digest, stable_hash
 from data.schema import SCHEMA_VERSION
@@ -281,6 +281,8 @@ def compute_chunk(job: ChunkJob) -> ChunkResult:
             if error.code != "no_data":
                 raise
             writer.drop(unit.id, "no_upstream", str(error))
+        except MissingExtraError:  # true of every unit: say it once
+            raise
         except ApexflowError as error:
             writer.drop(unit.id, error.code, str(error))
         except (OSError, MemoryError):  # disk full, store gone: not this unit's fault

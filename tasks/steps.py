@@ -151,14 +151,18 @@ def preprocess(context: RunContext, dataset: str, stage: str, record: StepRecord
 
 
 def _warm_up(stage: str, context: RunContext) -> None:
-    """Compile the flow kernels once, here, so that workers load them from the disk cache."""
-    uses_numba = stage == "flow" or (stage == "motion" and context.recipe.motion.flow == "tvl1")
-    if uses_numba:
-        from data.optical_flow import warm_up
+    """Compile a stage's kernels once, here, so that workers load them from the disk cache."""
+    seconds = 0.0
+    if stage == "flow" or (stage == "motion" and context.recipe.motion.flow == "tvl1"):
+        from data import optical_flow
 
-        seconds = warm_up()
-        if seconds > 1:
-            logger.info("compiled the TV-L1 kernels in %.1f s (cached from now on)", seconds)
+        seconds += optical_flow.warm_up()
+    if stage == "motion":
+        from data import motion
+
+        seconds += motion.warm_up()
+    if seconds > 1:
+        logger.info("compiled the %s kernels in %.1f s (kept on disk)", stage, seconds)
 
 
 def show_stage(context: RunContext, dataset: str, stage: str) -> None:

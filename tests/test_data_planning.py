@@ -15,7 +15,7 @@ import pytest
 from data import engine, planning, stores
 from data.config import Settings
 from data.engine import ChunkJob, ChunkResult, PartWriter, Stage, StageInputs, Unit
-from data.errors import InputError, StoreError, StrictError
+from data.errors import InputError, MissingExtraError, StoreError, StrictError
 from data.schema import conform
 from data.workspace import Workspace
 
@@ -214,3 +214,16 @@ def test_damaged_upstream_part_is_set_aside_not_recorded(workspace: Path) -> Non
         pass
     assert not part.exists() and part.with_name(f"damaged-{part.name}").exists()
     assert set(planning.plan_stage(source, "toy").reasons.values()) == {"part missing"}
+
+
+def test_missing_extra_fails_the_stage_instead_of_every_unit(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def needs_dlib(unit: Unit, inputs: StageInputs, config: ToyConfig, part: PartWriter) -> None:
+        raise MissingExtraError("faces", expected="dlib", got="none", todo="pip install dlib-bin")
+
+    stage = Stage("toy", 1, ("ingest",), ".h5", "video", _list, needs_dlib)
+    monkeypatch.setattr(sys.modules["data.stage_toy"], "STAGE", stage)
+    with pytest.raises(MissingExtraError, match="dlib"):
+        run(workspace)
+    assert stores.read_manifest(workspace / "d" / "toy").empty
