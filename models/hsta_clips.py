@@ -188,7 +188,7 @@ def _frame_array(
 
 @dataclass
 class Batch:
-    """Raw clips of one step. `change` (B, 6) holds augmentation draws, None without."""
+    """Raw clips of one step. `change` (B, 7) holds augmentation draws, None without."""
 
     frames: Tensor  # (B, F + 2, S, S, C) uint8; the last two are onset and apex
     special: Tensor | None  # (B, 2, 3, S, S) float32

@@ -62,6 +62,9 @@ class HstaInputConfig(Settings):
     max_shift: float = Field(0.04, ge=0, le=0.3, description="Augment: shift, share of the side.")
     max_scale: float = Field(0.05, ge=0, le=0.3, description="Augment: relative size change.")
     max_light: float = Field(0.1, ge=0, le=0.5, description="Augment: gain and offset change.")
+    max_amplitude: float = Field(
+        0.0, ge=0, le=2, description="Augment: factor of flow and strain, exp of at most ± this."
+    )
     mirror: float = Field(0.5, ge=0, le=1, description="Augment: probability of a mirror image.")
     cache_mb: int = Field(
         2048,
@@ -169,13 +172,14 @@ def build_clip(
 def draw_changes(
     count: int, config: HstaInputConfig, rng: np.random.Generator
 ) -> npt.NDArray[np.float32]:
-    """Per clip: side (1, or -1 for a mirror image), shift x, shift y, zoom, gain, light."""
-    uniform = rng.uniform(-1, 1, (count, 5))
+    """Per clip: side (1, or -1 mirrored), shift x, shift y, zoom, gain, light, amplitude."""
+    uniform = rng.uniform(-1, 1, (count, 6))
     side = np.where(rng.random(count) < config.mirror, -1.0, 1.0)
     shift = 2 * config.max_shift * uniform[:, :2]  # grid units: the side is 2 wide
     zoom = 1 + config.max_scale * uniform[:, 2]
     gain, light = 1 + config.max_light * uniform[:, 3], config.max_light * uniform[:, 4]
-    return np.column_stack([side, shift, zoom, gain, light]).astype(np.float32)
+    amplitude = np.exp(config.max_amplitude * uniform[:, 5])
+    return np.column_stack([side, shift, zoom, gain, light, amplitude]).astype(np.float32)
 
 
 def apply_changes(
@@ -183,10 +187,10 @@ def apply_changes(
 ) -> tuple[Tensor, Tensor | None]:
     """One geometric and one light change per clip, the same on all its frames and fields.
 
-    frames (B, T, S, S, C) in 0 .. 1, special (B, 3, 2, S, S) or None, change (B, 6). A mirror image
-    negates u; zoom scales u and v; light leaves flow alone.
+    frames (B, T, S, S, C) in 0 .. 1, special (B, 3, 2, S, S) or None, change (B, 7). A mirror image
+    negates u; zoom scales u and v; light leaves flow alone, amplitude the frames.
     """
-    side, shift_x, shift_y, zoom, gain, light = change.unbind(1)
+    side, shift_x, shift_y, zoom, gain, light, amplitude = change.unbind(1)
     theta = change.new_zeros(len(change), 2, 3)
     theta[:, 0, 0], theta[:, 0, 2] = side / zoom, shift_x
     theta[:, 1, 1], theta[:, 1, 2] = 1 / zoom, shift_y
@@ -202,5 +206,5 @@ def apply_changes(
     moved = (moved * gain.view(shape) + light.view(shape)).clamp(0, 1)
     if special is None:
         return moved, None
-    factor = torch.stack([side * zoom, zoom, torch.ones_like(zoom)], dim=1)
-    return moved, warp(special) * factor.view(-1, 3, 1, 1, 1)
+    factor = amplitude * torch.stack([side * zoom, zoom, torch.ones_like(zoom)])
+    return moved, warp(special) * factor.T[..., None, None, None]

@@ -172,13 +172,13 @@ def test_change_is_against_the_onset_and_scaled(flow):
 
 def test_mirror_reverses_columns_and_u():
     frames, special = torch.rand(2, 3, 8, 8, 1), torch.randn(2, 3, 2, 8, 8)
-    change = torch.tensor([[-1.0, 0, 0, 1, 1, 0], [1.0, 0, 0, 1, 1, 0]])
+    change = torch.tensor([[-1.0, 0, 0, 1, 1, 0, 1], [1.0, 0, 0, 1, 1, 0, 2]])
     moved, fields = apply_changes(frames, special, change)
     torch.testing.assert_close(moved[0], frames[0].flip(2))
     torch.testing.assert_close(moved[1], frames[1])
     sign = torch.tensor([-1.0, 1, 1]).view(3, 1, 1, 1)
     torch.testing.assert_close(fields[0], special[0].flip(3) * sign)
-    torch.testing.assert_close(fields[1], special[1])
+    torch.testing.assert_close(fields[1], 2 * special[1])  # amplitude
 
 
 def test_augmentation_is_one_change_per_clip_within_bounds():
