@@ -29,6 +29,7 @@ from data.pictures import (
     faces_shown,
     figure,
     legend,
+    side_by_side,
     thumbnail,
     title,
 )
@@ -186,11 +187,15 @@ def _strip(shown: Shown, video: str, group: h5py.Group) -> Iterator[Drawn]:
 
 def strip_figure(crops: Sequence[npt.NDArray[Any]], frames: Sequence[int]) -> Figure:
     """Aligned crops side by side, each with its frame index."""
-    fig, axes = figure(STRIP_SIDE * len(crops), STRIP_SIDE + 18, cols=len(crops))
-    for axis, crop, frame in zip(axes, crops, frames, strict=True):
-        axis.imshow(thumbnail(crop, STRIP_SIDE), cmap="gray", vmin=0, vmax=255)
-        axis.set_axis_off()
-        axis.set_title(f"frame {frame}", fontsize=8, color=MUTED, pad=3)
+    strip = side_by_side([thumbnail(crop, STRIP_SIDE) for crop in crops], gap=4)
+    height, width = strip.shape[:2]
+    scale = STRIP_SIDE / height  # small crops are drawn larger
+    fig, (axis,) = figure(round(width * scale), STRIP_SIDE + 18)
+    axis.imshow(strip, cmap="gray", vmin=0, vmax=255)
+    axis.set_axis_off()
+    step = width / len(crops)
+    for place, frame in enumerate(frames):
+        axis.text((place + 0.5) * step, -3, f"frame {frame}", fontsize=8, color=MUTED, ha="center")
     return fig
 
 

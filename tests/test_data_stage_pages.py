@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import re
 
 import cv2
@@ -37,6 +38,12 @@ def workspace(tmp_path_factory):
     return found
 
 
+@pytest.fixture(scope="module")
+def page_of(workspace):
+    """A stage's page, drawn once."""
+    return functools.cache(lambda name, stage: stage_page(workspace, name, stage))
+
+
 def images_of(markdown):
     """The page's pictures, decoded, grey."""
     found = re.findall(r"\]\(data:image/png;base64,([^)]+)\)", markdown)
@@ -45,8 +52,8 @@ def images_of(markdown):
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_pages_are_small_and_have_pictures(workspace, stage):
-    page = stage_page(workspace, "open", stage)
+def test_pages_are_small_and_have_pictures(page_of, stage):
+    page = page_of("open", stage)
     assert page.markdown.startswith(f"# {stage} · open")
     assert all(image is not None for image in images_of(page.markdown))
     assert images_of(page.markdown)
@@ -55,36 +62,36 @@ def test_pages_are_small_and_have_pictures(workspace, stage):
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_no_licensed_face_is_in_a_picture(workspace, stage):
-    page = stage_page(workspace, "licensed", stage)
+def test_no_licensed_face_is_in_a_picture(page_of, stage):
+    page = page_of("licensed", stage)
     assert images_of(page.markdown)
     assert not any(has_face(image) for image in images_of(page.markdown))
 
 
-def test_a_face_is_shown_where_it_may_be_or_is_asked_for(workspace):
-    free = stage_page(workspace, "open", "align")
+def test_a_face_is_shown_where_it_may_be_or_is_asked_for(workspace, page_of):
+    free = page_of("open", "align")
     asked = stage_page(workspace, "licensed", "align", with_faces=True)
     for page in (free, asked):
         assert any(has_face(image) for image in images_of(page.markdown))
         assert pictures.FACES_HIDDEN not in page.markdown
-    assert pictures.FACES_HIDDEN in stage_page(workspace, "licensed", "align").markdown
+    assert pictures.FACES_HIDDEN in page_of("licensed", "align").markdown
 
 
-def test_counts_and_reasons_are_those_of_the_store(workspace):
-    page = stage_page(workspace, "open", "flow")
+def test_counts_and_reasons_are_those_of_the_store(page_of):
+    page = page_of("open", "flow")
     assert "12 in, 11 with data, 1 without." in page.markdown
     assert "| dropped | event | crosses_cut | 1 |" in page.markdown
     (row,) = page.rows
     assert (row["units"], row["failures"], row["seconds"]) == (12, 1, 3.25)
 
 
-def test_counters_of_the_manifest_are_summed(workspace):
-    (row,) = stage_page(workspace, "open", "motion").rows
+def test_counters_of_the_manifest_are_summed(page_of):
+    (row,) = page_of("open", "motion").rows
     assert row["windows"] == 23 * 12
 
 
-def test_ingest_has_a_row_per_table(workspace):
-    rows = {row["part"]: row["units"] for row in stage_page(workspace, "open", "ingest").rows}
+def test_ingest_has_a_row_per_table(page_of):
+    rows = {row["part"]: row["units"] for row in page_of("open", "ingest").rows}
     assert rows["videos.parquet"] == 12
     assert rows["frames.parquet"] == 12 * 24
 

@@ -4,6 +4,7 @@ that a run may lack."""
 from __future__ import annotations
 
 import base64
+import functools
 import html
 import json
 import re
@@ -76,9 +77,23 @@ def wordy(monkeypatch):
     monkeypatch.setattr("models.report._pictures", lambda run: nothing)
 
 
+@pytest.fixture(autouse=True, scope="module")
+def one_picture_of_each():
+    """Drawing is most of the work: one event of each dataset and stage is enough here."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("models.report_pictures.PER_DATASET", 1)
+        yield
+
+
 @pytest.fixture(scope="module")
-def page(run):
-    return render(run)
+def rendered():
+    """A run's report, drawn once."""
+    return functools.cache(render)
+
+
+@pytest.fixture(scope="module")
+def page(run, rendered):
+    return rendered(run)
 
 
 # ----------------------------------------------------------------------------------------- the file
@@ -152,8 +167,8 @@ def test_every_stage_is_shown(page):
     assert "could not be drawn" not in words
 
 
-def test_faces_are_shown_only_where_they_may_be(clips, tmp_path):
-    assert any(has_face(image) for image in pictures_in(render(clips)))
+def test_faces_are_shown_only_where_they_may_be(clips, rendered, tmp_path):
+    assert any(has_face(image) for image in pictures_in(rendered(clips)))
     workspace = Workspace(tmp_path)
     events = write_ingest(workspace, "samm", show_faces=False)
     write_clip_stores(workspace, "samm", events)
