@@ -6,9 +6,10 @@
     python tests/benchmarks/bench_hsta_synthetic.py --workspace WS [--folds 4] [--json PATH]
 
 The opponent reads u and v of onset→apex averaged in 8 × 8 cells (128 numbers over one deviation of
-the training side; C = 1, the best of 0.1, 0.3, 1 on five classes to within a point). Both see the same subject-disjoint folds (subject k-fold, or `--folds 0`: leave one
-subject out). Scores are pooled over folds; intervals and differences are 95 % percentiles of a
-bootstrap over subjects, the difference paired. Seconds are CPU time of one fold's training.
+the training side; C = 1, within a point of the best of 0.1 .. 10). Both see the same folds without
+shared subjects (subject k-fold, or `--folds 0`: leave one subject out). Scores are pooled over
+folds; intervals and differences are 95 % percentiles of a bootstrap over subjects, the difference
+paired. Seconds are CPU time of one fold's training and test.
 """
 
 from __future__ import annotations
