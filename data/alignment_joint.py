@@ -9,10 +9,11 @@ the poses found frame by frame:
     moved(t, p) − c = S(t) (X(p) − c) + (tx, ty) + ipd · h(p) · (yaw, pitch)
     h(p) = prior(p) + terms(p) · w
 
-weighted by bisquare in (t, p) and by each point's loyalty over the block. w has a Gaussian prior
-and keeps its evidence from block to block of a segment. In the last rounds the cheeks, nose wings,
-mouth corners' surroundings, chin and glabella may each give way a little by themselves, so that a
-smile is not taken for a nod; what they give is thrown away.
+weighted by bisquare in (t, p) and by each point's loyalty over the block, judged by errors averaged
+over neighbouring points and moments, where noise is small and an expression's edge is not. w has a
+Gaussian prior and keeps its evidence from block to block of a segment. In the last rounds brows,
+cheeks, nose wings, mouth corners, chin and glabella may each give way a little by themselves, so
+that a smile is not taken for a nod; what they give is thrown away.
 """
 
 from __future__ import annotations
@@ -21,19 +22,23 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
+from scipy.ndimage import gaussian_filter1d
 
 from data.alignment import Depth, Geometry, centred
 from data.tracking import POINT_SD, pose_design, pose_prior
 
 Array = npt.NDArray[np.float64]
 
-ROUNDS = 6
-CUT = 3.5  # bisquare's end, in median errors
-LOYALTY = 2.0  # RMS error, in median ones, at which a point counts half
+ROUNDS = 14
+TRUSTING_ROUNDS = 6  # first rounds: wide bisquare, all points loyal, while the depth is unknown
+WIDE_CUT, CUT = 6.0, 3.5  # bisquare's end, in median errors
+LOYALTY, LOYALTY_POWER = 1.2, 6  # strays, in median ones, at which a point counts half; steepness
+NEAR, NEAR_SECONDS = 0.12, 0.033  # Gaussian sd of the averages: inter-pupil distances, seconds
+OFTEN = 0.9  # a point strays as far as it does in all but a tenth of the frames
 DEPTH_SD = 0.15  # prior of the depth's coefficients, inter-pupil distances
 MIN_FRAMES = 8
 GIVE_ROUNDS = 3  # last rounds, in which soft places may give way
-GIVE_SD, GIVE_WIDTH = 0.5, 0.18  # how far, px at distance 115; how wide, inter-pupil distances
+GIVE_SD, GIVE_WIDTH = 1.0, 0.20  # how far, px at distance 115; how wide, inter-pupil distances
 
 
 @dataclass
@@ -62,6 +67,7 @@ def refine(
     drift: Array,
     evidence: DepthEvidence,
     *,
+    fps: float = 100.0,
     parallax: bool = True,
 ) -> Joint:
     """Fit a block of tracked frames together and add its evidence about the depth.
@@ -69,10 +75,10 @@ def refine(
     `points` (N,2) reference px, `moved` (T,N,2) px in the frames, `poses` (T,6) and `lights` (T,2)
     to start from, `drift` (N,2,2) as `tracking.light_drift`.
     """
-    model = _Block(geometry, points, moved, np.hstack([poses, lights]), drift, parallax)
+    model = _Block(geometry, points, moved, np.hstack([poses, lights]), drift, parallax, fps)
     weight = matrix = values = None
     for turn in range(ROUNDS):
-        weight = model.weigh(first=turn == 0)
+        weight = model.weigh(trusting=turn < TRUSTING_ROUNDS)
         model.fit_poses(weight, give=turn >= ROUNDS - GIVE_ROUNDS)
         if parallax and turn > 0 and len(poses) >= MIN_FRAMES:
             matrix, values = model.depth_evidence(weight)
@@ -90,7 +96,7 @@ def refine(
 
 
 def soft_places(landmarks: Array, ipd: float) -> Array:
-    """Centres (10,2) px of what expressions move inside the tracked region."""
+    """Centres (14,2) px of what expressions move in or next to the tracked region."""
     down = np.array([0.0, 1.0]) * ipd
     cheeks = [
         landmarks[lid].mean(axis=0) + 0.26 * down + [side * 0.05 * ipd, 0]
@@ -98,7 +104,7 @@ def soft_places(landmarks: Array, ipd: float) -> Array:
     ]
     halfway = [landmarks[[i, j]].mean(axis=0) for i, j in ((48, 4), (54, 12), (48, 31), (54, 35))]
     chin, glabella = landmarks[57] + 0.25 * down, landmarks[21:23].mean(axis=0)
-    return np.array([*cheeks, *halfway, landmarks[31], landmarks[35], chin, glabella])
+    return np.array([*cheeks, *halfway, chin, glabella, *landmarks[[31, 35, 48, 54, 19, 24]]])
 
 
 class _Block:
@@ -112,6 +118,7 @@ class _Block:
         start: Array,
         drift: Array,
         parallax: bool,
+        fps: float,
     ) -> None:
         self.unit = POINT_SD * geometry.ipd / 115
         self._ipd = geometry.ipd / self.unit
@@ -127,6 +134,10 @@ class _Block:
         self._pixels = np.array([1, 1, self.unit, self.unit, 1, 1, 1, 1])
         self._poses = start / self._pixels  # (T,8): pose and light
         self._loyalty = np.ones(len(points))
+        self._moments = NEAR_SECONDS * fps
+        apart = ((points[:, None] - points) ** 2).sum(axis=-1) / (NEAR * geometry.ipd) ** 2
+        near = np.exp(-0.5 * apart)
+        self._near = near / near.sum(axis=1, keepdims=True)
         away = points[:, None] - soft_places(geometry.landmarks, geometry.ipd)
         self._give = np.exp(-0.5 * ((away / (GIVE_WIDTH * geometry.ipd)) ** 2).sum(axis=-1))
 
@@ -145,18 +156,25 @@ class _Block:
         """(T, N) distance of every point from where its head puts it; NaN where it was lost."""
         return np.where(self._seen, np.hypot(*self._residuals()), np.nan)
 
-    def weigh(self, *, first: bool) -> Array:
+    def weigh(self, *, trusting: bool) -> Array:
         """(T, N) weights: bisquare of the errors times the points' loyalty."""
-        error = np.nan_to_num(self.errors(), nan=1e6)
+        residuals = np.where(self._seen, self._residuals(), 0.0)
+        error = np.hypot(*residuals)
         typical = max(float(np.median(error[self._seen])), 0.3)
-        if not first:
-            seen = np.maximum(self._seen.sum(axis=0), 1)
-            rms = np.sqrt((error**2 * self._seen).sum(axis=0) / seen)
-            limit = LOYALTY * max(float(np.median(rms)), 0.3)
-            self._loyalty = 1 / (1 + (rms / limit) ** 4)
-        cut = (6.0 if first else CUT) * typical
+        if not trusting:
+            self._loyalty = self._judge(np.clip(residuals, -6 * typical, 6 * typical))
+        cut = (WIDE_CUT if trusting else CUT) * typical
         bisquare = np.where((error < cut) & self._seen, (1 - (error / cut) ** 2) ** 2, 0)
         return np.asarray(bisquare * self._loyalty / typical**2)
+
+    def _judge(self, residuals: Array) -> Array:
+        """Loyalty (N,), 0..1, from residuals (2, T, N)."""
+        averages = residuals @ self._near.T
+        if self._moments > 0.3:
+            averages = gaussian_filter1d(averages, self._moments, axis=1, mode="nearest")
+        strays = np.quantile(np.hypot(*averages), OFTEN, axis=0)
+        limit = LOYALTY * max(float(np.median(strays)), 0.05)
+        return np.asarray(1 / (1 + (strays / limit) ** LOYALTY_POWER))
 
     def fit_poses(self, weight: Array, *, give: bool) -> None:
         """Weighted least squares of every frame's pose and light, and of what soft places give."""

@@ -98,11 +98,17 @@ class Placed:
 
 @dataclass(frozen=True)
 class Block:
-    """Consecutive placed frames of one segment, and the geometry their crops are made by."""
+    """Consecutive placed frames of one segment, and the geometry their crops are made by.
+
+    `points` (N,2) reference px are what was tracked and `point_rms` (N,) px how far each strays
+    from the head over the block; None where nothing was.
+    """
 
     segment: Segment
     geometry: Geometry
     frames: list[Placed]
+    points: Array | None = None
+    point_rms: Array | None = None
 
 
 def grey_of(image: Image) -> Image:

@@ -16,7 +16,6 @@ import numpy.typing as npt
 from data.alignment import (
     IDENTITY,
     CropMaker,
-    Geometry,
     frame_to_crop,
     outside_share,
     place,
@@ -219,7 +218,6 @@ class _Run:
 
     def _flush(self, *, final: bool) -> Iterator[Block]:
         """Give out what is pending; smoothing keeps back the frames whose future is unknown."""
-        geometry = self._segment.geometry
         reach = 0
         if self._options.mode == "landmarks_smooth":
             reach = int(np.ceil(3 * self._options.smooth_frames))
@@ -227,12 +225,14 @@ class _Run:
         if ready <= 0:
             return
         raw = self._pending[:ready]
-        frames = self._smoothed(ready) if reach else raw
         if self._options.mode == "track":
-            frames, geometry = self._refined(raw)
+            block = self._refined(raw)
+        else:
+            frames = self._smoothed(ready) if reach else raw
+            block = Block(self._segment, self._segment.geometry, frames)
         self._pending = self._pending[ready:]
         self._before = (self._before + raw)[-max(1, reach) :]
-        yield Block(self._segment, geometry, frames)
+        yield block
 
     def _smoothed(self, ready: int) -> list[Placed]:
         around = self._before + self._pending
@@ -241,12 +241,12 @@ class _Run:
         smooth = smooth_poses(poses, good, self._options.smooth_frames)[len(self._before) :]
         return [replace(p, pose=q) for p, q in zip(self._pending[:ready], smooth, strict=False)]
 
-    def _refined(self, frames: list[Placed]) -> tuple[list[Placed], Geometry]:
-        """The block's tracked frames fitted together, and the geometry with the depth learned."""
+    def _refined(self, frames: list[Placed]) -> Block:
+        """The block's tracked frames fitted together, with the depth learned."""
         tracked = [i for i, p in enumerate(frames) if p.moved is not None]
         assert self._tracker is not None
         if not tracked:
-            return frames, self._segment.geometry
+            return Block(self._segment, self._segment.geometry, frames)
         joint = refine(
             self._segment.geometry,
             self._tracker.points,
@@ -255,6 +255,7 @@ class _Run:
             np.stack([np.asarray(frames[i].light) for i in tracked]),
             self._tracker.drift,
             self._segment.evidence,
+            fps=self._options.fps,
             parallax=self._options.parallax,
         )
         self._segment.geometry = joint.geometry
@@ -266,4 +267,7 @@ class _Run:
             out[i] = replace(
                 frames[i], pose=pose, inlier_ratio=float(inside.mean()), residual=residual
             )
-        return out, joint.geometry
+        seen = np.isfinite(joint.errors)
+        total = np.where(seen, joint.errors**2, 0).sum(axis=0)
+        rms = np.sqrt(total / np.maximum(seen.sum(axis=0), 1))
+        return Block(self._segment, joint.geometry, out, self._tracker.points, rms)

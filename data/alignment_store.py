@@ -93,6 +93,8 @@ class BlockWriter:
         self._depths: list[npt.NDArray[np.float64]] = []
         self._geometries: list[Geometry] = []
         self._shapes = np.zeros((frames, 2), np.int32)
+        self._points: npt.NDArray[np.float64] | None = None
+        self._strays: npt.NDArray[np.float64] | None = None
 
     def write(self, block: Block) -> None:
         """Make and write the block's crops, note its poses."""
@@ -100,6 +102,8 @@ class BlockWriter:
         if segment.number == len(self.references):
             self.references.append(segment.reference.index)
             self._geometries.append(geometry)
+        if self._points is None and block.points is not None:
+            self._points, self._strays = block.points, block.point_rms
         self._depths.append(np.array([*geometry.depth.added, geometry.depth.mean]))
         maker = CropMaker(geometry)
         for frame in block.frames:
@@ -133,6 +137,9 @@ class BlockWriter:
             "depth_of": self._depth_of,
             "image_shape": self._shapes,
         }
+        if self._points is not None:
+            small["points"] = self._points.astype(np.float32)
+            small["point_rms"] = np.asarray(self._strays, np.float32)
         for name, values in small.items():
             self._group.create_dataset(name, data=values)
         self._group["status"].attrs["status_names"] = list(STATUS)

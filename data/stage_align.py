@@ -10,6 +10,8 @@ A unit is a video. Its group holds, T frames and G segments (runs of frames with
     inlier_ratio, residual_px (T,)  float32; NaN where no points were tracked
     segment (T,) int16; segment_reference (G,) int32; segment_landmarks (G,68,2) original px
     depth (B,…), depth_of (T,)      what a crop is made by, `data.alignment_store`
+    points (N,2), point_rms (N,)    tracked points of the first block, original px, and how far
+                                    each strays from the head, px
 
 Attributes: size, mode, ipd_px, colour, reference_index, fps, and the predictor's digest. A video
 without a usable face is dropped: `no_face`, `bad_pose`, `partial`, `unreadable_video`. Decoding,

@@ -44,6 +44,7 @@ MIN_INLIERS, MIN_RATIO = 20, 0.4
 # Lucas-Kanade: pyramid levels above the image, steps, precision px, inlier ratio that is enough.
 # Near the previous pose the image itself will do; the full pyramid costs three times as much.
 SEARCHES = ((0, 10, 0.02, 0.7), (3, 30, 0.01, MIN_RATIO))
+DEPTH_DOUBT = 0.15  # how far the prior depth may be off, inter-pupil distances: widens it
 HYPOTHESES = 60
 ANGLE_SD = 0.05  # prior on yaw and pitch, rad: keeps them at zero without evidence
 GAIN_SD, OFFSET_SD = 0.02, 0.02  # prior on the light: 2 %, 2 grey levels
@@ -200,7 +201,8 @@ class FaceTracker:
         return moved
 
     def _fit(self, moved: Array, found: npt.NDArray[np.bool_]) -> Registered | None:
-        tolerance = TOLERANCE * self.unit
+        doubt = DEPTH_DOUBT * self._geometry.ipd * float(np.abs(self._pose[4:]).max())
+        tolerance = float(np.hypot(TOLERANCE * self.unit, doubt))
         shift = self._geometry.ipd * self.depth[:, None] * self._pose[4:]
         shift = shift + self.drift @ self._light
         inliers = ransac_similarity(self.points, moved - shift, found, self._pairs, 2 * tolerance)
