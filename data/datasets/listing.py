@@ -174,7 +174,7 @@ def _digits(name: str) -> re.Match[str] | None:
 def list_frames(folder: Path) -> FrameList:
     """List the frames of one folder; everything that is not a frame becomes a problem.
 
-    Reasons: `permission_denied`, `directory_named_like_image`, `not_a_file`, `no_number`,
+    Reasons: `no_such_folder`, `permission_denied`, `directory_named_like_image`, `not_a_file`, `no_number`,
     `number_too_large`, `undecodable_name`, `duplicate_number`, `zero_byte_file`,
     `truncated_file`, `number_gaps`.
     """
@@ -196,11 +196,13 @@ def list_frames(folder: Path) -> FrameList:
                 numbers.append(number)
                 sizes.append(entry.stat().st_size)
     except OSError as error:
+        gone = isinstance(error, FileNotFoundError | NotADirectoryError)
+        reason = "no_such_folder" if gone else "permission_denied"
         return FrameList(
             [],
             np.empty(0, np.int64),
             np.empty(0, np.int64),
-            [("permission_denied", f"{folder}: {error.strerror}")],
+            [(reason, f"{folder}: {error.strerror}")],
         )
     frames = _sorted_unique(names, numbers, sizes, odd)
     frames.problems += [(reason, _some(sorted(found))) for reason, found in sorted(odd.items())]
