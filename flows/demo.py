@@ -11,6 +11,7 @@ from data.errors import ConfigError
 
 LAYOUTS = ("casme2", "samm_lv")
 PRESET = "tiny"
+SUBJECTS, CLIPS = 6, 8  # a little more than the preset's 4 and 5
 RECIPES = ("demo_hsta", "demo_me_tst")
 
 
@@ -51,6 +52,8 @@ def _synthesize(folder: Path, seed: int) -> dict[str, str]:
                 folder / layout,
                 preset=PRESET,
                 seed=seed,
+                subjects=SUBJECTS,
+                **({"clips": CLIPS} if layout == "casme2" else {}),
                 workers=cpu_count(),
                 progress=partial(show, layout),
             )

@@ -168,8 +168,14 @@ def _warm_up(stage: str, context: RunContext) -> None:
 def show_stage(context: RunContext, dataset: str, stage: str) -> None:
     """Pictures and table of a stage, for people; their failure never fails the stage."""
     try:
-        page = stage_page(context.workspace, dataset, stage, with_faces=context.recipe.with_faces)
-    except (ApexflowError, ValueError, LookupError) as error:
+        page = stage_page(
+            context.workspace,
+            dataset,
+            stage,
+            with_faces=context.recipe.with_faces,
+            root=context.root(dataset),
+        )
+    except (ApexflowError, OSError, ValueError, LookupError) as error:
         logger.warning("no picture page for %s/%s: %s", dataset, stage, error)
         return
     context.executor.page(f"{stage}-{dataset}", page.markdown, page.rows)

@@ -93,10 +93,10 @@ def _list_video(root: Path, spec: VideoSpec, report: Report) -> Video | None:
         code = error.code if isinstance(error, InputError) else "permission_denied"
         report.drop(spec.video, "video", code, str(error))
         return None
-    denied = [d for r, d in frames.problems if r == "permission_denied"]
+    denied = [(r, d) for r, d in frames.problems if r in ("permission_denied", "no_such_folder")]
     if not len(frames):
-        reason = "permission_denied" if denied else "empty_folder"
-        report.drop(spec.video, "video", reason, "; ".join(denied) or spec.path)
+        reason = denied[0][0] if denied else "empty_folder"
+        report.drop(spec.video, "video", reason, "; ".join(d for _, d in denied) or spec.path)
         return None
     for reason, detail in frames.problems:
         report.flag(spec.video, "video", reason, detail)

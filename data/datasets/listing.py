@@ -174,8 +174,8 @@ def _digits(name: str) -> re.Match[str] | None:
 def list_frames(folder: Path) -> FrameList:
     """List the frames of one folder; everything that is not a frame becomes a problem.
 
-    Reasons: `no_such_folder`, `permission_denied`, `directory_named_like_image`, `not_a_file`, `no_number`,
-    `number_too_large`, `undecodable_name`, `duplicate_number`, `zero_byte_file`,
+    Reasons: `no_such_folder`, `permission_denied`, `directory_named_like_image`, `not_a_file`,
+    `no_number`, `number_too_large`, `undecodable_name`, `duplicate_number`, `zero_byte_file`,
     `truncated_file`, `number_gaps`.
     """
     odd: dict[str, list[str]] = {}
