@@ -106,10 +106,12 @@ def _request(
 
 
 def _show_log(verbose: bool) -> None:
-    """Our own modules' log on the terminal."""
-    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    """Our own modules' log on the terminal; other libraries keep theirs."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(message)s"))
     for name in ("data", "models", "tasks", "flows"):
         logging.getLogger(name).setLevel(logging.INFO if verbose else logging.WARNING)
+        logging.getLogger(name).addHandler(handler)
 
 
 @app.command()
