@@ -27,6 +27,7 @@ Checkpoint = str | Path | Mapping[str, Any]
 
 
 def bad_checkpoint(who: str, expected: str, got: str, todo: str = "") -> InputError:
+    """The error, code `bad_checkpoint`, for a file or tensor that cannot be used."""
     return InputError(who, expected=expected, got=got, todo=todo, code="bad_checkpoint")
 
 

@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # two test processes share two cores
+
 ROOT = Path(__file__).resolve().parent.parent
 
 

@@ -75,7 +75,7 @@ def test_up_takes_the_next_port_on_loopback_and_deploys_every_stage(server: Serv
     assert status["worker"] == "running"
     deployments = {d["name"]: d for d in server.post("deployments/filter", {})}
     stages = {"ingest", "align", "apex", "flow", "motion", "train", "evaluate"}
-    assert set(deployments) == {"full", *stages}
+    assert set(deployments) == {"full", "stage", *stages}
     form = deployments["full"]["parameter_openapi_schema"]
     request = form["definitions"]["RunRequest"]["properties"]
     assert request["recipe"]["title"] == "Recipe" and request["workspace"]["description"]
