@@ -38,7 +38,7 @@ OFTEN = 0.9  # a point strays as far as it does in all but a tenth of the frames
 DEPTH_SD = 0.15  # prior of the depth's coefficients, inter-pupil distances
 MIN_FRAMES = 8
 GIVE_ROUNDS = 3  # last rounds, in which soft places may give way
-GIVE_SD, GIVE_WIDTH = 1.0, 0.20  # how far, px at distance 115; how wide, inter-pupil distances
+GIVE_SD, GIVE_WIDTH = 1.0, 0.18  # how far, px at distance 115; how wide, inter-pupil distances
 
 
 @dataclass

@@ -92,6 +92,7 @@ class _Run:
         self._unchecked = 0
         self._glimpse: npt.NDArray[np.float32] | None = None
         self._before = []
+        self._given = IDENTITY  # the last pose of the last block
 
     def over(self, frames: Frames) -> Iterator[Block]:
         """All blocks."""
@@ -191,12 +192,15 @@ class _Run:
     def _status(self, found: Registered, shape: tuple[int, ...]) -> str:
         if found.method == "held":
             return "no_face" if self._cut or self._lost > self._patience else "align_held"
+        flags = self._segment.reference.flags
         to_crop = frame_to_crop(self._segment.geometry, found.pose)
+        if "assumed_crop" in flags:
+            return "assumed_crop"
         if outside_share(to_crop, self._options.size, shape) > PARTIAL:
             return "partial"
         if found.method == "ecc" and self._options.mode != "ecc":
             return "ecc"
-        return next(iter(self._segment.reference.flags), "ok")
+        return next(iter(flags), "ok")
 
     def _repeat(self, index: int) -> None:
         """A frame that cannot be read shows the previous one again, or the reference."""
@@ -267,6 +271,10 @@ class _Run:
             out[i] = replace(
                 frames[i], pose=pose, inlier_ratio=float(inside.mean()), residual=residual
             )
+        for i, frame in enumerate(out):
+            if frame.status in HELD:
+                out[i] = replace(frame, pose=out[i - 1].pose if i else self._given)
+        self._given = out[-1].pose
         seen = np.isfinite(joint.errors)
         total = np.where(seen, joint.errors**2, 0).sum(axis=0)
         rms = np.sqrt(total / np.maximum(seen.sum(axis=0), 1))

@@ -38,6 +38,7 @@ EYES = (slice(36, 42), slice(42, 48))
 MOUTH = slice(48, 60)
 
 SEARCH_SIDE = 400  # the first look is at the image reduced to this longer side
+COMPANY_PX = 160.0  # size of a known face at which one of half its size is still found
 MIN_SCORE = 0.2  # below: hardly a frontal face
 MAX_ASYMMETRY = 1.8  # nose tip to outer eye corners, larger over smaller
 MAX_ROLL_DEG = 30.0
@@ -252,12 +253,17 @@ class FaceFinder:
     def looks(self, grey: Grey) -> Iterator[tuple[str, Grey, list[Face]]]:
         """Ever more patient looks at one image: (how, image looked at, faces)."""
         scale = min(1.0, SEARCH_SIDE / max(grey.shape))
-        yield "reduced", grey, self.detect(grey, scale=scale)
+        faces = self.detect(grey, scale=scale)
+        if faces:  # look once more, at a size that shows faces half as large too
+            closer = min(1.0, COMPANY_PX / float(faces[0].box[2] - faces[0].box[0]))
+            if closer > 1.3 * scale:
+                faces = self.detect(grey, scale=closer) or faces
+        yield "reduced", grey, faces
         if scale < 1.0:
             yield "full", grey, self.detect(grey)
         bright = equalise(grey)
         yield "equalised", bright, self.detect(bright)
-        if max(grey.shape) <= 4 * SEARCH_SIDE:  # a small face in a huge image costs seconds
+        if max(grey.shape) <= 4 * SEARCH_SIDE:  # in a huge image it costs seconds
             yield "doubled", grey, self.detect(grey, upsample=1)
 
     def look(self, grey: Grey) -> tuple[Grey, Face] | None:
