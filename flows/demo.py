@@ -44,6 +44,7 @@ def _synthesize(folder: Path, seed: int) -> dict[str, str]:
     from flows.launch import terminal_progress
 
     roots = {}
+    clips: dict[str, Any] = {"clips": CLIPS}
     for layout in LAYOUTS:
         _say(f"rendering a synthetic {layout} dataset (preset {PRESET}, seed {seed})")
         with terminal_progress() as show:
@@ -53,7 +54,7 @@ def _synthesize(folder: Path, seed: int) -> dict[str, str]:
                 preset=PRESET,
                 seed=seed,
                 subjects=SUBJECTS,
-                **({"clips": CLIPS} if layout == "casme2" else {}),
+                **(clips if layout == "casme2" else {}),
                 workers=cpu_count(),
                 progress=partial(show, layout),
             )
