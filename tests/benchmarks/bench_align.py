@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import tempfile
 import time
 from collections.abc import Sequence
@@ -28,6 +29,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # CPU time per core: no helper th
 import cv2
 import h5py
 import numpy as np
+import pandas as pd
 
 from data.alignment import CropMaker, apply, hull_points, unplace
 from data.alignment_modes import Options
@@ -39,6 +41,7 @@ from data.engine import ChunkJob, StageInputs, compute_chunk, get_stage
 from data.faces import examine, face_finder
 from data.synthetic import load_truth, write_dataset
 from data.synthetic.geometry import Head
+from data.synthetic.subjects import make_subject
 
 MODES = ("first_crop", "landmarks", "landmarks_smooth", "ecc", "track")
 LAYOUT = "casme2"
@@ -257,6 +260,39 @@ def one_store(path: Path, crops: np.ndarray, name: str, shuffle: bool) -> dict[s
     }
 
 
+def memory(folder: Path, frames: int) -> dict[str, Any]:
+    """Peak memory and speed over one long 2040×1088 video (24 JPEG files shown back and forth)."""
+    size, count = (2040, 1088), 24
+    face = make_subject(0, 0, size).image
+    root = folder / "long"
+    root.mkdir()
+    for i in range(count):
+        turn = cv2.getRotationMatrix2D((1020.0, 544.0), 0.05 * i, 1.0)
+        turn[:, 2] += (0.4 * i, 0.2 * i)
+        image = cv2.warpAffine(face, turn, size, borderMode=cv2.BORDER_REPLICATE)
+        cv2.imwrite(str(root / f"{i:03d}.jpg"), image, [cv2.IMWRITE_JPEG_QUALITY, 92])
+    there_and_back = [*range(count), *range(count - 2, 0, -1)]
+    names = [f"{there_and_back[i % len(there_and_back)]:03d}.jpg" for i in range(frames)]
+    row = {"video": "v", "identity": "x", "num_frames": frames, "fps": 200.0,
+           "provided_crop": False, "source": "frames", "folder": "."}  # fmt: skip
+    config = AlignConfig()
+    inputs = StageInputs(folder, LAYOUT, root, {"align": config})
+    listed = pd.DataFrame({"video": "v", "index": range(frames), "path": names})
+    inputs._cache.update(videos=pd.DataFrame([row]), frames=listed)
+    (unit,) = get_stage("align").list_units(inputs, config)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    job = ChunkJob(inputs, "align", 0, (unit,), "long.h5", folder / "long.h5")
+    result, seconds = timed(lambda: compute_chunk(job))
+    return {
+        "frames": frames,
+        "status": result.status["v"],
+        "ok": result.counts["v"]["ok"],
+        "ms_per_frame": 1e3 * seconds / frames,
+        "start_mb": before / 1024,
+        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+    }
+
+
 def main(argv: list[str] | None = None) -> int:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -266,15 +302,21 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--fps", type=float, default=60.0)
     parser.add_argument("--heads", type=float, nargs="+", default=[1.0, 3.0])
     parser.add_argument("--modes", nargs="+", default=list(MODES), choices=MODES)
-    parser.add_argument("--only", choices=("accuracy", "speed", "storage"))
+    parser.add_argument("--only", choices=("accuracy", "speed", "storage", "memory"))
+    parser.add_argument("--frames", type=int, default=10_000, help="of --only memory's video")
     parser.add_argument("--data", type=Path, help="keep the synthetic clips here")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args(argv)
     report: dict[str, Any] = {"versions": {"cv2": cv2.__version__, "numpy": np.__version__}}
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
+        if args.only == "memory":
+            report["memory"] = row = memory(folder, args.frames)
+            print(f"{row['frames']} frames of 2040×1088: {row['status']}, {row['ok']} ok, "
+                  f"{row['ms_per_frame']:.2f} ms/frame CPU, peak {row['peak_mb']:.0f} MB "
+                  f"({row['start_mb']:.0f} MB before)")  # fmt: skip
         roots = {}
-        for head in args.heads:
+        for head in args.heads if args.only != "memory" else ():
             roots[head] = write_dataset(
                 LAYOUT, (args.data or folder) / f"head{head:g}-{args.seed}", preset="default",
                 seed=args.seed, workers=1, subjects=args.subjects, clips=args.clips,
