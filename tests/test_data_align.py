@@ -364,3 +364,30 @@ def test_overlap_of_boxes():
     a = np.array([0.0, 0, 10, 10])
     assert overlap(a, a) == 1 and overlap(a, a + 20) == 0
     assert overlap(a, np.array([5.0, 0, 15, 10])) == pytest.approx(1 / 3)
+
+
+class ElsewhereFinder:
+    """Says the face is somewhere else from the first look on."""
+
+    def __init__(self, box):
+        self.box, self.looks = np.asarray(box, float), 0
+
+    def detect(self, grey, scale=1.0):
+        self.looks += 1
+        return [Face(self.box, 1.0)]
+
+
+@pytest.mark.parametrize("shift", [0, 250])
+def test_a_track_on_the_wrong_thing_is_noticed(landmarks, face, monkeypatch, shift):
+    reference = reference_of(landmarks)
+    fresh = Reference(9, landmarks, reference.face, ())
+    monkeypatch.setattr("data.alignment_run.examine", lambda *_: (fresh, ""))
+    low, side = reference.face.box[:2], reference.face.box[2] - reference.face.box[0]
+    near = reference.face.box - np.tile(np.floor(np.maximum(low - 0.6 * side, 0)), 2)
+    finder = ElsewhereFinder(near + shift)
+    options = Options(fps=10.0, size=128)
+    frames = enumerate([face] * 14)
+    blocks = list(align_frames(frames, face, reference, finder, options))
+    assert finder.looks >= 2
+    assert (len({b.segment.number for b in blocks}) > 1) == (shift > 0)
+    assert sum(len(b.frames) for b in blocks) == 14
