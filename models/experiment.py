@@ -312,7 +312,7 @@ def publish_fold(plan: RunPlan, job: FoldJob, seconds: float, token: str) -> Non
             "digest": file_digest(path),
         }
         for path in sorted(final.iterdir())
-        if path.is_file()
+        if path.is_file() and path.name != "timings.parquet"  # seconds have no identity
     ]
     table = pd.concat([rows, pd.DataFrame(new)], ignore_index=True).astype(RUN_MANIFEST)
     times = [t for t in run_times(plan.folder) if t["unit"] != job.fold]
