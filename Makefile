@@ -25,7 +25,7 @@ demo: setup  ## synthetic data, all stages, both networks, report, Prefect UI
 	$(BIN)/python -m flows demo $(ARGS)
 
 test: setup  ## the fast tests (CPU, < 5 minutes)
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-slow: setup  ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow $(ARGS)
