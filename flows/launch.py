@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import logging
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -42,10 +42,10 @@ def run(request: RunRequest, runner: str = "auto") -> list[dict[str, Any]]:
 
 def run_recorded(request: RunRequest) -> list[dict[str, Any]]:
     """All stages on the Prefect server in use; the terminal shows bars, the UI the logs."""
+    _quiet_console()  # read when Prefect is imported, in the next line
     from flows.pipeline import full_run
     from tasks.context import watcher
 
-    _quiet_console()
     with terminal_progress() as show:
         mark = watcher.set(show)
         try:
@@ -56,10 +56,7 @@ def run_recorded(request: RunRequest) -> list[dict[str, Any]]:
 
 def _quiet_console() -> None:
     """Prefect's console shows warnings only; its handlers to the server keep everything."""
-    for name in ("prefect", "prefect.flow_runs", "prefect.task_runs"):
-        for handler in logging.getLogger(name).handlers:
-            if type(handler).__name__ == "PrefectConsoleHandler":
-                handler.setLevel(logging.WARNING)
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "WARNING")
 
 
 def run_plain(request: RunRequest) -> list[dict[str, Any]]:
