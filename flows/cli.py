@@ -136,17 +136,21 @@ def run(
     workers: Annotated[int, typer.Option(min=0, help="Worker processes; 0: one per core.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     wait: Annotated[float, typer.Option(min=0, help="Seconds to wait for the workspace.")] = 0.0,
+    landmark_model: Annotated[
+        Path | None, typer.Option(help="A dlib 68-point model of your own, for align and motion.")
+    ] = None,
     with_faces: Faces = False,
     as_json: Json = False,
 ) -> None:
     """Do what a recipe needs and is not up to date; say so in seconds when nothing is."""
     from flows import launch
 
+    models = ["align.landmark_model", "motion.landmark_model"] if landmark_model else []
     request = _request(
         recipe,
         workspace,
         data,
-        changes,
+        [*(changes or []), *(f"{key}={landmark_model}" for key in models)],
         stages=stage or [],
         from_stage=from_stage,
         force=force or [],
