@@ -114,7 +114,7 @@ def counts_of(guesses: Any, labels: Any, people: Any, classes: int) -> Any:
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--workspace", type=Path, required=True)
+    parser.add_argument("--workspace", type=Path, help="prepared as the module's first lines say")
     parser.add_argument("--dataset", default="casme2")
     parser.add_argument("--labels", default="label_5")
     parser.add_argument("--recipe", default="hsta_cpu")
@@ -124,6 +124,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=JSON")
     parser.add_argument("--json", type=Path, metavar="PATH")
     arguments = parser.parse_args(argv)
+    if arguments.workspace is None:
+        print("skipped: needs --workspace, and an hour; prepare it so:\n", __doc__.split("\n\n")[1])
+        return 0
     changes = {k: json.loads(v) for k, v in (item.split("=", 1) for item in arguments.set)}
 
     events, folds = load_events(arguments)
