@@ -11,13 +11,13 @@ import csv
 import io
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 
+from data.crops import CropReader
 from data.errors import ConfigError, InputError, StoreError
 from data.identity import stable_hash
 from data.pictures import faces_shown, png_bytes
@@ -39,8 +39,9 @@ def export_crops(
 ) -> int:
     """Aligned crops as `out/VIDEO/000000.png` (name = frame index); returns how many were written.
 
-    Raises ConfigError `faces_not_shown` for a dataset whose faces may not be passed on, unless
-    `with_faces`; StoreError `no_data` without aligned videos, `no_crops` with transforms only.
+    With `align.store: transforms` they are cut from the raw frames. Raises ConfigError
+    `faces_not_shown` for a dataset whose faces may not be passed on, unless `with_faces`;
+    StoreError `no_data` without aligned videos, `no_raw_frames` where frames are needed and gone.
     """
     store = _store(workspace, dataset, "align")
     chosen = _chosen(store, videos)
@@ -54,30 +55,18 @@ def export_crops(
             todo="For your own eyes, repeat with --with-faces. Flow and tables show no face.",
             code="faces_not_shown",
         )
-    folders, count = safe_folders(out, chosen), 0
+    reader, count = CropReader(workspace, dataset), 0
+    folders = safe_folders(out, chosen)
     for video in chosen:
         folders[video].mkdir(parents=True, exist_ok=True)
         with store.open(video) as group:
-            for index, crop in _frames(group, f"{dataset}/align/{video}"):
-                (folders[video] / f"{index:06d}.png").write_bytes(png_bytes(crop))
+            crops = reader.crops(video, group)
+            for index in range(len(crops)):  # one at a time: a long video never lies in memory
+                path = folders[video] / f"{index:06d}.png"
+                path.write_bytes(png_bytes(np.asarray(crops[index])))
                 count += 1
     store.close()
     return count
-
-
-def _frames(group: h5py.Group, who: str) -> Iterator[tuple[int, Any]]:
-    """Crops one at a time: a long video never lies in memory."""
-    if "crops" not in group:
-        raise StoreError(
-            who,
-            expected="stored crops",
-            got="transforms only (align.store: transforms)",
-            todo="Run align with store: crops; crops made on reading need the raw frames.",
-            code="no_crops",
-        )
-    crops = group["crops"]
-    for index in range(len(crops)):
-        yield index, crops[index]
 
 
 def export_flow(

@@ -23,6 +23,7 @@ import pandas as pd
 
 from data import stores
 from data.config import Settings
+from data.crops import note_root
 from data.engine import (
     ChunkJob,
     ChunkResult,
@@ -176,6 +177,7 @@ def run_stage(
     book = _Book(folder, plan, inputs.configs[name], get_stage(name).version, token)
     jobs = chunk_jobs(inputs, plan, token)
     folder.mkdir(parents=True, exist_ok=True)
+    note_root(inputs.workspace, plan.dataset, inputs.root)
     for number, result in enumerate(mapper(jobs) if jobs else (), start=1):
         book.enter(result)
         if on_chunk:

@@ -20,6 +20,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from data.crops import CropReader, take
 from data.errors import StoreError
 from data.stores import StageStore
 from data.workspace import Workspace
@@ -99,18 +100,12 @@ def read_clips(
         for dataset in events.dataset.unique()
         for stage in ("align", "apex", *(("flow",) if model.special == "flow" else ()))
     }
+    readers = {dataset: CropReader(workspace, dataset) for dataset in events.dataset.unique()}
     apexes = {d: s.table().set_index("event").apex for (d, k), s in stores.items() if k == "apex"}
     plans, first, channels = [], 0, 1
     for row in rows:
         with stores[row["dataset"], "align"].open(row["video"]) as group:
-            if "crops" not in group:
-                raise StoreError(
-                    f"{row['dataset']}/{row['video']}",
-                    expected="crops in the align store",
-                    got="transforms only",
-                    todo="Set align.store to crops.",
-                )
-            shape, usable = group["crops"].shape, _usable_frames(group)
+            shape, usable = _shape(group), _usable_frames(group)
         channels = max(channels, 3 if len(shape) == 4 else 1)
         if row["event"] not in apexes[row["dataset"]].index or pd.isna(row["onset"]):
             raise StoreError(
@@ -129,8 +124,7 @@ def read_clips(
     for number, row in enumerate(rows):
         start, wanted = plans[number]
         with stores[row["dataset"], "align"].open(row["video"]) as group:
-            low, high = int(wanted.min()), int(wanted.max()) + 1
-            crops = group["crops"][low:high][wanted - low]
+            crops = take(readers[row["dataset"]].crops(row["video"], group), wanted)
         frames[start : start + len(wanted)] = resize_crops(crops, side, channels)
         if model.special == "flow":
             with stores[row["dataset"], "flow"].open(row["event"]) as group:
@@ -163,6 +157,14 @@ def read_special_flow(group: Any, side: int) -> npt.NDArray[np.float32]:
             planes = np.concatenate([field.transpose(2, 0, 1), strain[None]])
             out[slot] = resize_planes(torch.from_numpy(planes)[None], side)[0].numpy()
     return out
+
+
+def _shape(group: Any) -> tuple[int, ...]:
+    """Shape (T, S, S) or (T, S, S, 3) of a video's crops, stored or not."""
+    if "crops" in group:
+        return tuple(group["crops"].shape)
+    size = int(group.attrs["size"])
+    return (len(group["status"]), size, size) + ((3,) if group.attrs["colour"] else ())
 
 
 def _usable_frames(group: Any) -> npt.NDArray[np.bool_]:

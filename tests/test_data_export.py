@@ -45,14 +45,14 @@ def test_colour_crops_keep_their_channels(workspace, tmp_path):
     assert bgr[0, 0].tolist() == [0, 0, 250]
 
 
-def test_transforms_without_crops_are_named(workspace, tmp_path):
+def test_transforms_without_the_raw_frames_are_named(workspace, tmp_path):
     def fill(group: h5py.Group) -> None:
         group["transforms"] = np.zeros((2, 2, 3))
 
     write_store(workspace, "open", "align", {"sub01/EP01": fill})
-    with pytest.raises(StoreError, match="store: crops") as caught:
+    with pytest.raises(StoreError, match="--data NAME=ROOT") as caught:
         export.export_crops(workspace, "open", tmp_path / "out")
-    assert caught.value.code == "no_crops"
+    assert caught.value.code == "no_raw_frames"
 
 
 def test_licensed_faces_are_refused_before_anything_is_written(workspace, tmp_path):
