@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from data.composite import MEGC_DATASETS, why_not_megc2019
 from data.datasets import Dataset, get_adapter, open_dataset
 from data.datasets.images import is_cut_off
 from data.errors import DatasetError, InputError
@@ -30,7 +31,8 @@ _DIGITS = re.compile(r"([0-9]+)[^0-9]*$")
 class CheckReport:
     """The result of `check_dataset`; every field is plain JSON.
 
-    `counts`: what was found, `reference`: [what, found, published] where both are known,
+    `counts`: what was found, `sheet`: kind of event -> what the sheet says of it, before any row
+    is corrected or dropped, `reference`: [what, found, published] where both are known,
     `numbering`: paddings, first numbers, gaps, `images`: sizes and unreadable frames,
     `defects`: action, reason, how many, examples, `classes`: map -> class -> events,
     `unlabelled`: map -> reason -> events dropped under that map.
@@ -42,6 +44,7 @@ class CheckReport:
     error: str = ""
     variant: dict[str, str] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
+    sheet: dict[str, dict[str, int]] = field(default_factory=dict)
     reference: list[list[Any]] = field(default_factory=list)
     numbering: dict[str, Any] = field(default_factory=dict)
     images: dict[str, Any] = field(default_factory=dict)
@@ -60,7 +63,14 @@ class CheckReport:
         if self.error:
             lines.append(f"  {self.error}")
         lines += _section("Found", [f"{k}: {v}" for k, v in self.variant.items()])
-        lines += _section("Counts", [f"{k}: {v}" for k, v in self.counts.items()])
+        lines += _section("Counts, after drops", [f"{k}: {v}" for k, v in self.counts.items()])
+        lines += _section(
+            "Annotations as the sheet has them",
+            [
+                f"{kind}: " + ", ".join(f"{name} {n}" for name, n in said.items())
+                for kind, said in self.sheet.items()
+            ],
+        )
         lines += _section(
             "Against the published numbers",
             [
@@ -124,7 +134,8 @@ def check_dataset(name: str, root: str | Path, deep: bool = False) -> CheckRepor
         message,
         dataset.variant,
         _counts(dataset),
-        _against_reference(_counts(dataset), adapter.reference),
+        dataset.sheet,
+        _against_reference(dataset, adapter.reference),
         _numbering(dataset),
         images,
         defects,
@@ -150,8 +161,12 @@ def _counts(dataset: Dataset) -> dict[str, int]:
     return counts | {str(k): int(v) for k, v in cameras.value_counts().sort_index().items()}
 
 
-def _against_reference(counts: dict[str, int], reference: dict[str, int]) -> list[list[Any]]:
-    return [[what, counts.get(what, 0), said] for what, said in reference.items()]
+def _against_reference(dataset: Dataset, reference: dict[str, int]) -> list[list[Any]]:
+    """[what, found, published]; "micro rows" is of the sheet, "videos" of the folders."""
+    found = _counts(dataset)
+    for kind, said in dataset.sheet.items():
+        found |= {f"{kind} {name}": n for name, n in said.items()}
+    return [[what, found.get(what, 0), said] for what, said in reference.items()]
 
 
 def _numbering(dataset: Dataset) -> dict[str, Any]:
@@ -260,6 +275,10 @@ def _classes(dataset: Dataset) -> tuple[dict[str, dict[str, int]], dict[str, dic
             for e, v in zip(emotions, found, strict=True)
             if v is None
         )
+    if dataset.name in MEGC_DATASETS:
+        out = why_not_megc2019(dataset.name, micro)
+        classes["megc2019"] = _sorted_counts(map(str, micro.loc[out == "", "label_3"]))
+        lost["megc2019"] = _sorted_counts(map(str, out[out != ""]))
     objective = micro["objective_class"].dropna().astype(np.int64)
     classes["objective_class"] = {str(k): int(n) for k, n in sorted(Counter(objective).items())}
     return classes, lost

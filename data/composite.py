@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from data.datasets.parsing import unit_numbers
+from data.datasets.units import unit_numbers
 from data.errors import DatasetError
 
 EXCLUDED = Path(__file__).parent / "datasets" / "megc2019_excluded.csv"
@@ -73,17 +73,10 @@ def megc2019(events: Mapping[str, pd.DataFrame]) -> Composite:
     DatasetError `missing_dataset` when one of the three is not given.
     """
     _need(events, MEGC_DATASETS, "megc2019")
-    excluded = _excluded()
     kept, dropped = [], []
     for dataset in MEGC_DATASETS:
         table = events[dataset]
-        reasons = [
-            _why_not(dataset, str(event), kind, label, excluded)
-            for event, kind, label in zip(
-                table["event"], table["type"], table["label_3"], strict=True
-            )
-        ]
-        out = pd.Series(reasons, index=table.index, dtype="string")
+        out = why_not_megc2019(dataset, table)
         kept.append(table[out == ""])
         dropped.append(table.assign(reason=out).loc[out != "", ["dataset", "event", "reason"]])
     rows = pd.concat(kept, ignore_index=True)
@@ -99,6 +92,14 @@ def megc2019(events: Mapping[str, pd.DataFrame]) -> Composite:
         tuple(_megc_differences(rows)),
         digest == MEGC_DIGEST,
     )
+
+
+def why_not_megc2019(dataset: str, events: pd.DataFrame) -> pd.Series:
+    """Why each event of one of the three datasets is not in the composite; "" when it is."""
+    excluded = _excluded()
+    rows = zip(events["event"], events["type"], events["label_3"], strict=True)
+    reasons = [_why_not(dataset, str(e), kind, label, excluded) for e, kind, label in rows]
+    return pd.Series(reasons, index=events.index, dtype="string")
 
 
 def _why_not(

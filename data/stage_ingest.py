@@ -7,16 +7,20 @@ from pathlib import Path
 
 import pandas as pd
 
-from data.datasets import open_dataset
+from data.datasets import Dataset, open_dataset
+from data.datasets.census import account
 from data.identity import stable_hash
-from data.schema import SCHEMA_VERSION
+from data.schema import LEDGER, SCHEMA_VERSION, conform
 
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True)
 class IngestTables:
     """What ingest found. Tables follow `data.schema`; `findings` lists every defect and repair.
+
+    The ledger has one row more than there are findings: reason `annotation_account`, what the sheet
+    has = what was kept + what was dropped.
 
     `key` changes exactly when a table of contents does: other frames, other sheet, other code.
     """
@@ -38,6 +42,7 @@ def ingest(root: Path, layout: str) -> IngestTables:
     Raises DatasetError when nothing of it can be used; everything smaller is a ledger row.
     """
     dataset = open_dataset(layout, root)
+    ledger = _with_account(dataset)
     key = stable_hash(
         "ingest",
         VERSION,
@@ -45,16 +50,25 @@ def ingest(root: Path, layout: str) -> IngestTables:
         layout,
         dataset.videos.astype(object).to_numpy().tolist(),
         dataset.events.astype(object).to_numpy().tolist(),
-        dataset.ledger.astype(object).to_numpy().tolist(),
+        ledger.astype(object).to_numpy().tolist(),
     )
     return IngestTables(
         dataset.videos,
         dataset.frames,
         dataset.events,
-        dataset.ledger,
+        ledger,
         dataset.findings,
         key,
         dataset.variant,
         dataset.counts,
         dataset.show_faces,
     )
+
+
+def _with_account(dataset: Dataset) -> pd.DataFrame:
+    """The ledger after a row about the dataset: rows of the sheet = events kept + rows dropped."""
+    said = account(dataset.sheet, dataset.counts.get("rows_refused", 0))
+    name = dataset.name
+    row = ["ingest", name, name, "dataset", "annotation_account", said, "flagged"]
+    first = conform(pd.DataFrame([row], columns=list(LEDGER)), "ledger")
+    return pd.concat([first, dataset.ledger], ignore_index=True)

@@ -9,14 +9,13 @@ from hypothesis import strategies as st
 
 from data.datasets.listing import walk
 from data.datasets.parsing import (
-    action_units,
     frame_number,
     identifier,
     objective_class,
     text,
-    unit_numbers,
 )
 from data.datasets.sheets import Sheet, find_sheets, find_table, read_workbook
+from data.datasets.units import action_units, unit_numbers
 from data.errors import DatasetError
 from tests.dataset_trees import write_xls, write_xlsx
 
@@ -75,6 +74,21 @@ def test_identifiers_keep_or_regain_their_zeros(cell, width, word):
         ("14(k)", "14(k)"),
         ("1/2+4", "1|2+4"),
         ("4?", "4"),
+        ("4\uff08B\u2044C\uff09", "4B"),  # full-width parentheses
+        ("12L", "L12"),
+        ("4R+7", "R4+7"),
+        ("5B/C", "5B"),
+        ("1D/E+2D/E", "1D+2D"),
+        ("A(4B/C)+5B", "A4B+5B"),
+        ("(L/A)4B", "L4B"),
+        ("A/L12", "A12"),
+        ("7A/B+L10A/B)+12C", "7A+L10A+12C"),
+        ("26+ADR30", "26+R30"),
+        ("4.0", "4"),
+        ("4+ref(43)", "4"),
+        ("6C+ref(7)12E+25", "6C+12E+25"),
+        ("9A ref (L12 or L10)", "9A"),
+        ("ref(5A/B)+12C", "12C"),
         ("4 + 7 ", "4+7"),
         ("?", None),
         ("", None),
@@ -86,7 +100,19 @@ def test_action_units(cell, aus):
 
 
 @pytest.mark.parametrize(
-    ("cell", "aus"), [("4+ref(43)", "4"), ("nonsense", None), ("4+99999", "4")]
+    ("cell", "aus"),
+    [
+        ("nonsense", None),
+        ("4+99999", "4"),
+        ("4+glare", "4"),
+        ("80 (big swallow)", "80"),
+        ("seen twice - L1B+L2B", "L1B+L2B"),
+        ("head moves 2x  R2(C and then B)", "R2"),
+        ("(1B+2A)or(loses AU4)", "1B+2A"),
+        ("(loses 1+2) or (4(B/C))", "4B"),
+        ("6B+((8+25)or(50))", "6B+8+25"),
+        ("Chewing", None),
+    ],
 )
 def test_action_units_say_what_they_could_not_read(cell, aus):
     found, note = action_units(cell)

@@ -9,7 +9,7 @@ import pytest
 
 from data.check import check_dataset
 from data.datasets import ADAPTERS, open_dataset
-from data.datasets.parsing import unit_numbers
+from data.datasets.units import unit_numbers
 from data.synthetic import layout_names, write_dataset
 from tests.synthetic_defects import NATURAL, unexplained
 

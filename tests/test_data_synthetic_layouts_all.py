@@ -17,8 +17,8 @@ import pytest
 
 from data.check import check_dataset
 from data.datasets import ADAPTERS, open_dataset
-from data.datasets.parsing import unit_numbers
 from data.datasets.sheets import read_workbook
+from data.datasets.units import unit_numbers
 from data.errors import ConfigError, MissingExtraError
 from data.synthetic import layout_names, load_truth, write_dataset, writer
 from tests.synthetic_defects import NATURAL, unexplained

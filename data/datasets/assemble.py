@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from data.datasets.base import Adapter, Dataset, Video, VideoSpec
+from data.datasets.census import kept_and_dropped, take_census
 from data.datasets.checks import Annotation, EventChecker, Interval
 from data.datasets.grouping import no_videos
 from data.datasets.images import image_size, video_size
@@ -47,6 +48,7 @@ def read_dataset(adapter: Adapter, root: Path) -> Dataset:
     annotations = adapter.read_annotations(tree, videos, report)
     show = adapter.may_show_faces(tree)
     events = _events(adapter, annotations, videos, report)
+    sheet = kept_and_dropped(take_census(annotations, videos), events)
     report.counts["videos"] = len(videos)
     report.counts["events"] = len(events)
     return Dataset(
@@ -60,6 +62,7 @@ def read_dataset(adapter: Adapter, root: Path) -> Dataset:
         dict(sorted(report.variant.items())),
         dict(sorted(report.counts.items())),
         show,
+        sheet,
     )
 
 
@@ -127,7 +130,7 @@ def _events(
     folded = {name.casefold(): name for name in videos}
     found: list[dict[str, Any]] = []
     taken: dict[str, Interval] = {}
-    report.counts["rows"] = len(rows) + report.counts.pop("rows_refused", 0)
+    report.counts["rows"] = len(rows) + report.counts.get("rows_refused", 0)
     for row in rows:
         name = row.video if row.video in videos else folded.get(row.video.casefold())
         if name is None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
@@ -50,7 +50,8 @@ class Dataset:
     """One dataset as ingested. Tables follow `data.schema`; `findings` has every defect.
 
     `variant` says which release, sheet and folders were found; `counts` what came in and out:
-    rows = events + rows dropped, folders = videos + videos dropped.
+    rows = events + rows dropped, folders = videos + videos dropped. `sheet`: kind of event ->
+    what the sheet itself says of it (see `census`), before any row is corrected or dropped.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Dataset:
     variant: dict[str, str]
     counts: dict[str, int]
     show_faces: bool
+    sheet: dict[str, dict[str, int]] = field(default_factory=dict)
 
 
 class Adapter(ABC):

@@ -49,8 +49,12 @@ class CasMe2(Adapter):
     rules = Rules(offset_missing="apex")
     reference: ClassVar[dict[str, int]] = {
         "rows": 357,
-        "macro": 300,
-        "micro": 57,
+        "macro rows": 300,
+        "macro subjects": 20,
+        "macro videos": 89,
+        "micro rows": 57,
+        "micro subjects": 14,
+        "micro videos": 33,
         "subjects": 22,
         "videos": 98,
     }

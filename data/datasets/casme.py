@@ -54,7 +54,12 @@ class Casme(Adapter):
     name = "casme"
     title = "CASME"
     fps = 60.0
-    reference: ClassVar[dict[str, int]] = {"rows": 193, "subjects": 19, "videos": 193}
+    reference: ClassVar[dict[str, int]] = {
+        "rows": 193,
+        "micro subjects": 19,
+        "subjects": 19,
+        "videos": 193,
+    }
 
     def find_videos(self, tree: Tree, report: Report) -> list[VideoSpec]:
         """Folders subNN/EP.. of both sections."""

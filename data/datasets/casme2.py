@@ -57,7 +57,12 @@ class Casme2(Adapter):
     name = "casme2"
     title = "CASME II"
     fps = 200.0
-    reference: ClassVar[dict[str, int]] = {"rows": 255, "subjects": 26, "videos": 255}
+    reference: ClassVar[dict[str, int]] = {
+        "rows": 255,
+        "micro subjects": 26,
+        "subjects": 26,
+        "videos": 255,
+    }
 
     def find_videos(self, tree: Tree, report: Report) -> list[VideoSpec]:
         """Folders subNN/EP..; the raw clips win over the selected ones, those over the crops."""

@@ -65,13 +65,15 @@ class Casme3(Adapter):
     fps = 30.0
     kind = "long"
     reference: ClassVar[dict[str, int]] = {
-        "micro": 860,
-        "macro": 3346,
-        "blink": 841,
+        "micro rows": 860,
+        "micro subjects": 94,
+        "micro videos": 463,
+        "macro rows": 3346,
+        "macro subjects": 98,
+        "blink rows": 841,
+        "blink subjects": 13,
         "subjects": 100,
         "videos": 1300,
-        "micro_subjects": 94,
-        "micro_videos": 463,
     }
 
     def find_videos(self, tree: Tree, report: Report) -> list[VideoSpec]:
@@ -114,7 +116,7 @@ class Casme3(Adapter):
             found = read_source(source, kind, clips, report)
             version = ROWS[kind].get(len(found), f"v{source.version or '?'}")
             report.variant[f"{kind}_sheet"] = (
-                f"{source.table.sheet.where}: {len(found)} rows, {version}"
+                f"{source.table.describe()}: {len(found)} rows, {version}"
             )
             if kind == "micro" and version == "v1":
                 report.flag(

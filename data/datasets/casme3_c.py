@@ -52,7 +52,12 @@ class Casme3C(Adapter):
     fps = 30.0
     kind = "long"
     rules = Rules(apex_labelled=False)
-    reference: ClassVar[dict[str, int]] = {"rows": 165, "subjects": 31, "videos": 31}
+    reference: ClassVar[dict[str, int]] = {
+        "rows": 165,
+        "micro subjects": 30,
+        "subjects": 31,
+        "videos": 31,
+    }
 
     def find_videos(self, tree: Tree, report: Report) -> list[VideoSpec]:
         """Folders 01/a/color, or 01/a in copies without the level for depth."""

@@ -13,8 +13,9 @@ from typing import Literal, TypedDict
 import numpy as np
 
 from data.datasets.listing import FrameList
-from data.datasets.parsing import Cell, Number, action_units, frame_number, text
+from data.datasets.parsing import Cell, Number, frame_number, text
 from data.datasets.report import Correction, Report, corrections
+from data.datasets.units import action_units
 
 
 @dataclass(frozen=True)

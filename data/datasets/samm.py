@@ -49,7 +49,12 @@ class Samm(Adapter):
     title = "SAMM"
     fps = 200.0
     identity_space = "samm"
-    reference: ClassVar[dict[str, int]] = {"rows": 159, "subjects": 29, "videos": 159}
+    reference: ClassVar[dict[str, int]] = {
+        "rows": 159,
+        "micro subjects": 29,
+        "subjects": 29,
+        "videos": 159,
+    }
 
     def find_videos(self, tree: Tree, report: Report) -> list[VideoSpec]:
         """Folders 006/006_1_2; the subject is read from the clip's own name."""

@@ -52,8 +52,10 @@ class SammLongVideos(Adapter):
     identity_space = "samm"
     reference: ClassVar[dict[str, int]] = {
         "rows": 502,
-        "micro": 159,
-        "macro": 343,
+        "micro rows": 159,
+        "macro rows": 343,
+        "micro subjects": 29,
+        "micro videos": 79,
         "subjects": 30,
         "videos": 147,
     }

@@ -31,11 +31,15 @@ Rows = list[list[Cell]]
 
 @dataclass(frozen=True)
 class Sheet:
-    """One sheet: `rows` as read; `where` names file and sheet for messages."""
+    """One sheet: `rows` as read; `where` names file and sheet for messages.
+
+    `formulas`: cells of its workbook that hold a formula (0 where the format does not tell).
+    """
 
     path: Path
     name: str
     rows: Rows
+    formulas: int = 0
 
     @property
     def where(self) -> str:
@@ -50,6 +54,17 @@ class Table:
     sheet: Sheet
     header: int
     columns: dict[str, int]
+
+    def describe(self) -> str:
+        """Where the table is and what its shape has of note, for people."""
+        header = [text(c) for c in self.sheet.rows[self.header]]
+        named = [at for at, word in enumerate(header) if word]
+        parts = [f"{self.sheet.where}, header in row {self.header + 1}"]
+        if blank := named[-1] + 1 - len(named):
+            parts.append(f"{blank} blank columns")
+        if self.sheet.formulas:
+            parts.append(f"{self.sheet.formulas} formula cells")
+        return ", ".join(parts)
 
     def records(self) -> Iterable[tuple[int, dict[str, Cell]]]:
         """(row number as a spreadsheet shows it, cells by our names) of every row not blank."""
@@ -71,7 +86,7 @@ def read_workbook(path: Path) -> list[Sheet]:
         if suffix == ".csv":
             return [Sheet(path, "", _read_csv(path))]
         if path.open("rb").read(2) == b"PK":  # some .xls files are xlsx inside
-            return [Sheet(path, n, r) for n, r in _read_xlsx(path)]
+            return _read_xlsx(path)
         return [Sheet(path, n, r) for n, r in _read_xls(path)]
     except DatasetError:
         raise
@@ -112,13 +127,15 @@ def _xls_cell(cell: Any) -> Cell:
     return value
 
 
-def _read_xlsx(path: Path) -> list[tuple[str, Rows]]:
+def _read_xlsx(path: Path) -> list[Sheet]:
     import openpyxl
 
     with zipfile.ZipFile(path) as archive:
         size = sum(item.file_size for item in archive.infolist())
-    if size > MAX_BYTES:
-        raise ValueError(f"{size} bytes when unpacked")
+        if size > MAX_BYTES:
+            raise ValueError(f"{size} bytes when unpacked")
+        sheets = [n for n in archive.namelist() if n.startswith("xl/worksheets/")]
+        count = sum(len(_FORMULA.findall(archive.read(name))) for name in sheets)
     values = openpyxl.load_workbook(path, data_only=True)
     formulas = None
     result = []
@@ -128,7 +145,7 @@ def _read_xlsx(path: Path) -> list[tuple[str, Rows]]:
             formulas = formulas or openpyxl.load_workbook(path)
             raw = [list(row) for row in formulas[sheet.title].iter_rows(values_only=True)]
             _calculate(rows, raw)
-        result.append((sheet.title, rows))
+        result.append(Sheet(path, sheet.title, rows, count))
     return result
 
 
@@ -136,6 +153,7 @@ def _plain(value: Any) -> Cell:
     return value if value is None or isinstance(value, str | int | float) else str(value)
 
 
+_FORMULA = re.compile(rb"<f[ />]")
 _REFERENCE = re.compile(r"\$?([A-Z]{1,3})\$?([0-9]{1,7})")
 _OPERATORS: dict[type[ast.operator], Callable[[float, float], float]] = {
     ast.Add: operator.add,

@@ -111,10 +111,15 @@ class SmicE(Adapter):
                 report.flag(camera, "file", "no_sheet", f"no annotation sheet for camera {camera}")
                 continue
             best = max(tables, key=lambda t: (known(t, camera, videos), t.sheet.where))
-            report.variant[f"{camera}_sheet"] = best.sheet.where
-            for number, cells in best.records():
-                where = f"{best.sheet.where}, row {number}"
-                rows += read_row(cells, camera, where, videos, report)
+            found = [
+                read_row(cells, camera, f"{best.sheet.where}, row {number}", videos, report)
+                for number, cells in best.records()
+            ]
+            report.variant[f"{camera}_sheet"] = (
+                f"{best.describe()}: {sum(map(bool, found))} rows, "
+                f"{sum(len(events) > 1 for events in found)} with more than one event"
+            )
+            rows += [event for events in found for event in events]
         if not rows:
             raise no_sheet(self, tree, search, ROWS.required)
         return rows

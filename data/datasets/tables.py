@@ -65,7 +65,7 @@ def choose_table(
         raise no_sheet(adapter, tree, search, layout.required)
     tables: list[Table] = sorted(search.found, key=lambda t: (score(t), t.sheet.where))
     best = tables.pop()
-    report.variant[role] = f"{best.sheet.where}, header in row {best.header + 1}"
+    report.variant[role] = best.describe()
     if tables:
         report.variant[f"{role}_also_present"] = "; ".join(t.sheet.where for t in tables)
     return best
