@@ -139,6 +139,16 @@ def square_geometry(landmarks: Array, shape: tuple[int, ...], size: int) -> Geom
     return Geometry(landmarks, interpupil(landmarks), size, to_crop, head_depth(landmarks))
 
 
+def whole_geometry(landmarks: Array, shape: tuple[int, ...], size: int) -> Geometry:
+    """The whole frame as the crop, its sides scaled one by one to a square (mode `whole`).
+
+    Pixel edges meet pixel edges, as an image resize has it.
+    """
+    scale = size / np.array([shape[1], shape[0]], np.float64)
+    to_crop = np.column_stack([np.diag(scale), (scale - 1) / 2])
+    return Geometry(landmarks, interpupil(landmarks), size, to_crop, head_depth(landmarks))
+
+
 def apply(matrix: Array, points: Array) -> Array:
     """Affine (2,3) on points (...,2)."""
     return np.asarray(points @ matrix[:, :2].T + matrix[:, 2])
@@ -221,14 +231,15 @@ class CropMaker:
         depth = geometry.ipd * geometry.depth(grid)
         rows = [grid[..., 0] - geometry.centre[0], grid[..., 1] - geometry.centre[1], depth]
         self._rows = np.stack([r.ravel() for r in rows]).astype(np.float32)
-        reduction = float(np.hypot(*np.linalg.inv(geometry.to_crop[:, :2])[:, 0]))
-        self._sigma = 0.45 * np.sqrt(max(0.0, reduction**2 - 1.2**2))
+        reductions = np.hypot(*np.linalg.inv(geometry.to_crop[:, :2]))  # along crop x, crop y
+        across, down = (0.45 * np.sqrt(max(0.0, float(r) ** 2 - 1.2**2)) for r in reductions)
+        self._sigmas = across, down
 
     def box(
         self, pose: Array, shape: tuple[int, ...], margin: int = 0
     ) -> tuple[int, int, int, int]:
         """x0, y0, x1, y1 of the part of an image of `shape` that the crop samples, ends open."""
-        size, margin = self._geometry.size, margin + 4 + int(np.ceil(3 * self._sigma))
+        size, margin = self._geometry.size, margin + 4 + int(np.ceil(3 * max(self._sigmas)))
         corners = np.array([(0, 0), (size, 0), (0, size), (size, size)], np.float64)
         seen = apply(invert(frame_to_crop(self._geometry, pose)), corners)
         reach = margin + self._geometry.ipd * float(np.abs(pose[4:]).max())
@@ -256,8 +267,9 @@ class CropMaker:
         turn = np.array([[a, -b, yaw], [b, a, pitch]], np.float32)
         shift = self._geometry.centre + np.array([tx - x0, ty - y0])
         maps = turn @ self._rows + shift.astype(np.float32)[:, None]
-        if self._sigma > 0:
-            image = cv2.GaussianBlur(image, (0, 0), self._sigma, borderType=cv2.BORDER_REPLICATE)
+        if max(self._sigmas) > 0:
+            across, down = (max(s, 1e-3) for s in self._sigmas)  # OpenCV reads 0 as "the other's"
+            image = cv2.GaussianBlur(image, (0, 0), across, None, down, cv2.BORDER_REPLICATE)
         size = self._geometry.size
         crop = cv2.remap(
             image,

@@ -1,6 +1,7 @@
 """The alignment modes: how one frame's head pose is found, and the words for what went wrong.
 
     none              the largest centred square of the frame; no face is looked for
+    whole             the whole frame, squashed to a square (as HSTA's authors); no face either
     first_crop        the reference frame's crop for every frame
     landmarks         a similarity of the 68 landmarks, anew in every frame (shakes: for comparison)
     landmarks_smooth  the same, averaged over time by a Gaussian
@@ -27,6 +28,7 @@ from data.alignment import (
     outside_share,
     place,
     square_geometry,
+    whole_geometry,
 )
 from data.alignment_joint import DepthEvidence
 from data.errors import InputError
@@ -49,6 +51,7 @@ STATUS = (
     "assumed_crop",
 )
 HELD = ("align_held", "no_face", "unreadable")  # frames whose geometry is another frame's
+FACELESS = ("none", "whole")  # modes that look for no face
 LOOK_PX = 110.0  # face box size at which the detector is shown a known face
 
 
@@ -121,8 +124,9 @@ def reference_geometry(reference: Reference, shape: tuple[int, ...], options: Op
 
     That is when more than a quarter of the crop lies outside the image; an assumed face may.
     """
-    if options.mode == "none":
-        return square_geometry(reference.landmarks, shape, options.size)
+    if options.mode in FACELESS:
+        geometry = square_geometry if options.mode == "none" else whole_geometry
+        return geometry(reference.landmarks, shape, options.size)
     geometry = face_geometry(reference.landmarks, options.size, upright=options.upright)
     outside = outside_share(geometry.to_crop, options.size, shape)
     if outside > EXCLUDED and "assumed_crop" not in reference.flags:
@@ -139,7 +143,7 @@ def registration(
     image: Image, segment: Segment, finder: FaceFinder | None, options: Options
 ) -> tuple[Register, FaceTracker | None]:
     """The function that registers a grey frame to the reference `image`, and its tracker if any."""
-    if options.mode in ("none", "first_crop"):
+    if options.mode in (*FACELESS, "first_crop"):
         still = Registered(IDENTITY, "still")
         return (lambda _: still), None
     if options.mode in ("landmarks", "landmarks_smooth"):

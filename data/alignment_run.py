@@ -22,6 +22,7 @@ from data.alignment import (
 )
 from data.alignment_joint import refine
 from data.alignment_modes import (
+    FACELESS,
     HELD,
     Block,
     Image,
@@ -77,7 +78,7 @@ class _Run:
         self._options, self._finder = options, finder
         self._patience = max(5, round(LOST_SECONDS * options.fps))
         self._check_every = max(5, round(CHECK_SECONDS * options.fps))
-        self._follows = options.mode not in ("none", "first_crop") and finder is not None
+        self._follows = options.mode not in (*FACELESS, "first_crop") and finder is not None
         self._pending: list[Placed] = []
         self._before: list[Placed] = []  # already given out, still needed for smoothing
         self._begin(segment, image)

@@ -21,10 +21,13 @@ class Settings(BaseModel):
 class AlignConfig(Settings):
     """Face crops, aligned by registration to a reference frame."""
 
-    mode: Literal["none", "first_crop", "landmarks", "landmarks_smooth", "ecc", "track"] = Field(
+    mode: Literal[
+        "none", "whole", "first_crop", "landmarks", "landmarks_smooth", "ecc", "track"
+    ] = Field(
         "track",
         title="Alignment",
-        description="track: points registered to a reference frame. landmarks shakes by 0.5 px.",
+        description="track: points registered to a reference frame. landmarks shakes by 0.5 px. "
+        "none: the frame's largest centred square; whole: all of it, squashed to a square.",
     )
     size: Literal[128, 224, 320] = Field(224, title="Crop side, px")
     colour: bool = Field(False, title="Colour crops", description="RGB, not grey; 2-3 × size.")

@@ -28,7 +28,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from data.alignment_modes import STATUS, Block, Image, Options, grey_of
+from data.alignment_modes import FACELESS, STATUS, Block, Image, Options, grey_of
 from data.alignment_run import align_frames
 from data.alignment_store import BlockWriter, ahead
 from data.config import AlignConfig
@@ -52,7 +52,7 @@ def list_units(inputs: StageInputs, config: AlignConfig) -> list[Unit]:
     """One unit per video."""
     settings = config.model_dump(mode="json")
     settings["landmark_model"] = (
-        predictor_identity(config.landmark_model) if config.mode != "none" else None
+        predictor_identity(config.landmark_model) if config.mode not in FACELESS else None
     )
     table = inputs.videos
     units = []
@@ -70,7 +70,7 @@ def process(unit: Unit, inputs: StageInputs, config: AlignConfig, part: PartWrit
     row = inputs.video(unit.video)
     who = f"{inputs.dataset}/{unit.video}"
     options = options_of(config, float(row.fps), who)
-    finder = None if config.mode == "none" else face_finder(config.landmark_model)
+    finder = None if config.mode in FACELESS else face_finder(config.landmark_model)
     reference, image = find(
         inputs.frame_source(unit.video), finder, config, bool(row.provided_crop), options
     )
