@@ -1,4 +1,4 @@
-"""Whole frames squashed to a square, as HSTA's authors read them: geometry, store, both ways kept."""
+"""Whole frames squashed to a square, as HSTA's authors read them: geometry and store."""
 
 from __future__ import annotations
 
