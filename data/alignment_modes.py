@@ -124,11 +124,10 @@ def reference_geometry(reference: Reference, shape: tuple[int, ...], options: Op
 
     That is when more than a quarter of the crop lies outside the image; an assumed face may.
     """
-    if options.mode in FACELESS:
-        whole = options.mode == "whole"
-        return (whole_geometry if whole else square_geometry)(
-            reference.landmarks, shape, options.size
-        )
+    if options.mode == "none":
+        return square_geometry(reference.landmarks, shape, options.size)
+    if options.mode == "whole":
+        return whole_geometry(reference.landmarks, shape, options.size)
     geometry = face_geometry(reference.landmarks, options.size, upright=options.upright)
     outside = outside_share(geometry.to_crop, options.size, shape)
     if outside > EXCLUDED and "assumed_crop" not in reference.flags:
