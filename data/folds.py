@@ -186,6 +186,31 @@ def _by_person(name: str, table: pd.DataFrame, groups: Mapping[str, Iterable[str
     return split
 
 
+def with_training_events(split: Split, events: pd.DataFrame, extra: pd.DataFrame) -> Split:
+    """The same folds with `extra` events, which nobody is tested on, added to training.
+
+    An extra event joins a fold unless its person is tested there. `events` are those the split was
+    made of; both need the columns dataset, person, video, event, and the same datasets. Raises
+    SplitError when that puts a person or a video on both sides.
+    """
+    table = _checked(pd.concat([events, extra], ignore_index=True))
+    people = dict(zip(table["id"], table["person"], strict=True))
+    videos = dict(zip(table["id"], table["video"], strict=True))
+    named = {i for sides in split.folds.values() for side in sides for i in side}
+    strange = sorted(named - set(people))
+    if strange:
+        raise SplitError(split.name, expected="events of these tables", got=", ".join(strange[:5]))
+    added = list(table["id"][len(events) :])
+    folds = {}
+    for name, (train, test) in split.folds.items():
+        tested = {people[i] for i in test}
+        more = [i for i in added if people[i] not in tested]
+        folds[name] = (tuple(sorted([*train, *more])), test)
+    whole = Split(split.name, folds, shared(folds, people), shared(folds, videos))
+    prove_disjoint(whole)
+    return whole
+
+
 def shared(folds: Mapping[str, Fold], owner: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
     """Fold name -> owners (people or videos) on both sides; folds without any are left out."""
     found = {}

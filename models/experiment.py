@@ -25,11 +25,13 @@ from data.folds import (
     leave_one_subject_out,
     published_split,
     subject_kfold,
+    with_training_events,
 )
 from data.identity import file_digest, stable_hash
 from data.schema import LEDGER, conform
 from data.stores import StageStore
 from data.workspace import Workspace
+from models.hsta_training import HstaTrainConfig
 from models.recipe import Recipe
 from models.runs import (
     FOLD_FILES,
@@ -100,30 +102,43 @@ def plan_run(workspace: Workspace, recipe: Recipe, device: str = "cpu") -> RunPl
 
 
 def make_split(recipe: Recipe, samples: pd.DataFrame) -> Split:
-    """The recipe's split over `samples`; ids as `data.folds.event_ids` makes them."""
+    """The recipe's split over `samples`; ids as `data.folds.event_ids` makes them.
+
+    In splits of ours macro-expressions only train, where their person is not tested; a published
+    list is taken as it is.
+    """
     config = recipe.split
+    if config.kind == "published":
+        if not config.name or not config.path:
+            raise ConfigError(
+                "split", expected="name and path of a published split", got=str(config)
+            )
+        return published_split(config.name, config.path)
+    extra = samples[samples.type == "macro"] if "type" in samples else samples[:0]
+    tested = samples.drop(extra.index)
     if config.kind == "leave_one_subject_out":
-        return leave_one_subject_out(samples)
-    if config.kind == "subject_kfold":
-        label = "label" if samples.label.notna().all() else None
-        return subject_kfold(samples, config.k, config.seed, label=label)
-    if not config.name or not config.path:
-        raise ConfigError("split", expected="name and path of a published split", got=str(config))
-    return published_split(config.name, config.path)
+        split = leave_one_subject_out(tested)
+    else:
+        label = "label" if tested.label.notna().all() else None
+        split = subject_kfold(tested, config.k, config.seed, label=label)
+    return with_training_events(split, tested, extra) if len(extra) else split
 
 
 def _event_samples(
     workspace: Workspace, recipe: Recipe
 ) -> tuple[pd.DataFrame, pd.DataFrame, dict[Sample, str]]:
-    """Micro-expression events with a label whose inputs are all there."""
+    """Micro-expression events with a label whose inputs are all there, and macro where asked."""
     events = read_tables(workspace, recipe.data, "events")
     label = events[recipe.labels].astype("string")
+    macro = isinstance(recipe.train, HstaTrainConfig) and recipe.train.macro
+    with_micro = set(events.dataset[(events.type == "micro") & label.notna()])
     needed = recipe.entry.needs(recipe.model)
     stores_of = {(d, s): StageStore(workspace, d, s) for d in recipe.data for s in needed}
     keep, dropped, keys = [], [], {}
     for row, name in zip(events.itertuples(index=False), label, strict=True):
         reason = ""
-        if row.type != "micro":
+        trains_only = macro and row.type == "macro" and row.dataset in with_micro
+        if row.type != "micro" and not trains_only:
             reason = "not_micro"
         elif pd.isna(name):
             reason = f"no_{recipe.labels}"
@@ -226,12 +241,14 @@ def _fold_jobs(plan: RunPlan, device: str) -> list[FoldJob]:
 
 def _outside_split(plan: RunPlan) -> pd.DataFrame:
     """Ledger rows for events a published split names in vain, and for samples no fold tests."""
-    ids = set(event_ids(plan.samples))
+    ids = event_ids(plan.samples)
+    testable = ids[plan.samples.type != "macro"] if "type" in plan.samples else ids
     named = {i for sides in plan.split.folds.values() for side in sides for i in side}
     tested = {i for _, test in plan.split.folds.values() for i in test}
+    missing, untested = sorted(named - set(ids)), sorted(set(testable) - tested)
     dataset = "+".join(plan.recipe.data)
-    rows = [_ledger_row(dataset, i, "event", "split_names_no_sample") for i in sorted(named - ids)]
-    rows += [_ledger_row(dataset, i, "event", "not_tested_by_split") for i in sorted(ids - tested)]
+    rows = [_ledger_row(dataset, i, "event", "split_names_no_sample") for i in missing]
+    rows += [_ledger_row(dataset, i, "event", "not_tested_by_split") for i in untested]
     return _ledger(rows)
 
 

@@ -69,6 +69,11 @@ class HstaTrainConfig(Settings):
     balanced: bool = Field(
         True, title="Balanced sampler", description="Draw with replacement by 1 / class count."
     )
+    macro: bool = Field(
+        False,
+        title="Train on macro-expressions too",
+        description="As most of the origin's CAS(ME)^3 scripts; never on those of tested people.",
+    )
     class_weights: Literal["none", "inverse"] = Field(
         "none", title="Loss weights", description="inverse: 1 / class count, mean one."
     )
