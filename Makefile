@@ -2,6 +2,8 @@
 PYTHON ?= python3
 # For a CUDA build of torch: make TORCH_INDEX="--extra-index-url https://download.pytorch.org/whl/cu130" ...
 TORCH_INDEX ?=
+# Add kernels (Triton, 1 GB) to check the GPU kernels without a GPU, as CI does.
+EXTRAS ?= faces,test
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.apexflow-ready
@@ -18,7 +20,7 @@ setup: $(READY)  ## the environment in .venv, from exact pins
 $(READY): constraints.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "apexflow needs Python 3.11 or newer, this is " + sys.version)'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(TORCH_INDEX) -c constraints.txt --only-binary :all: -e ".[faces,test]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(TORCH_INDEX) -c constraints.txt --only-binary :all: -e ".[$(EXTRAS)]"
 	touch $@
 
 demo: setup  ## synthetic data, all stages, both networks, report, Prefect UI

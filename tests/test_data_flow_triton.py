@@ -45,7 +45,7 @@ print("agrees")
 """
 
 
-@pytest.mark.skipif(not HAS_TRITON, reason="triton is not installed (it comes with CUDA torch)")
+@pytest.mark.skipif(not HAS_TRITON, reason="triton is not installed (extra kernels)")
 def test_interpreted_kernels_agree_with_the_plain_backend() -> None:
     done = subprocess.run(
         [sys.executable, "-c", INTERPRETED],

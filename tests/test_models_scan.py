@@ -158,7 +158,7 @@ print("equal")
 """
 
 
-@pytest.mark.skipif(find_spec("triton") is None, reason="triton is not installed (CPU build)")
+@pytest.mark.skipif(find_spec("triton") is None, reason="triton is not installed (extra kernels)")
 def test_triton_kernels_in_the_interpreter() -> None:
     """The kernels' arithmetic without a GPU; a process of its own, as the switch is read once."""
     root = Path(__file__).resolve().parent.parent
