@@ -170,13 +170,14 @@ def frame_classes(logits: npt.ArrayLike, strategy: int = 2) -> Ints:
 
 
 def vote(classes: npt.ArrayLike, start: int, end: int) -> int:
-    """Majority class of an interval's inner frames max(0, start + 1) ... end - 2.
+    """Majority class of an interval's inner frames max(0, start) + 1 ... end - 2.
 
-    A tie goes to the class met first. An interval too short to have inner frames, or one outside
-    the curve, is voted by the frame nearest its middle.
+    As released: the interval is cut at the video's first frame, then loses its own first frame and
+    its last two. A tie goes to the class met first. An interval without inner frames, or one
+    outside the curve, is voted by the frame nearest its middle.
     """
     values = np.asarray(classes)
-    inner = values[max(0, start + 1) : max(0, end - 1)]
+    inner = values[max(0, start) + 1 : max(0, end - 1)]
     if not inner.size:
         if not values.size:
             raise InputError("vote", expected="at least one frame", got="an empty class series")

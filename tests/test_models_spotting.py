@@ -252,7 +252,13 @@ def test_vote_uses_the_inner_frames() -> None:
     classes = np.array([9, 9, 1, 2, 2, 9, 9])
     # peak 3, k_p 3 -> [0, 6]: slice [1:5] = 9 1 2 2
     assert spotting.vote(classes, 0, 6) == 2
-    assert spotting.vote(classes, -2, 6) == spotting.vote(classes, -1, 6) == 9
+    assert spotting.vote(np.array([9, 1, 9, 1, 2, 2]), 0, 4) == 1
+
+
+@pytest.mark.parametrize("start", [-1, -2, -5])
+def test_vote_leaves_out_the_first_frame_of_a_cut_interval(start: int) -> None:
+    # Cut at frame 0 first, then the inner frames are 1 ... end - 2: frame 0 would tip it to 9.
+    assert spotting.vote(np.array([9, 1, 9, 1, 0, 0]), start, 4) == 1
 
 
 @pytest.mark.parametrize("seed", range(30))
@@ -260,7 +266,7 @@ def test_vote_tie_goes_to_the_class_met_first(seed: int) -> None:
     rng = np.random.default_rng(seed)
     classes = rng.integers(0, 4, 30)
     start, end = int(rng.integers(-4, 20)), int(rng.integers(24, 40))
-    piece = classes[max(0, start + 1) : end - 1].tolist()
+    piece = classes[max(0, start) + 1 : end - 1].tolist()
     assert spotting.vote(classes, start, end) == Counter(piece).most_common(1)[0][0]
 
 
