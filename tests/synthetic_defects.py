@@ -47,7 +47,10 @@ FOUND_AS: dict[str, tuple[set[str], set[str]]] = {
     "upper_case_video": ({"upper_case_video"}, set()),
 }
 NO_DEFECT = {"nested_folder"}  # rule: never trust folder depth; the adapters just read it
-NATURAL = {"samm_lv": {"fractional_frame_number"}}  # the real sheet has 178 such rows
+NATURAL = {
+    "samm_lv": {"fractional_frame_number"},  # the real sheet has 178 such rows
+    "casme3:v1": {"old_sheet_version"},
+}
 
 
 def matches(defect, unit: str, detail: str, folders: dict[str, str]) -> bool:
@@ -66,10 +69,13 @@ def matches(defect, unit: str, detail: str, folders: dict[str, str]) -> bool:
 
 
 def unexplained(name, root) -> tuple[list, list]:
-    """(planted defects without a ledger row, ledger rows without a planted defect)."""
+    """(planted defects without a ledger row, ledger rows without a planted defect).
+
+    `name` is a layout or `layout:variant`.
+    """
     truth = load_truth(root)
     folders = {v["folder"]: v["video"] for v in truth.record["videos"]}
-    ledger = list(open_dataset(name, root).ledger.itertuples())
+    ledger = list(open_dataset(name.partition(":")[0], root).ledger.itertuples())
     natural = NATURAL.get(name, set())
     missed, explained = [], set()
     for defect in (d for d in truth.defects if d["kind"] not in NO_DEFECT):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from data.datasets.listing import (
 from data.datasets.report import Report
 from data.datasets.sheets import SUFFIXES
 from data.errors import DatasetError, InputError
-from data.frames import MAX_PIXELS
+from data.frames import MAX_PIXELS, VIDEO_SUFFIXES
 from data.labels import map_labels
 from data.schema import EVENTS, VIDEOS, conform
 
@@ -73,6 +74,7 @@ def _list_videos(
     videos: dict[str, Video] = {}
     refused = sum(f.kind == "video" and f.action == "dropped" for f in report.findings)
     report.counts["folders"] = len(specs) + refused
+    specs = [_with_file(tree.root, spec) for spec in specs]
     for spec in sorted(specs, key=lambda s: (s.video, s.path)):
         if spec.video in videos:
             kept = videos[spec.video].spec.path
@@ -86,6 +88,15 @@ def _list_videos(
     if not videos:
         raise no_videos(adapter, tree)
     return dict(sorted(videos.items()))
+
+
+def _with_file(root: Path, spec: VideoSpec) -> VideoSpec:
+    """A spec whose folder is a video file, with that file in its own field."""
+    folder, _, name = spec.folder.rpartition("/")
+    film = (
+        not spec.file and name.lower().endswith(VIDEO_SUFFIXES) and not (root / spec.path).is_dir()
+    )
+    return replace(spec, folder=folder, file=name) if film else spec
 
 
 def _list_video(root: Path, spec: VideoSpec, report: Report) -> Video | None:
@@ -113,12 +124,18 @@ def _list_video(root: Path, spec: VideoSpec, report: Report) -> Video | None:
 
 def _flag_strays(tree: Tree, videos: dict[str, Video], report: Report) -> None:
     """Files that are neither frames nor sheets, in a video's folder or the one above it."""
-    folders = {v.spec.folder for v in videos.values() if not v.spec.file}
+    used = {v.spec.path for v in videos.values()}
+    folders = {v.spec.folder for v in videos.values()}
     folders |= {f.rpartition("/")[0] for f in folders}
     for path in sorted(folders - {""}):
         folder = tree.folders[path]
-        for name in (*folder.others, *folder.videos):
-            if not name.lower().endswith(SUFFIXES) and not name.startswith("Thumbs"):
+        films = [n for n in folder.videos if n.rpartition(".")[0] not in folder.children]
+        for name in (*folder.others, *films):
+            if (
+                f"{path}/{name}" not in used
+                and not name.lower().endswith(SUFFIXES)
+                and not name.startswith("Thumbs")
+            ):
                 report.flag(f"{path}/{name}", "file", "stray_file", "no frame, no sheet")
 
 

@@ -82,7 +82,7 @@ class Casme3(Adapter):
         depth = group_by_pattern(tree, (SUBJECT, r"[a-m]", r"depth"))
         flat = group_by_pattern(tree, (SUBJECT, r"[a-m]"))
         clips = group_by_pattern(tree, (SUBJECT + r"_([a-m])_(\d+)",))
-        groups = [g for g in raw or flat if any(f.num_images for f, _ in g.folders)]
+        groups = [g for g in raw or flat if any(f.has_frames for f, _ in g.folders)]
         if depth:
             report.variant["depth"] = f"{sum(len(g.folders) for g in depth)} folders, left aside"
         if groups:

@@ -62,8 +62,8 @@ class FourD(Adapter):
         subjects = {text(c["clip"]): text(c["subject"]) for _, c in self.table(tree).records()}
         folded = {name.casefold(): name for name in subjects}
         groups: dict[tuple[str, ...], Group] = {}
-        for folder in tree.leaves():
-            parts = tree.parts(folder.path)
+        for folder in tree.sequences():
+            parts = tree.names(folder)
             name = folded.get(parts[-1].casefold())
             if name is None:
                 continue

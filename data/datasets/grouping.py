@@ -11,6 +11,8 @@ from data.datasets.listing import Folder, Tree
 from data.datasets.report import Report
 from data.errors import DatasetError
 
+VIDEO_FILES = "video files"  # the variant of a copy that has films instead of frames
+
 
 @dataclass
 class Group:
@@ -18,25 +20,28 @@ class Group:
 
     root: str
     parts: tuple[str, ...]
+    films: bool = False
     folders: list[tuple[Folder, list[re.Match[str]]]] = field(default_factory=list)
 
 
 def group_by_pattern(tree: Tree, patterns: Iterable[str]) -> list[Group]:
     """Leaf folders whose last names match `patterns` (one regex a level), by frames root.
 
-    Matching ignores case and depth, so nested archives and any starting level work.
+    Matching ignores case and depth, so nested archives and any starting level work. Video files
+    named like such folders make groups of their own.
     """
     regexes = [re.compile(p, re.IGNORECASE) for p in patterns]
-    groups: dict[tuple[str, ...], Group] = {}
-    for folder in tree.leaves():
-        parts = tree.parts(folder.path)
+    groups: dict[tuple[bool, tuple[str, ...]], Group] = {}
+    for folder in tree.sequences():
+        parts = tree.names(folder)
         if len(parts) < len(regexes):
             continue
         tail = parts[-len(regexes) :]
         matches = [r.fullmatch(p) for r, p in zip(regexes, tail, strict=True)]
         if all(matches):
             head = parts[: -len(regexes)]
-            group = groups.setdefault(head, Group("/".join(head[1:]), head))
+            key = (folder.film, head)
+            group = groups.setdefault(key, Group("/".join(head[1:]), head, folder.film))
             group.folders.append((folder, [m for m in matches if m]))
     return list(groups.values())
 
@@ -56,11 +61,12 @@ def choose_group(
     Raises DatasetError `no_videos` without a group.
     """
     named = [
-        (_variant_of(g, variants), g) for g in groups if any(f.num_images for f, _ in g.folders)
+        (_variant_of(g, variants), g) for g in groups if any(f.has_frames for f, _ in g.folders)
     ]
     if not named:
         raise no_videos(adapter, tree)
-    named.sort(key=lambda n: (preferred.index(n[0]), -len(n[1].folders), n[1].root))
+    ranks = [*preferred, VIDEO_FILES]
+    named.sort(key=lambda n: (ranks.index(n[0]), -len(n[1].folders), n[1].root))
     name, best = named[0]
     report.variant["frames"] = name
     report.variant["frames_root"] = best.root or "."
@@ -82,6 +88,8 @@ def same_variant(
 
 def _variant_of(group: Group, variants: list[tuple[str, str]]) -> str:
     """Name of the variant: the folder nearest to the frames that says one decides."""
+    if group.films:
+        return VIDEO_FILES
     for part in reversed(group.parts):
         for regex, name in variants:
             if regex and re.search(regex, part, re.IGNORECASE):

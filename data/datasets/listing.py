@@ -33,7 +33,10 @@ Problem = tuple[str, str]
 
 @dataclass(frozen=True)
 class Folder:
-    """One directory: `path` is posix and relative to the dataset root ("" is the root itself)."""
+    """One directory: `path` is posix and relative to the dataset root ("" is the root itself).
+
+    `film`: not a directory but a video file that stands in for a folder of frames.
+    """
 
     path: str
     children: tuple[str, ...]
@@ -41,6 +44,12 @@ class Folder:
     first_image: str
     videos: tuple[str, ...]
     others: tuple[str, ...]
+    film: bool = False
+
+    @property
+    def has_frames(self) -> bool:
+        """Whether frames may come from here."""
+        return self.film or self.num_images > 0
 
 
 @dataclass
@@ -55,11 +64,24 @@ class Tree:
         """Names from the root's own name down to `folder`: a user may point at any level."""
         return (self.root.name, *folder.split("/")) if folder else (self.root.name,)
 
+    def names(self, folder: Folder) -> tuple[str, ...]:
+        """The same for a folder or film; a film goes without its ending."""
+        path = folder.path.rpartition(".")[0] if folder.film else folder.path
+        return self.parts(path)
+
     def leaves(self) -> Iterator[Folder]:
         """Folders that can be a video: they hold images, or have no folder below them."""
         for folder in self.folders.values():
             if folder.num_images or not folder.children:
                 yield folder
+
+    def sequences(self) -> Iterator[Folder]:
+        """Everything that can be a video: leaves, and video files."""
+        yield from self.leaves()
+        for folder in self.folders.values():
+            for name in folder.videos:
+                path = f"{folder.path}/{name}" if folder.path else name
+                yield Folder(path, (), 0, "", (name,), (), film=True)
 
     def files(self, suffixes: tuple[str, ...]) -> Iterator[Path]:
         """Files other than frames whose name ends so, anywhere under the root."""

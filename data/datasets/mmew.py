@@ -54,13 +54,13 @@ class Mmew(Adapter):
     def find_videos(self, tree: Tree, report: Report) -> list[VideoSpec]:
         """Folders called S03-01-002, whichever of emotion and subject is above the other."""
         group = Group("", ())
-        for folder in tree.leaves():
-            match = CLIP.fullmatch(tree.parts(folder.path)[-1])
+        for folder in tree.sequences():
+            match = CLIP.fullmatch(tree.names(folder)[-1])
             if match:
                 group.folders.append((folder, [match]))
             elif folder.num_images:
                 note_other_folder(tree, folder.path, folder.num_images, report)
-        if not any(folder.num_images for folder, _ in group.folders):
+        if not any(folder.has_frames for folder, _ in group.folders):
             raise no_videos(self, tree)
         order = {
             "subject above emotion" if is_subject(tree, folder.path, -3) else "emotion above"
@@ -136,13 +136,13 @@ def read_row(cells: dict[str, Cell], where: str, report: Report) -> Annotation:
 
 def check_folder_emotion(tree: Tree, row: Annotation, video: Video, report: Report) -> None:
     """The emotion of the folder against the sheet's; others and repression are one."""
-    above = tree.parts(video.spec.folder)[-2]
+    above = tree.parts(video.spec.path)[-2]
     folder = normalise_emotion(above)
-    if is_subject(tree, video.spec.folder, -2) or folder is None or folder == row.emotion:
+    if is_subject(tree, video.spec.path, -2) or folder is None or folder == row.emotion:
         return
     if (row.emotion, folder) in SAME_EMOTION:
         report.variant["others"] = "the folder of `others` is called repression"
-    elif CLIP.fullmatch(tree.parts(video.spec.folder)[-1]) and folder in KNOWN:
+    elif folder in KNOWN:
         report.flag(
             row.who, "event", "emotion_differs_from_folder", f"{row.where}; folder {above}",
             column="emotion", old=row.emotion or "",

@@ -46,9 +46,9 @@ class Smic(Adapter):
 
     def find_videos(self, tree: Tree, report: Report) -> list[VideoSpec]:
         """Clips by camera; raw frames win over the authors' crops, camera by camera."""
-        clips = [f for f in tree.leaves() if CLIP.fullmatch(tree.parts(f.path)[-1])]
+        clips = [f for f in tree.sequences() if CLIP.fullmatch(tree.names(f)[-1])]
         clips = [f for f in clips if not is_long(tree, f)]
-        if not any(f.num_images for f in clips):
+        if not any(f.has_frames for f in clips):
             raise no_videos(self, tree)
         by_camera: dict[str, dict[bool, list[Folder]]] = {}
         for folder in clips:
@@ -86,7 +86,7 @@ class Smic(Adapter):
             match = CLIP.fullmatch(name.partition("/")[2])
             assert match is not None
             emotion = EMOTIONS[match[2].lower()]
-            parent = video.spec.folder.split("/")[-2:-1]
+            parent = video.spec.path.split("/")[-2:-1]
             if parent and parent[0].lower() in EMOTIONS.values() and parent[0].lower() != emotion:
                 report.flag(
                     name, "event", "emotion_differs_from_folder", video.spec.folder,
@@ -133,7 +133,7 @@ def camera_of(tree: Tree, folder: Folder) -> str:
 
 def names_of(tree: Tree, folder: Folder) -> tuple[str, str]:
     """(subject, clip) without padding: `s3`, `s3_ne_21`."""
-    match = CLIP.fullmatch(tree.parts(folder.path)[-1])
+    match = CLIP.fullmatch(tree.names(folder)[-1])
     assert match is not None
     subject = f"s{int(match[1])}"
     return subject, f"{subject}_{match[2].lower()}_{match[3]}"

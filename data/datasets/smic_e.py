@@ -72,11 +72,11 @@ class SmicE(Adapter):
 
     def find_videos(self, tree: Tree, report: Report) -> list[VideoSpec]:
         """Clip folders by camera, whatever the padding of the subject folder."""
-        clips = [f for f in tree.leaves() if CLIP.fullmatch(tree.parts(f.path)[-1])]
+        clips = [f for f in tree.sequences() if CLIP.fullmatch(tree.names(f)[-1])]
         clips = [f for f in clips if is_long(tree, f)] or [
             f for f in clips if not is_short(tree, f)
         ]
-        if not any(f.num_images for f in clips):
+        if not any(f.has_frames for f in clips):
             raise no_videos(self, tree)
         specs = []
         for folder in clips:

@@ -12,7 +12,7 @@ motion under head motion and noise across face shapes and lightings; it does not
 method does on real people.
 """
 
-from data.synthetic.layouts import get_layout, layout_names
+from data.synthetic.layouts import get_layout, layout_names, variant_names
 from data.synthetic.presets import PRESETS, Preset
 from data.synthetic.truth import Truth, VideoTruth, load_truth
 from data.synthetic.writer import GENERATOR_VERSION, write_dataset
@@ -26,5 +26,6 @@ __all__ = [
     "get_layout",
     "layout_names",
     "load_truth",
+    "variant_names",
     "write_dataset",
 ]

@@ -65,9 +65,9 @@ def write_dataset(
 ) -> Path:
     """Write a synthetic dataset in a real dataset's layout and return its root.
 
-    `layout` is one of `layout_names()`; `preset` "smoke" | "tiny" | "default" | "hard";
-    `overrides` are fields of `presets.Preset` (amplitude, head, noise, subjects, clips, fps,
-    size, seconds, ...). `defects` plants the dataset's known defects and records them in
+    `layout` is one of `layout_names()` or `variant_names()`; `preset` "smoke" | "tiny" | "default"
+    | "hard"; `overrides` are fields of `presets.Preset` (amplitude, head, noise, subjects, clips,
+    fps, size, seconds, ...). `defects` plants the dataset's known defects and records them in
     `truth.json`. `workers` processes render (None = the usable CPU cores); the bytes do not
     depend on it. `progress(done frames, all frames, video)` is called after every video.
 
@@ -76,7 +76,7 @@ def write_dataset(
     preset or override: `ConfigError`.
     """
     chosen = get_layout(layout)
-    values = resolve(chosen.kind, preset, {**chosen.preset, **overrides})
+    values = resolve(chosen.kind, preset, {**chosen.defaults(), **overrides})
     chosen.check(values)
     if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
         raise ConfigError("seed", expected="an integer of at least 0", got=repr(seed))
@@ -93,19 +93,20 @@ def write_dataset(
 
     people = [make_subject(chosen.population(seed), i, values.size, values.expressivity)
               for i in range(values.subjects)]  # fmt: skip
+    name = chosen.name  # variants of a layout show one and the same performance
     scripts = write_scripts(chosen, values, seed, people)
-    places = chosen.place([s.plan for s in scripts], generator(seed, layout, "place"))
+    places = chosen.place([s.plan for s in scripts], generator(seed, name, "place"))
     videos = [Video(s.plan, p) for s, p in zip(scripts, places, strict=True)]
     _check_places(chosen, videos)
     crew = chosen.population(seed)
-    jobs = [_Job(root, seed, layout, crew, values, s, v)
+    jobs = [_Job(root, seed, name, crew, values, s, v)
             for s, v in zip(scripts, videos, strict=True)]  # fmt: skip
     _render_all(jobs, workers, progress)
 
-    tables = chosen.tables(videos, generator(seed, layout, "tables"))
+    tables = chosen.tables(videos, generator(seed, name, "tables"))
     planted: list[Planted] = []
     if defects:
-        planted = chosen.plant(tables, videos, root, generator(seed, layout, "defects"))
+        planted = chosen.plant(tables, videos, root, generator(seed, name, "defects"))
     chosen.write_sheets(root, tables)
     record = truth_record(key, preset, parameters, people, scripts, videos, planted)
     _finish(root, record)

@@ -30,9 +30,23 @@ def layout_names() -> list[str]:
 
 
 def get_layout(name: str) -> Layout:
-    """The layout called `name`; `ConfigError` listing the known ones otherwise."""
-    if name not in _LAYOUTS:
+    """The layout `name`, or `name:variant`; `ConfigError` listing the known ones otherwise."""
+    base, _, variant = name.partition(":")
+    if base not in _LAYOUTS:
         raise ConfigError("layout", expected=f"one of {', '.join(_LAYOUTS)}", got=repr(name))
+    made = _layout_class(base)
+    if variant not in ("", *made.variants) or name.endswith(":"):
+        known = ", ".join([base, *(f"{base}:{v}" for v in made.variants)])
+        raise ConfigError("layout variant", expected=f"one of {known}", got=repr(name))
+    return made(variant)
+
+
+def variant_names() -> list[str]:
+    """Every `layout:variant`, in the order of the map."""
+    return [f"{name}:{v}" for name in _LAYOUTS for v in _layout_class(name).variants]
+
+
+def _layout_class(name: str) -> type[Layout]:
     module, cls = _LAYOUTS[name].split(":")
-    layout: Layout = getattr(import_module(f"data.synthetic.layouts.{module}"), cls)()
-    return layout
+    found: type[Layout] = getattr(import_module(f"data.synthetic.layouts.{module}"), cls)
+    return found

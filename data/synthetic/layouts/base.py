@@ -106,6 +106,14 @@ class Place:
     stop: int | None = None
     extra: dict[str, Cell] = field(default_factory=dict)
 
+    def trimmed(self, event: Event) -> Place:
+        """The place of a clip that is released from onset to offset only."""
+        return replace(self, start=event.onset, stop=event.offset + 1)
+
+    def filmed(self) -> Place:
+        """The place of a video file instead of a folder of frames."""
+        return replace(self, folder=f"{self.folder}.avi")
+
 
 @dataclass(frozen=True)
 class PlannedVideo:
@@ -185,6 +193,11 @@ class Planted:
     new: Cell = None
 
 
+def films(cameras: tuple[Camera, ...]) -> tuple[Camera, ...]:
+    """The same cameras, writing video files."""
+    return tuple(replace(camera, suffix="avi") for camera in cameras)
+
+
 class Layout(ABC):
     """How one dataset files its recordings. Subclasses set the fields and write four methods.
 
@@ -195,17 +208,27 @@ class Layout(ABC):
     videos); by default every layout has its own. `preset` holds fields of `Preset` that all presets
     of this layout have, unless the caller overrides them. `same_emotion`: all expressions of a
     video show the emotion the video is filed under. `xls`: a workbook has the old Excel format.
+    `variants`: other shapes in which the owner, or users, ship the same recordings, name -> what
+    differs; `variant` is the one to write, "" for the usual shape.
     """
 
     name: ClassVar[str]
-    kind: ClassVar[Literal["clip", "long"]]
-    cameras: ClassVar[tuple[Camera, ...]]
+    kind: Literal["clip", "long"]
+    cameras: tuple[Camera, ...]
     emotions: ClassVar[dict[str, float]]
     lead_in: ClassVar[float] = 1.0
     people: ClassVar[str] = ""
     preset: ClassVar[dict[str, Any]] = {}
     same_emotion: ClassVar[bool] = False
     xls: ClassVar[bool] = False
+    variants: ClassVar[dict[str, str]] = {}
+
+    def __init__(self, variant: str = "") -> None:
+        self.variant = variant
+
+    def defaults(self) -> dict[str, Any]:
+        """Fields of `Preset` that all presets of this layout have."""
+        return self.preset
 
     def check(self, preset: Preset) -> None:
         """Raise an `ApexflowError` where this layout cannot be written, before any rendering."""

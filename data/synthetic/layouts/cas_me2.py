@@ -1,6 +1,7 @@
 """CAS(ME)^2: 30 fps colour long videos, one workbook of three sheets without header rows.
 
 rawpic/s15/15_0101disgustingteeth/img001.jpg ... img1000.jpg     three digits at least, from 1
+rawvideo/s15/15_0101disgustingteeth.avi
 CAS(ME)^2code_final.xlsx     CASFEcode_final: participant, clip, onset, apex, offset, AU,
                              valence, type, self-report
                              naming rule1: 15 | s15 | 1, one row an annotation
@@ -25,6 +26,7 @@ from data.synthetic.layouts.base import (
     Row,
     Tables,
     Video,
+    films,
 )
 from data.synthetic.layouts.planting import (
     Planter,
@@ -36,7 +38,7 @@ from data.synthetic.layouts.planting import (
 )
 from data.synthetic.workbook import write_xlsx
 
-_ROOT = "rawpic"
+_ROOTS = {"": "rawpic", "films": "rawvideo"}
 _SUBJECTS = (15, 16, 19, 20, 21, 22, 23, 24, 25, 26, 27, 29, 30, 31, 32, 33, 34, 35, 36, 37, 38, 40)
 # film code, name in the sheet, free text of the folder
 _FILMS = (
@@ -55,26 +57,31 @@ class CasMe2(Layout):
     name = "cas_me2"
     kind = "long"
     preset: ClassVar[dict[str, Any]] = {"clips": 2}
-    cameras = (Camera("", 30.0, colour=True),)
+    cameras: tuple[Camera, ...] = (Camera("", 30.0, colour=True),)
     emotions: ClassVar[dict[str, float]] = {
         "negative": 0.36, "positive": 0.34, "others": 0.20, "surprise": 0.10,
     }  # fmt: skip
+    variants: ClassVar[dict[str, str]] = {"films": "video files in rawvideo"}
+
+    def __init__(self, variant: str = "") -> None:
+        super().__init__(variant)
+        if variant == "films":
+            self.cameras = films(self.cameras)
 
     def place(self, videos: Sequence[PlannedVideo], rng: np.random.Generator) -> list[Place]:
         places = []
         for video in videos:
             subject = _subject(video.subject)
             code, name, words = _film(video.number)
-            places.append(
-                Place(
-                    subject=f"s{subject}",
-                    video=f"s{subject}_{code}",
-                    folder=f"{_ROOT}/s{subject}/{subject}_{code}{words}",
-                    prefix="img",
-                    digits=3,
-                    extra={"participant": video.subject + 1, "film": name, "code": code},
-                )
+            place = Place(
+                subject=f"s{subject}",
+                video=f"s{subject}_{code}",
+                folder=f"{_ROOTS[self.variant]}/s{subject}/{subject}_{code}{words}",
+                prefix="img",
+                digits=3,
+                extra={"participant": video.subject + 1, "film": name, "code": code},
             )
+            places.append(place.filmed() if self.variant == "films" else place)
         return places
 
     def tables(self, videos: Sequence[Video], rng: np.random.Generator) -> Tables:
@@ -139,10 +146,10 @@ class CasMe2(Layout):
         host = next((v for v in videos if v.place.subject == "s19"), videos[0])
         if stranger.place.subject != host.place.subject:
             old = stranger.place.folder
-            new = f"{_ROOT}/{host.place.subject}/{old.rpartition('/')[2]}"
+            new = f"{_ROOTS[self.variant]}/{host.place.subject}/{old.rpartition('/')[2]}"
             planted.append(move_video("misplaced_video", stranger.place.video, out, old, new))
         planted.append(stray_file(out, host.place.folder.rpartition("/")[0]))
-        planted.append(nest_folder(out, _ROOT))
+        planted.append(nest_folder(out, _ROOTS[self.variant]))
         return planted
 
 

@@ -2,6 +2,8 @@
 
     CASME_A/Section A/sub01/EP01_12/001.jpg ...    first half of the subjects
     CASME_B/Section B/sub02/EP03_4/001.jpg ...     the others
+    CASME_raw_selected/sub01/EP01_12/073.jpg ...   onset to offset
+    Cropped/sub01/EP01_12/073.jpg ...              the same; here whole frames, not crops
     CASME-coded-20190721.xls                       Onset and Total are milliseconds
 
 `ApexF2`, the end of the apex plateau, is a backslash in about a third of the rows.
@@ -44,6 +46,10 @@ class Casme(Layout):
         "tense": 0.36, "disgust": 0.22, "repression": 0.19, "surprise": 0.10, "happiness": 0.06,
         "sadness": 0.03, "fear": 0.02, "contempt": 0.02,
     }  # fmt: skip
+    variants: ClassVar[dict[str, str]] = {
+        "selected": "onset to offset",
+        "cropped": "onset to offset, folder Cropped",
+    }
 
     def place(self, videos: Sequence[PlannedVideo], rng: np.random.Generator) -> list[Place]:
         places = []
@@ -56,15 +62,16 @@ class Casme(Layout):
             used.add((video.subject, clip))
             section = "A" if 2 * video.subject < people else "B"
             subject = f"sub{video.subject + 1:02d}"
-            places.append(
-                Place(
-                    subject=subject,
-                    video=f"{subject}/{clip}",
-                    folder=f"CASME_{section}/Section {section}/{subject}/{clip}",
-                    digits=3,
-                    extra={"clip": clip},
-                )
+            roots = {"selected": "CASME_raw_selected", "cropped": "Cropped"}
+            root = roots.get(self.variant, f"CASME_{section}/Section {section}")
+            place = Place(
+                subject=subject,
+                video=f"{subject}/{clip}",
+                folder=f"{root}/{subject}/{clip}",
+                digits=3,
+                extra={"clip": clip},
             )
+            places.append(place.trimmed(video.expressions[0]) if self.variant else place)
         return places
 
     def tables(self, videos: Sequence[Video], rng: np.random.Generator) -> Tables:

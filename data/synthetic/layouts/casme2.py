@@ -1,6 +1,9 @@
-"""CASME II in its whole-clip form: neutral lead-in, one micro-expression, tail; 200 fps colour.
+"""CASME II: neutral lead-in, one micro-expression, tail; 200 fps colour.
 
-CASME2-RAW/sub01/EP02_01f/img1.jpg ...      numbers from 1, not padded
+CASME2-RAW/sub01/EP02_01f/img1.jpg ...             numbers from 1, not padded (or 001.jpg)
+CASME2_RAW_selected/sub01/EP02_01f/img46.jpg ...   onset to offset, numbers kept
+Cropped/sub01/EP02_01f/reg_img46.jpg ...           the same; here whole frames, not crops
+CASME2_compressed/sub01/EP02_01f.avi
 CASME2-coding-20140508.xlsx                 Sheet1 with two blank columns, empty Sheet2, Sheet3
 CASME2-ObjectiveClasses.xlsx                Sheet1, and leftovers without a header in Sheet2
 """
@@ -24,6 +27,7 @@ from data.synthetic.layouts.base import (
     Row,
     Tables,
     Video,
+    films,
 )
 from data.synthetic.layouts.planting import damage_frames, nest_folder, stray_file
 from data.synthetic.workbook import write_xlsx
@@ -31,7 +35,14 @@ from data.synthetic.workbook import write_xlsx
 _CODING = ("Subject", "Filename", None, "OnsetFrame", "ApexFrame", "OffsetFrame", None,
            "Action Units", "Estimated Emotion")  # fmt: skip
 _CLASSES = ("Subject", "Filename", "Objective Class")
-_ROOT = "CASME2-RAW"
+# variant -> folder, prefix of the frames' names, digits
+_SHAPES = {
+    "": ("CASME2-RAW", "img", 1),
+    "padded": ("CASME2-RAW", "", 3),
+    "selected": ("CASME2_RAW_selected", "img", 1),
+    "cropped": ("Cropped", "reg_img", 1),
+    "films": ("CASME2_compressed", "", 1),
+}
 
 
 class Casme2(Layout):
@@ -39,11 +50,23 @@ class Casme2(Layout):
 
     name = "casme2"
     kind = "clip"
-    cameras = (Camera("", 200.0, colour=True),)
+    cameras: tuple[Camera, ...] = (Camera("", 200.0, colour=True),)
     emotions: ClassVar[dict[str, float]] = {
         "happiness": 0.20, "disgust": 0.22, "surprise": 0.20, "repression": 0.18,
         "others": 0.14, "sadness": 0.04, "fear": 0.02,
     }  # fmt: skip
+    variants: ClassVar[dict[str, str]] = {
+        "padded": "whole clips named 001.jpg",
+        "selected": "onset to offset, numbers kept",
+        "cropped": "onset to offset, reg_img46.jpg",
+        "films": "one video file a clip",
+    }
+
+    def __init__(self, variant: str = "") -> None:
+        super().__init__(variant)
+        self.root, self.prefix, self.digits = _SHAPES[variant]
+        if variant == "films":
+            self.cameras = films(self.cameras)
 
     def place(self, videos: Sequence[PlannedVideo], rng: np.random.Generator) -> list[Place]:
         places = []
@@ -54,15 +77,17 @@ class Casme2(Layout):
             while f"{subject}/{clip}" in used:
                 clip = _clip_name(rng)
             used.add(f"{subject}/{clip}")
-            places.append(
-                Place(
-                    subject=f"sub{subject}",
-                    video=f"sub{subject}/{clip}",
-                    folder=f"{_ROOT}/sub{subject}/{clip}",
-                    prefix="img",
-                    extra={"subject": subject, "clip": clip},
-                )
+            place = Place(
+                subject=f"sub{subject}",
+                video=f"sub{subject}/{clip}",
+                folder=f"{self.root}/sub{subject}/{clip}",
+                prefix=self.prefix,
+                digits=self.digits,
+                extra={"subject": subject, "clip": clip},
             )
+            if self.variant in ("selected", "cropped"):
+                place = place.trimmed(video.expressions[0])
+            places.append(place.filmed() if self.variant == "films" else place)
         return places
 
     def tables(self, videos: Sequence[Video], rng: np.random.Generator) -> Tables:
@@ -119,8 +144,8 @@ class Casme2(Layout):
             )
             row[column] = value
         planted += damage_frames(videos, out, rng)
-        planted.append(stray_file(out, f"{_ROOT}/sub01"))
-        planted.append(nest_folder(out, _ROOT))
+        planted.append(stray_file(out, f"{self.root}/sub01"))
+        planted.append(nest_folder(out, self.root))
         return planted
 
 

@@ -2,9 +2,12 @@
 
     part_A/spNO.1/a/color/8.jpg ...                          not padded; the first frames are lost
     part_A/spNO.1/a/depth/8.png ...                          16 bit; here for the first video only
+    part_A/spNO1/a/8.jpg ...                                 variant: no dot, no level for depth
+    Part_A_ME_clip/frame/spNO.1_b_166/166.jpg ...            variant: one clip a micro-expression
     annotation/cas(me)3_part_A_ME_label_JpgIndex_v2.xlsx     sheets label, Sheet1, Sheet3; all text
     annotation/cas(me)3_part_A_MaE_label_JpgIndex_v2_emotion.xlsx
     annotation/CAS(ME)3_part_A_v2.xls                        sheets AU+Emotion, eye blink
+    annotation/partA/cas(me)3_part_A_ME_label_JpgIndex_v1.xls     variant: the first release
 
 Several events of a video share (Subject, Filename). Blinks are coded for some subjects.
 """
@@ -13,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import cv2
 import numpy as np
@@ -57,10 +60,10 @@ _MINUTE = 1800
 
 
 class Casme3(Layout):
-    """CAS(ME)^3 part A, second release of the labels."""
+    """CAS(ME)^3 part A, by default with the second release of the labels."""
 
     name = "casme3"
-    kind = "long"
+    kind: Literal["clip", "long"] = "long"
     preset: ClassVar[dict[str, Any]] = {"clips": 2, "micros": (2, 3)}
     cameras = (Camera("", 30.0, colour=True),)
     xls = True
@@ -68,6 +71,20 @@ class Casme3(Layout):
         "disgust": 0.28, "surprise": 0.22, "others": 0.19, "fear": 0.10, "anger": 0.08,
         "sadness": 0.07, "happiness": 0.06,
     }  # fmt: skip
+    variants: ClassVar[dict[str, str]] = {
+        "v1": "the first release of the labels, in the old Excel format",
+        "clips": "one clip a micro-expression",
+        "dotless": "subjects spNO1, frames without a level for depth",
+    }
+
+    def __init__(self, variant: str = "") -> None:
+        super().__init__(variant)
+        if variant == "clips":
+            self.kind = "clip"
+
+    def defaults(self) -> dict[str, Any]:
+        """A clip holds one micro-expression."""
+        return {} if self.variant == "clips" else self.preset
 
     def check(self, preset: Preset) -> None:
         """A video is a letter from a to m."""
@@ -79,12 +96,18 @@ class Casme3(Layout):
         places = []
         for video in videos:
             subject, letter = f"spNO.{_subject(video.subject)}", _LETTERS[video.number]
+            if self.variant == "clips":
+                places.append(_clip(video, subject, letter, rng))
+                continue
             lost = _LOST + int(rng.random() < 0.5) if rng.random() < 0.8 else 0
+            flat = self.variant == "dotless"
             places.append(
                 Place(
                     subject=subject,
                     video=f"{subject}/{letter}",
-                    folder=f"{_ROOT}/{subject}/{letter}/color",
+                    folder=f"{_ROOT}/{subject.replace('.', '')}/{letter}"
+                    if flat
+                    else f"{_ROOT}/{subject}/{letter}/color",
                     start=min([lost, *(e.onset for e in video.expressions)]),
                     extra={"letter": letter, "blinks": video.subject % 3 == 0},
                 )
@@ -105,12 +128,17 @@ class Casme3(Layout):
                 tables["blink"] += [who | row for row in _blinks(video)]
         first = videos[0]
         numbers = [first.number(frame) for frame in first.released]
-        folder = f"{first.place.folder.rpartition('/')[0]}/depth"
-        tables["depth"] = [{"path": f"{folder}/{n}.png"} for n in numbers]
+        folder = first.place.folder.replace("/color", "/depth").replace("clip/frame", "clip/depth")
+        if folder != first.place.folder:
+            tables["depth"] = [{"path": f"{folder}/{n}.png"} for n in numbers]
         return tables
 
     def write_sheets(self, out: Path, tables: Tables) -> None:
         folder = out / "annotation"
+        if self.variant == "v1":
+            _write_first_release(folder, tables)
+            _write_depth(out, [str(row["path"]) for row in tables["depth"]])
+            return
         for kind, name in (("micro", "ME_label_JpgIndex_v2"),
                            ("macro", "MaE_label_JpgIndex_v2_emotion")):  # fmt: skip
             texts = [[str(row[n]) for n in _LABEL] for row in tables[kind]]
@@ -118,23 +146,21 @@ class Casme3(Layout):
                 folder / f"cas(me)3_part_A_{name}.xlsx",
                 {"label": [_LABEL, *texts], "Sheet1": [], "Sheet3": []},
             )
-        coded = [[row[n] for n in _CODES] for kind in ("macro", "micro") for row in tables[kind]]
-        blinks = [[row[n] for n in _BLINKS] for row in tables["blink"]]
-        write_xls(
-            folder / "CAS(ME)3_part_A_v2.xls",
-            {"AU+Emotion": [_CODES, *coded], "eye blink": [_BLINKS, *blinks]},
-        )
+        _write_codes(folder / "CAS(ME)3_part_A_v2.xls", tables)
         _write_depth(out, [str(row["path"]) for row in tables["depth"]])
 
     def plant(
         self, tables: Tables, videos: Sequence[Video], out: Path, rng: np.random.Generator
     ) -> list[Planted]:
         files = damage_frames(videos, out, rng)
-        files.append(_upper_case(tables, videos[-1], out))
-        rows = Planter("micro", tables["micro"], lambda row: str(row["video"]), rng)
+        clips = self.variant == "clips"
+        if not clips:  # a clip is named after its letter and onset
+            files.append(_upper_case(tables, videos[-1], out))
+        rows = Planter("micro", tables["micro"], _of_clip if clips else _of_video, rng)
         rows.plant("apex_before_onset", lambda r: {"Apex": max(number(r, "Onset") - 9, 1)})
-        rows.plant("onset_after_offset", lambda r: {"Onset": number(r, "Offset") + 953})
-        rows.plant("onset_zero", lambda r: {"Onset": 0, "Apex": 0})
+        if not clips:
+            rows.plant("onset_after_offset", lambda r: {"Onset": number(r, "Offset") + 953})
+            rows.plant("onset_zero", lambda r: {"Onset": 0, "Apex": 0})
         rows.plant("offset_zero", lambda r: {"Offset": 0})
         rows.plant("offset_far", lambda r: {"Offset": number(r, "Offset") + _MINUTE})
         rows.plant("apex_is_onset", lambda r: {"Apex": r["Onset"]})
@@ -143,13 +169,58 @@ class Casme3(Layout):
             lambda r: {"Filename": str(r["Filename"]).upper()},
             lambda r: str(r["Filename"]).islower(),
         )
-        files.append(stray_file(out, videos[0].place.folder.rpartition("/")[0]))
+        beside = videos[0].place.folder.removesuffix("/color")
+        files.append(stray_file(out, beside))
         return rows.planted + files
 
 
 def _subject(ordinal: int) -> int:
     beyond = ordinal - len(_SUBJECTS)
     return _SUBJECTS[ordinal] if beyond < 0 else 217 + beyond
+
+
+def _clip(video: PlannedVideo, subject: str, letter: str, rng: np.random.Generator) -> Place:
+    """A clip of one micro-expression, called after the onset's number in the long video."""
+    event, onset = video.expressions[0], int(rng.integers(100, 4800))
+    name = f"{subject}_{letter}_{onset}"
+    place = Place(
+        subject=subject,
+        video=name,
+        folder=f"Part_A_ME_clip/frame/{name}",
+        first=onset - event.onset,
+        extra={"letter": letter, "blinks": False},
+    )
+    return place.trimmed(event)
+
+
+def _of_video(row: Row) -> str:
+    return str(row["video"])
+
+
+def _of_clip(row: Row) -> str:
+    return f"{row['Subject']}/{row['Filename']}_{row['Onset']}"
+
+
+def _write_codes(path: Path, tables: Tables) -> None:
+    """The workbook without emotions: macro- and micro-expressions, and the blinks."""
+    coded = [[row[n] for n in _CODES] for kind in ("macro", "micro") for row in tables[kind]]
+    blinks = [[row[n] for n in _BLINKS] for row in tables["blink"]]
+    write_xls(path, {"AU+Emotion": [_CODES, *coded], "eye blink": [_BLINKS, *blinks]})
+
+
+def _write_first_release(folder: Path, tables: Tables) -> None:
+    """The first label sheet, with two columns without a name for durations."""
+    at = _LABEL.index("Offset") + 1
+    rows: list[list[Cell]] = []
+    for row in tables["micro"]:
+        cells = [row[n] for n in _LABEL]
+        spans = [number(row, "Offset") - number(row, "Onset") + 1,
+                 number(row, "Apex") - number(row, "Onset") + 1]  # fmt: skip
+        rows.append([*cells[:at], *spans, *cells[at:]])
+    header = [*_LABEL[:at], None, None, *_LABEL[at:]]
+    name = "cas(me)3_part_A_ME_label_JpgIndex_v1.xls"
+    write_xls(folder / "partA" / name, {"label": [header, *rows]})
+    _write_codes(folder / "CAS(ME)3_part_A_v1.xls", tables)
 
 
 def _row(video: Video, event: Event, rng: np.random.Generator) -> Row:
@@ -190,7 +261,8 @@ def _write_depth(out: Path, paths: list[str]) -> None:
 
 def _upper_case(tables: Tables, video: Video, out: Path) -> Planted:
     """The video's letter in upper case, in all sheets and on disk, as spNO.14/J."""
-    old, letter = video.place.folder.rpartition("/")[0], str(video.place.extra["letter"])
+    old, letter = video.place.folder.removesuffix("/color"), str(video.place.extra["letter"])
+    below = video.place.folder.removeprefix(old)
     stem = old.rpartition("/")[0]
     new: Cell = letter.upper()
     name = f"{video.place.subject}/{new}"
@@ -199,4 +271,4 @@ def _upper_case(tables: Tables, video: Video, out: Path) -> Planted:
             if row["video"] == video.place.video:
                 row.update({"Filename": new, "video": name})
     move_video("upper_case_video", name, out, old, f"{stem}/{new}")
-    return Planted("upper_case_video", name, old=video.place.folder, new=f"{stem}/{new}/color")
+    return Planted("upper_case_video", name, old=video.place.folder, new=f"{stem}/{new}{below}")

@@ -1,6 +1,8 @@
 """4DME: grey 60 fps clips cut to the expression, several emotions at once, one 0/1 column a unit.
 
     4DMicro/gray_micro/S01/S01_1st_001_01_1/0213.jpg ...
+    4DMicro/gray_micro_crop/S01/S01_1st_001_01_1/0213.jpg ...       here whole frames
+    4DMicro/gray_micro/S01_1st_001_01_1/0213.jpg ...                as before the release
     4DME_Labelling_Micro_release v1.xlsx            frame numbers as floats, units as AU4+AU7(k)
     4DME_Labelling_Micro_extras_release v1.xlsx     self-reports and film emotions
 
@@ -54,6 +56,10 @@ class FourDme(Layout):
         "negative": 0.38, "surprise": 0.20, "positive": 0.15, "others": 0.12, "repression": 0.08,
         "positive+surprise": 0.07,
     }  # fmt: skip
+    variants: ClassVar[dict[str, str]] = {
+        "cropped": "folder gray_micro_crop",
+        "flat": "no folder a subject",
+    }
 
     def place(self, videos: Sequence[PlannedVideo], rng: np.random.Generator) -> list[Place]:
         places = []
@@ -62,11 +68,13 @@ class FourDme(Layout):
             subject = f"S{video.subject + 1:02d}"
             session = "1st" if video.number % 2 == 0 else "2nd"
             clip = f"{subject}_{session}_{video.number + 1:03d}_{int(rng.integers(1, 10)):02d}_1"
+            above = "gray_micro_crop" if self.variant == "cropped" else "gray_micro"
+            above += "" if self.variant == "flat" else f"/{subject}"
             places.append(
                 Place(
                     subject=subject,
                     video=f"{subject}/{clip}",
-                    folder=f"{_ROOT}/gray_micro/{subject}/{clip}",
+                    folder=f"{_ROOT}/{above}/{clip}",
                     first=int(rng.integers(120, 2500)) - event.onset,
                     digits=4,
                     start=event.onset,

@@ -1,6 +1,7 @@
 """MMEW: 90 fps colour clips cut to the expression, numbered from 1, filed by emotion.
 
     Micro_Expression/happiness/S03-01-002/1.jpg ...    the folder of `others` is called repression
+    Micro_Expression/S03/happiness/S03-01-002/1.jpg    or subject first, as the owner's page has it
     Macro_Expression/S03/happiness/S03-01-001.jpg      single pictures
     MMEW_Micro_Exp.xlsx
 
@@ -53,6 +54,7 @@ class Mmew(Layout):
         "surprise": 0.28, "disgust": 0.24, "others": 0.22, "happiness": 0.12, "fear": 0.06,
         "sadness": 0.05, "anger": 0.03,
     }  # fmt: skip
+    variants: ClassVar[dict[str, str]] = {"by_subject": "the subject's folder above the emotion's"}
 
     def place(self, videos: Sequence[PlannedVideo], rng: np.random.Generator) -> list[Place]:
         places = []
@@ -64,6 +66,7 @@ class Mmew(Layout):
             subject = f"S{video.subject + 1:02d}"
             clip = f"{subject}-{_CODES[video.emotion]:02d}-{counts[key]:03d}"
             folder = "repression" if video.emotion == "others" else video.emotion
+            folder = f"{subject}/{folder}" if self.variant else folder
             places.append(
                 Place(
                     subject=subject,

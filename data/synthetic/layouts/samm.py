@@ -31,7 +31,7 @@ from data.synthetic.layouts.planting import (
 )
 from data.synthetic.layouts.samm_lv import micro_row, samm_subject, write_micro_sheet
 
-_ROOT = "SAMM"
+_ROOTS = {"": "SAMM", "cropped": "SAMM_CROP"}
 
 
 class Samm(Layout):
@@ -45,6 +45,7 @@ class Samm(Layout):
         "anger": 0.30, "happiness": 0.20, "others": 0.14, "surprise": 0.12, "contempt": 0.08,
         "disgust": 0.06, "fear": 0.05, "sadness": 0.05,
     }  # fmt: skip
+    variants: ClassVar[dict[str, str]] = {"cropped": "folder SAMM_CROP"}
 
     def place(self, videos: Sequence[PlannedVideo], rng: np.random.Generator) -> list[Place]:
         places = []
@@ -62,7 +63,7 @@ class Samm(Layout):
                 Place(
                     subject=subject,
                     video=clip,
-                    folder=f"{_ROOT}/{subject}/{clip}",
+                    folder=f"{_ROOTS[self.variant]}/{subject}/{clip}",
                     first=onset - event.onset,
                     prefix=f"{subject}_",
                     digits=wide,
@@ -101,6 +102,6 @@ class Samm(Layout):
         rows.plant("apex_outside", lambda r: {"Apex Frame": number(r, "Onset Frame") - 12})
         rows.plant("offset_past_end", lambda r: {"Offset Frame": number(r, "Offset Frame") + 25})
         files = damage_frames(videos, out, rng)
-        files.append(stray_file(out, f"{_ROOT}/{videos[0].place.subject}"))
-        files.append(nest_folder(out, _ROOT))
+        files.append(stray_file(out, f"{_ROOTS[self.variant]}/{videos[0].place.subject}"))
+        files.append(nest_folder(out, _ROOTS[self.variant]))
         return rows.planted + files

@@ -3,6 +3,7 @@
     SMIC_all_raw/HS/s1/micro/negative/s1_ne_01/image559700.bmp ...     at least 6 digits
     SMIC_all_raw/NIR/s20/micro/positive/s20_po_01/07750.bmp ...        at least 5, no prefix
     SMIC_all_raw/HS/s1/non_micro/s1_n1/...                             a neutral clip
+    SMIC_all_cropped/HS/s1/micro/negative/s1_ne_01/reg_image559700.bmp     here whole frames
 
 Clips run from onset to offset; numbers are camera counters, of 8 digits for HS subject 20. VIS and
 NIR filmed the second half of the subjects. Clip names count per subject and emotion.
@@ -30,7 +31,7 @@ from data.synthetic.layouts.planting import copy_frames, damage_frames, nest_fol
 IDS = (1, 2, 3, 4, 5, 6, 8, 9, 11, 12, 13, 14, 15, 18, 19, 20)
 CODES = {"negative": "ne", "positive": "po", "surprise": "sur"}
 DIGITS = {"HS": 6, "VIS": 5, "NIR": 5}
-_ROOT = "SMIC_all_raw"
+_ROOTS = {"": "SMIC_all_raw", "cropped": "SMIC_all_cropped"}
 _NEUTRAL = 6
 
 
@@ -46,10 +47,12 @@ class Smic(Layout):
         Camera("NIR", 25.0, colour=False, suffix="bmp", subjects=0.5),
     )
     emotions: ClassVar[dict[str, float]] = {"negative": 0.43, "positive": 0.31, "surprise": 0.26}
+    variants: ClassVar[dict[str, str]] = {"cropped": "SMIC_all_cropped, reg_image559700.bmp"}
 
     def place(self, videos: Sequence[PlannedVideo], rng: np.random.Generator) -> list[Place]:
         places = []
         counters: dict[tuple[str, int], int] = {}
+        crop = "reg_" if self.variant else ""
         for video, subject, clip in clip_names(videos):
             camera, event = video.camera.name, video.expressions[0]
             at = next_number(counters, video, subject, rng)
@@ -57,9 +60,9 @@ class Smic(Layout):
                 Place(
                     subject=f"s{subject}",
                     video=f"{camera}/{clip}",
-                    folder=f"{_ROOT}/{camera}/s{subject}/micro/{video.emotion}/{clip}",
+                    folder=f"{_ROOTS[self.variant]}/{camera}/s{subject}/micro/{video.emotion}/{clip}",
                     first=at - event.onset,
-                    prefix="image" if camera == "HS" else "",
+                    prefix=crop + ("image" if camera == "HS" else ""),
                     digits=DIGITS[camera],
                     start=event.onset,
                     stop=event.offset + 1,
@@ -70,15 +73,17 @@ class Smic(Layout):
     def tables(self, videos: Sequence[Video], rng: np.random.Generator) -> Tables:
         """No sheet; the neutral clip is the onset frame of a clip over again."""
         video = videos[0]
-        folder = f"{_ROOT}/HS/{video.place.subject}/non_micro/{video.place.subject}_n1"
+        folder = (
+            f"{_ROOTS[self.variant]}/HS/{video.place.subject}/non_micro/{video.place.subject}_n1"
+        )
         source = video.path(video.released.start)
         names = [f"image{120 + i:06d}.bmp" for i in range(_NEUTRAL)]
         return {"neutral": [{"source": source, "target": f"{folder}/{name}"} for name in names]}
 
     def write_sheets(self, out: Path, tables: Tables) -> None:
         """SMIC has no sheet. The copy stands as read before any folder was nested."""
-        nested = (out / _ROOT / _ROOT).is_dir()
-        base = out / _ROOT if nested else out
+        root = _ROOTS[self.variant]
+        base = out / root if (out / root / root).is_dir() else out
         copy_frames(base, [(str(r["source"]), str(r["target"])) for r in tables["neutral"]])
 
     def plant(
@@ -86,7 +91,7 @@ class Smic(Layout):
     ) -> list[Planted]:
         planted = damage_frames(videos, out, rng)
         planted.append(stray_file(out, videos[-1].place.folder))
-        planted.append(nest_folder(out, _ROOT))
+        planted.append(nest_folder(out, _ROOTS[self.variant]))
         return planted
 
 
