@@ -12,7 +12,7 @@ import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -29,8 +29,10 @@ from models.hsta_input import (
     BLACK,
     HstaInputConfig,
     Indices,
+    Pixels,
     apply_changes,
     draw_changes,
+    motion_planes,
     normalise_frames,
     repair_interval,
     resize_crops,
@@ -39,7 +41,7 @@ from models.hsta_input import (
     span_indices,
 )
 
-Scale = tuple[float, float, float, float]
+Scale = tuple[float, float, float, float, float]  # u, v, strain, change, shift
 UNUSABLE = ("unreadable", "no_face", "failed", "missing")  # align's states without a true crop
 
 # --------------------------------------------------------------------------------- clips of a store
@@ -64,21 +66,25 @@ class ClipBank:
     def __len__(self) -> int:
         return len(self.names)
 
-    def scale(self, positions: Sequence[int]) -> Scale:
-        """Root mean squares over these events, what inputs are divided by: u, v, strain, change.
+    def scale(self, positions: Sequence[int], pixels: Pixels = "image") -> Scale:
+        """Root mean squares over these events, what inputs are divided by.
 
-        Change is a span's frames minus their onset frame, in 0 .. 1. A channel of zeros gets 1.
+        u, v, strain of flow; change: a span's frames minus their onset frame, in 0 .. 1; shift, px,
+        with `pixels` motion: see `motion_planes`. A channel of zeros, or not asked for, gets 1.
         """
-        squares = np.zeros(4)
+        squares = np.zeros(5)
         for e in positions:
             if self.special is not None:
                 squares[:3] += (self.special[e].astype(np.float64) ** 2).mean(axis=(0, 2, 3))
             first, last = int(self.start[e]), int(self.start[e] + self.count[e])
             change = self.frames[first:last].astype(np.float32) - self.frames[last]
             squares[3] += float(np.square(change / 255.0).mean())
+            if pixels == "motion":
+                clip = torch.from_numpy(self.frames[first : last + 2])[None] / 255.0
+                squares[4] += float(motion_planes(clip)[:, :2, :-2].square().mean())
         rms = np.sqrt(squares / max(1, len(positions)))
-        u, v, strain, change = (float(x) if x > 0 else 1.0 for x in rms)
-        return u, v, strain, change
+        u, v, strain, change, shift = (float(x) if x > 0 else 1.0 for x in rms)
+        return u, v, strain, change, shift
 
 
 def read_clips(
@@ -196,7 +202,7 @@ class Batch:
     special: Tensor | None  # (B, 2, 3, S, S) float32
     labels: Tensor  # (B,) int64
     names: tuple[str, ...]
-    pixels: Literal["image", "change"] = "image"
+    pixels: Pixels = "image"
     change: Tensor | None = None
 
     def pinned(self) -> Batch:
@@ -253,6 +259,11 @@ def to_clip(batch: Batch, device: torch.device, scale: Scale) -> Tensor:
         onset = frames[:, -2:-1]
         change = ((frames - onset) / scale[3]).permute(0, 4, 1, 2, 3).expand_as(clip)
         clip = torch.cat([change[:, :, :-2], clip[:, :, -2:-1], change[:, :, -1:]], dim=2)
+    elif batch.pixels == "motion":
+        unit = frames.new_tensor([scale[4], scale[4], scale[3]]).view(3, 1, 1, 1)
+        clip = motion_planes(frames) / unit
+        if batch.change is not None:  # a stronger expression shifts more, in frames as in flow
+            clip = clip * batch.change[:, 6].to(clip).view(-1, 1, 1, 1, 1)
     return clip if special is None else torch.cat([clip[:, :, :-2], special], dim=2)
 
 

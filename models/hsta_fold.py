@@ -82,7 +82,7 @@ def fit_fold(job: FoldJob) -> None:
     bank = read_clips(job.workspace, events, ids, config, train.input, scratch)
     split = len(job.train_events)
     training, held_out = list(range(split)), list(range(split, len(bank)))
-    scale = bank.scale(training)
+    scale = bank.scale(training, train.input.pixels)
     seed_everything(job.seed)
     model = create(config)
     result = fit(
@@ -137,9 +137,9 @@ def load_fold(folder: Path) -> TrainedFold:
         ) from error
     model = create(config)
     load_weights(model, folder / "weights.safetensors")
-    u, v, strain, change = facts["input_scale"]
-    scale, classes = (u, v, strain, change), tuple(facts["classes"])
-    return TrainedFold(model.eval(), train, classes, scale, int(facts["seed"]))
+    u, v, strain, change, *rest = facts["input_scale"]
+    scale = (u, v, strain, change, rest[0] if rest else 1.0)
+    return TrainedFold(model.eval(), train, tuple(facts["classes"]), scale, int(facts["seed"]))
 
 
 def _model_config(recipe: Recipe) -> HstaConfig:

@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -22,11 +22,14 @@ from data.errors import InputError
 
 Indices = npt.NDArray[np.int64]
 Padding = Literal["edge", "zeros"]
+Pixels = Literal["image", "change", "motion"]
 BLACK = -1  # stands for a black frame in a list of frame indices
 
 # The origin's pixel normalisation (ImageNet statistics, RGB, of values in 0 .. 1).
 PIXEL_MEAN = (0.485, 0.456, 0.406)
 PIXEL_STD = (0.229, 0.224, 0.225)
+
+FLAT = 1e-3  # squared grey per px (grey 0 .. 1): a slope this small tells no shift from noise
 
 
 class HstaInputConfig(Settings):
@@ -35,11 +38,12 @@ class HstaInputConfig(Settings):
     max_span: int = Field(
         50, ge=1, title="Longest span", description="Frames are drawn from onset .. onset + this."
     )
-    pixels: Literal["image", "change"] = Field(
+    pixels: Pixels = Field(
         "image",
         title="Pixels of a frame",
-        description="image: as the paper; change: minus the onset frame, divided by the training "
-        "side's root mean square. The onset slot stays an image. Ours.",
+        description="image: as the paper. Ours: change: minus the onset frame, over the training "
+        "side's root mean square, the onset slot stays an image; motion: what that change says of "
+        "the shift along the grey slope, (x, y, change), each over its root mean square.",
     )
     padding: Padding = Field(
         "edge",
@@ -50,6 +54,11 @@ class HstaInputConfig(Settings):
         "even",
         title="Frames at evaluation",
         description="even: one fixed draw; random: the origin's random draw, seeded.",
+    )
+    test_mirror: bool = Field(
+        False,
+        title="Mirror at evaluation",
+        description="Logits are averaged over the clip and its mirror image. Not in the paper.",
     )
     test_draws: int = Field(
         1, ge=1, le=64, title="Draws at evaluation", description="Logits are averaged over them."
@@ -72,6 +81,12 @@ class HstaInputConfig(Settings):
         title="Memory for clips, MB",
         description="Above it the decoded clips lie in a memory-mapped file.",
     )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> HstaInputConfig:
+        if self.padding == "zeros" and self.pixels != "image":
+            raise ValueError(f"padding zeros: a black frame is no {self.pixels} from the onset")
+        return self
 
 
 # ----------------------------------------------------------------------------------------- sampling
@@ -145,6 +160,22 @@ def normalise_frames(frames: Tensor) -> Tensor:
     return (frames.permute(0, 4, 1, 2, 3) - mean) / std
 
 
+def motion_planes(frames: Tensor) -> Tensor:
+    """(B, T, S, S, C) in 0 .. 1, the onset at T - 2 -> (B, 3, T, S, S): shift x, shift y, change.
+
+    A change d of grey since the onset, where the picture's slope is g, is a shift of -d g / |g|² px
+    along g (normal flow: what one pixel can know of motion). x is right, y down; colours are
+    averaged; the onset's own planes are zero, as are shifts on the outermost pixels.
+    """
+    grey = frames.mean(dim=-1)
+    onset = grey[:, -2:-1]
+    change, picture = grey - onset, (grey + onset) / 2
+    slope_x = F.pad((picture[..., 2:] - picture[..., :-2]) / 2, (1, 1, 0, 0))
+    slope_y = F.pad((picture[..., 2:, :] - picture[..., :-2, :]) / 2, (0, 0, 1, 1))
+    along = -change / (slope_x.square() + slope_y.square() + FLAT)
+    return torch.stack([along * slope_x, along * slope_y, change], dim=1)
+
+
 def build_clip(
     crops: npt.NDArray[np.uint8],
     indices: Indices,
@@ -167,6 +198,8 @@ def build_clip(
 
 
 # ------------------------------------------------------------------------------------- augmentation
+
+MIRROR = (-1.0, 0.0, 0.0, 1.0, 1.0, 0.0, 1.0)  # a draw that mirrors and does nothing else
 
 
 def draw_changes(

@@ -33,7 +33,7 @@ from models.fitting import (
 )
 from models.hsta import HSTA
 from models.hsta_clips import Batch, ClipBank, Scale, draw_batch, prefetched, to_clip
-from models.hsta_input import HstaInputConfig
+from models.hsta_input import MIRROR, HstaInputConfig
 from models.metrics import recognition
 
 logger = logging.getLogger(__name__)
@@ -350,22 +350,23 @@ def predict(
 ) -> npt.NDArray[np.float64]:
     """Class probabilities (len(positions), classes), in eval mode, by the recipe's test sampling.
 
-    Over several draws the logits are averaged. `seed` decides random draws; even ones repeat.
+    Logits are averaged over draws and, with `test_mirror`, over each clip and its mirror image.
+    `seed` decides random draws; even ones repeat.
     """
     model.to(device).eval()
     half = autocast_type(config.precision, device)
     random = config.input.test_sampling == "random"
-    total: Tensor | None = None
-    for draw in range(config.input.test_draws if random else 1):
+    views = [False, True] if config.input.test_mirror else [False]
+    total = torch.zeros(len(positions), model.config.num_classes, dtype=torch.float64)
+    draws = config.input.test_draws if random else 1
+    for draw in range(draws):
         rng = np.random.default_rng([seed, TEST_STREAM, draw]) if random else None
-        rows = []
         for i in range(0, len(positions), config.batch_size):
             part = positions[i : i + config.batch_size]
             batch = draw_batch(bank, part, model.config.num_frames, config.input, rng)
-            with torch.autocast(device.type, half, enabled=half is not None):
-                rows.append(model(to_clip(batch, device, scale)).float().cpu())
-        logits = torch.cat(rows)
-        total = logits if total is None else total + logits
-    assert total is not None
-    draws = config.input.test_draws if random else 1
-    return (total.double() / draws).softmax(dim=1).numpy()
+            for mirrored in views:
+                batch.change = torch.tensor([MIRROR] * len(part)) if mirrored else None
+                with torch.autocast(device.type, half, enabled=half is not None):
+                    logits = model(to_clip(batch, device, scale))
+                total[i : i + len(part)] += logits.double().cpu()
+    return (total / (draws * len(views))).softmax(dim=1).numpy()

@@ -137,7 +137,7 @@ def test_batch_rows_come_from_their_events():
         assert all(event * 9 <= v < event * 9 + 7 for v in row[:4])
         assert row[4:] == [event * 9 + 7, event * 9 + 8]
     assert batch.names == ("d:e2", "d:e4") and batch.labels.tolist() == [0, 0]
-    clip = to_clip(batch, torch.device("cpu"), (1, 1, 1, 1))
+    clip = to_clip(batch, torch.device("cpu"), (1, 1, 1, 1, 1))
     assert clip.shape == (2, 3, 6, 8, 8)
 
 

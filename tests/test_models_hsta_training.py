@@ -382,7 +382,7 @@ def test_fold_writes_its_files_and_scores_above_chance(workspace, tmp_path):
     assert len(read_table(out / "timings.parquet")) == 30
     facts = json.loads((out / "model.json").read_text())
     assert facts["classes"] == ["negative", "positive", "surprise"]
-    assert facts["model"]["num_classes"] == 3 and len(facts["input_scale"]) == 4
+    assert facts["model"]["num_classes"] == 3 and len(facts["input_scale"]) == 5
 
     pooled = pd.concat(tables, ignore_index=True)
     metrics = score(SimpleNamespace(predictions=lambda: pooled))

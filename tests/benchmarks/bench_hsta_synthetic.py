@@ -96,7 +96,7 @@ def run_hsta(
         seed_everything(seed)
         model = create(recipe.model.model_copy(update={"num_classes": classes}))
         facts: dict[str, Any] = {"seed": seed, "device": device}
-        facts["scale"] = bank.scale(train)
+        facts["scale"] = bank.scale(train, recipe.train.input.pixels)
         done = fit(model, bank, train, recipe.train, **facts)
         guesses[test] = predict(model, bank, test, recipe.train, **facts).argmax(1)
         fitted.append(done.history[-1]["train_uf1"])
