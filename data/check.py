@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pandas as pd
 
@@ -215,8 +216,9 @@ def _look_at_images(dataset: Dataset, deep: bool) -> tuple[dict[str, Any], pd.Da
             decoded += 1
             try:
                 source.read(index)
-            except InputError as error:
-                rows.append([video.video, "frame", "flagged", "unreadable_frame", str(error)])
+            except (InputError, cv2.error) as error:  # OpenCV refuses a huge picture its own way
+                said = " ".join(str(error).split())
+                rows.append([video.video, "frame", "flagged", "unreadable_frame", said])
     table = pd.DataFrame(rows, columns=["who", "kind", "action", "reason", "detail"])
     return {
         "sizes": dict(sorted(sizes.items())),

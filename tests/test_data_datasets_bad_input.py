@@ -81,6 +81,29 @@ def test_the_sheet_of_another_dataset_is_not_taken(tmp_path):
     assert refused("casme2", root) == "wrong_sheet"
 
 
+def test_a_sheet_that_nearly_fits_says_what_it_lacks(tmp_path):
+    root = trees.casme2(tmp_path / "deep" / "set")
+    header = [{"ApexFrame": "Peak", "OffsetFrame": None}.get(c, c) for c in trees.CASME2_HEADER]
+    sheets = {"Sheet1": [header, *trees.CASME2_ROWS]}
+    trees.write_xlsx(root / "CASME2-coding-20140508.xlsx", sheets)
+    with pytest.raises(DatasetError, match="has no column apex, offset") as error:
+        open_dataset("casme2", root)
+    assert error.value.code == "wrong_sheet"
+    rows = [(r[0], f"clip {i}", *r[2:]) for i, r in enumerate(trees.CASME2_ROWS)]
+    sheets = {"Sheet1": [trees.CASME2_HEADER, *rows]}
+    trees.write_xlsx(root / "CASME2-coding-20140508.xlsx", sheets)
+    with pytest.raises(DatasetError, match="its clip cells are of another dataset"):
+        open_dataset("casme2", root)
+
+
+def test_a_clip_that_no_row_names_is_flagged(tmp_path):
+    root = trees.casme2(tmp_path)
+    trees.write_frames(root / "CASME2-RAW" / "sub26" / "EP18_50", range(1, 20))
+    dataset = open_dataset("casme2", root)
+    assert ("sub26/EP18_50", "video_not_in_sheet", "flagged") in unit_reasons(dataset)
+    assert "sub26/EP18_50" in set(dataset.videos.video)
+
+
 def test_newer_sheet_with_more_matching_rows_wins(tmp_path):
     root = trees.casme2(tmp_path)
     trees.write_xlsx(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import struct
+import zlib
 from pathlib import Path
 
 import pandas as pd
@@ -61,6 +63,27 @@ def test_unreadable_frames_are_found_at_the_ends_or_deep(tmp_path):
     assert (deep.images["truncated"], deep.images["unreadable"]) == (1, 1)
     files[0].write_bytes(b"")
     assert check_dataset("smic", root).images["unreadable"] == 1
+
+
+def huge_png(path: Path) -> None:
+    """A few bytes that claim 100000 x 100000 pixels."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        body = kind + content
+        return struct.pack(">I", len(content)) + body + struct.pack(">I", zlib.crc32(body))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 100_000, 100_000, 8, 0, 0, 0, 0))
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", b"") + chunk(b"IEND", b""))
+
+
+def test_huge_pictures_are_a_finding_not_a_crash(tmp_path):
+    root = trees.manifest(tmp_path, "subject,path,fps,onset,offset\np1,p1/clip a,120,2,9\n")
+    for old in (root / "p1" / "clip a").iterdir():
+        huge_png(old)
+    report = check_dataset("csv", root)
+    assert report.exit_code == UNUSABLE
+    reasons = {d["reason"] for d in report.defects}
+    assert reasons == {"huge_image", "unreadable_frame"}
 
 
 def test_unusable_copies(tmp_path):

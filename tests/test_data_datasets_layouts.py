@@ -402,7 +402,10 @@ def test_csv_video_file(tmp_path):
         writer.write(np.full((24, 32, 3), 10 * i, np.uint8))
     writer.release()
     (tmp_path / "bad.mp4").write_bytes(b"no video at all")
+    whole = (tmp_path / "a.avi").read_bytes()
+    (tmp_path / "cut.avi").write_bytes(whole[: len(whole) * 4 // 5])
     text = "subject,path,fps,onset,apex,offset\np,a.avi,25,3,5,8\nq,bad.mp4,25,1,2,3\n"
+    text += "q,cut.avi,25,1,2,3\n"
     (tmp_path / "manifest.csv").write_text(text)
     dataset = open_dataset("csv", tmp_path)
     video = dataset.videos.iloc[0]
@@ -412,6 +415,8 @@ def test_csv_video_file(tmp_path):
         "unreadable_video": ["bad.mp4"],
         "video_missing": ["bad.mp4#1"],
     }
+    assert reasons(dataset, "flagged") == {"truncated_video": ["cut.avi"]}
+    assert dataset.videos.num_frames[1] < 12
 
 
 def test_people_are_one_across_samm_and_across_smic(tmp_path):

@@ -92,7 +92,7 @@ def test_failure_leaves_no_truth_and_the_next_call_repairs(tmp_path, monkeypatch
         return render(job)
 
     monkeypatch.setattr(writer, "_render", fail_second)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(DatasetError, match="disk full"):
         write_dataset("casme2", tmp_path / "broken", **TINY_CLIPS)
     with pytest.raises(DatasetError, match=r"truth\.json"):
         load_truth(tmp_path / "broken")
@@ -269,3 +269,17 @@ def test_import_needs_neither_dlib_nor_torch_nor_excel():
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert run.returncode == 0, run.stdout + run.stderr
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(DatasetError, match="file/inside"):
+        write_dataset("casme2", tmp_path / "file" / "inside", preset="smoke")
+
+    def full(*args: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("data.synthetic.writer._render_all", full)
+    with pytest.raises(DatasetError, match="No space left") as error:
+        write_dataset("casme2", tmp_path / "full", preset="smoke")
+    assert error.value.code == "not_writable"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,7 @@ def read_dataset(adapter: Adapter, root: Path) -> Dataset:
     _flag_strays(tree, videos, report)
     annotations = adapter.read_annotations(tree, videos, report)
     show = adapter.may_show_faces(tree)
+    _flag_uncoded(adapter, annotations, videos, report)
     events = _events(adapter, annotations, videos, report)
     sheet = kept_and_dropped(take_census(annotations, videos), events)
     report.counts["videos"] = len(videos)
@@ -110,7 +112,8 @@ def _list_video(root: Path, spec: VideoSpec, report: Report) -> Video | None:
     denied = [(r, d) for r, d in frames.problems if r in ("permission_denied", "no_such_folder")]
     if not len(frames):
         reason = denied[0][0] if denied else "empty_folder"
-        report.drop(spec.video, "video", reason, "; ".join(d for _, d in denied) or spec.path)
+        detail = "; ".join(d for _, d in denied) or _contents(root / spec.path, spec.path)
+        report.drop(spec.video, "video", reason, detail)
         return None
     for reason, detail in frames.problems:
         report.flag(spec.video, "video", reason, detail)
@@ -120,6 +123,12 @@ def _list_video(root: Path, spec: VideoSpec, report: Report) -> Video | None:
     elif size[0] * size[1] > MAX_PIXELS:
         report.flag(spec.video, "frame", "huge_image", f"{size[0]}x{size[1]}: frames are refused")
     return Video(spec, frames, content_identity(folder, frames), size)
+
+
+def _contents(folder: Path, path: str) -> str:
+    """What a folder without frames holds instead, by ending."""
+    kinds = Counter(entry.suffix.lower() or "no ending" for entry in folder.iterdir())
+    return f"{path}: " + (", ".join(f"{n} x {k}" for k, n in sorted(kinds.items())) or "nothing")
 
 
 def _flag_strays(tree: Tree, videos: dict[str, Video], report: Report) -> None:
@@ -137,6 +146,18 @@ def _flag_strays(tree: Tree, videos: dict[str, Video], report: Report) -> None:
                 and not name.startswith("Thumbs")
             ):
                 report.flag(f"{path}/{name}", "file", "stray_file", "no frame, no sheet")
+
+
+def _flag_uncoded(
+    adapter: Adapter, rows: list[Annotation], videos: dict[str, Video], report: Report
+) -> None:
+    """Clips that no row of the sheet names: every clip is accounted for."""
+    if not adapter.rules.every_clip_coded:
+        return
+    coded = {row.video.casefold() for row in rows}
+    for name, video in videos.items():
+        if video.spec.kind == "clip" and name.casefold() not in coded:
+            report.flag(name, "video", "video_not_in_sheet", video.spec.path)
 
 
 def _events(

@@ -23,7 +23,7 @@ from data.datasets.listing import Tree
 from data.datasets.parsing import Cell, objective_class, text
 from data.datasets.report import Report, corrections
 from data.datasets.sheets import Sheet, Table, find_sheets
-from data.datasets.tables import Layout, no_sheet
+from data.datasets.tables import Layout, near_misses, no_sheet
 from data.labels import normalise_emotion
 
 SUBJECT = r"spNO\.?\s*(\d+)"
@@ -146,7 +146,7 @@ def choose_sources(adapter: Adapter, tree: Tree, report: Report) -> dict[str, So
         if wanted:
             chosen[kind] = wanted[0]
     if "micro" not in chosen:
-        raise no_sheet(adapter, tree, search, LABELS.required)
+        raise no_sheet(adapter, tree, search, LABELS.required, near_misses(tree, LABELS))
     used = {s.table.sheet.where for s in chosen.values()}
     if unused := [s.table.sheet.where for s in sources if s.table.sheet.where not in used]:
         report.variant["sheets_also_present"] = "; ".join(unused)

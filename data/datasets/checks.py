@@ -75,12 +75,14 @@ class Rules:
     `first_number`: smallest number a frame can have; smaller ones mean "before the recording".
     `long_micro_seconds`: a micro-expression longer than this is flagged as implausible.
     `apex_labelled`: the sheet has an apex column, so a missing apex is a finding.
+    `every_clip_coded`: a clip (not a long video) that no row names is a finding.
     """
 
     offset_missing: Literal["apex", "drop"] = "drop"
     first_number: int = 1
     long_micro_seconds: float = 30.0
     apex_labelled: bool = True
+    every_clip_coded: bool = True
 
 
 @dataclass

@@ -48,7 +48,9 @@ class CsvManifest(Adapter):
     name = "csv"
     title = "a CSV manifest"
     fps = 0.0  # every row says its own
-    rules = Rules(offset_missing="apex", first_number=0, apex_labelled=False)
+    rules = Rules(
+        offset_missing="apex", first_number=0, apex_labelled=False, every_clip_coded=False
+    )
 
     def find_videos(self, tree: Tree, report: Report) -> list[VideoSpec]:
         """Videos named by the manifest, once each; rows with an unsafe path are dropped later."""

@@ -49,9 +49,17 @@ def image_size(path: Path) -> tuple[int, int] | None:
     if head[:2] == b"\xff\xd8":
         return _jpeg_size(head)
     if head[:4] in (b"II*\x00", b"MM\x00*"):
-        image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-        return None if image is None else (int(image.shape[1]), int(image.shape[0]))
+        return _tiff_size(path)
     return None
+
+
+def _tiff_size(path: Path) -> tuple[int, int] | None:
+    """By decoding: a TIFF's header may lie anywhere in the file."""
+    try:
+        image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    except cv2.error:  # a size that OpenCV refuses
+        return None
+    return None if image is None else (int(image.shape[1]), int(image.shape[0]))
 
 
 def _jpeg_size(head: bytes) -> tuple[int, int] | None:
@@ -67,6 +75,14 @@ def _jpeg_size(head: bytes) -> tuple[int, int] | None:
             return int(width), int(height)
         at += 2 + int.from_bytes(head[at + 2 : at + 4], "big")
     return None
+
+
+def video_length(path: Path) -> int:
+    """Number of frames a video container declares; 0 when it declares none."""
+    capture = cv2.VideoCapture(str(path))
+    count = int(max(capture.get(cv2.CAP_PROP_FRAME_COUNT), 0))
+    capture.release()
+    return count
 
 
 def video_size(path: Path) -> tuple[int, int] | None:

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from data.datasets.images import is_cut_off
+from data.datasets.images import is_cut_off, video_length
 from data.frames import IMAGE_SUFFIXES, VIDEO_SUFFIXES, count_video_frames
 from data.identity import KEY_LENGTH
 
@@ -306,12 +306,17 @@ def _some(names: list[str]) -> str:
 def list_video_file(path: Path) -> FrameList:
     """Frames of a video file, numbered from 1; length counted by decoding, not by the header.
 
-    Raises InputError `unreadable_video`.
+    A header that promises more frames than there are is the problem `truncated_video`. Raises
+    InputError `unreadable_video`.
     """
     count = count_video_frames(path)
     size = np.zeros(count, np.int64)
     size[:1] = path.stat().st_size
-    return FrameList([], np.arange(1, count + 1, dtype=np.int64), size, [], path.name)
+    declared = video_length(path)
+    problems = []
+    if declared > count:
+        problems.append(("truncated_video", f"{path.name}: {count} of {declared} frames decode"))
+    return FrameList([], np.arange(1, count + 1, dtype=np.int64), size, problems, path.name)
 
 
 def content_identity(folder: Path, frames: FrameList) -> str:

@@ -33,7 +33,7 @@ from data.datasets.smic import (
     note_neutral,
     person_of,
 )
-from data.datasets.tables import Layout, no_sheet
+from data.datasets.tables import Layout, near_misses, no_sheet
 from data.labels import normalise_emotion
 
 
@@ -121,7 +121,7 @@ class SmicE(Adapter):
             )
             rows += [event for events in found for event in events]
         if not rows:
-            raise no_sheet(self, tree, search, ROWS.required)
+            raise no_sheet(self, tree, search, ROWS.required, near_misses(tree, ROWS))
         return rows
 
 

@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING
 from data.datasets.listing import Tree
 from data.datasets.parsing import Cell, text
 from data.datasets.report import Report
-from data.datasets.sheets import Search, Sheet, Table, find_sheets, find_table
+from data.datasets.sheets import (
+    HEADER_ROWS,
+    Search,
+    Sheet,
+    Table,
+    find_sheets,
+    find_table,
+    header_word,
+)
 from data.errors import DatasetError
 
 if TYPE_CHECKING:
@@ -62,7 +70,7 @@ def choose_table(
     for error in search.damaged:
         report.flag(error.who, "file", error.code, error.got)
     if not search.found:
-        raise no_sheet(adapter, tree, search, layout.required)
+        raise no_sheet(adapter, tree, search, layout.required, near_misses(tree, layout))
     tables: list[Table] = sorted(search.found, key=lambda t: (score(t), t.sheet.where))
     best = tables.pop()
     report.variant[role] = best.describe()
@@ -81,13 +89,37 @@ def optional_table(tree: Tree, layout: Layout, report: Report, role: str) -> Tab
     return best
 
 
-def no_sheet(adapter: Adapter, tree: Tree, search: Search, wanted: Sequence[str]) -> DatasetError:
+def near_misses(tree: Tree, layout: Layout) -> list[str]:
+    """Sheets with at least half of the required columns, and what keeps them from fitting."""
+
+    def why_not(sheet: Sheet) -> str | None:
+        rows = sheet.rows[:HEADER_ROWS]
+        known = {n: layout.columns[n] for n in layout.required}
+        found = [{n for n in known if set(known[n]) & set(map(header_word, r))} for r in rows]
+        best = max(found, key=len, default=set())
+        missing = [n for n in layout.required if n not in best]
+        if 2 * len(best) < len(layout.required):
+            return None
+        if missing:
+            return f"{sheet.where} has no column {', '.join(missing)}"
+        return f"{sheet.where} has the columns, but its {layout.key} cells are of another dataset"
+
+    return list(find_sheets(tree, why_not).found)
+
+
+def no_sheet(
+    adapter: Adapter,
+    tree: Tree,
+    search: Search,
+    wanted: Sequence[str],
+    near: Sequence[str] = (),
+) -> DatasetError:
     """The error for a root without a sheet that fits: what was looked at, what was wanted."""
-    damaged = "; ".join(str(e) for e in search.damaged)
+    damaged = [str(e) for e in search.damaged]
     return DatasetError(
         f"{adapter.name} at {tree.root}",
         expected=f"an annotation sheet with columns {', '.join(wanted)}",
-        got=damaged or f"sheets {', '.join(search.seen) or 'none'}",
+        got="; ".join([*damaged, *near]) or f"sheets {', '.join(search.seen) or 'none'}",
         todo=ADD_SHEET.format(title=adapter.title),
         code="wrong_sheet" if search.seen else "no_sheet",
     )

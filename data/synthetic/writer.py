@@ -14,6 +14,7 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -87,30 +88,48 @@ def write_dataset(
     }))  # fmt: skip
     key = hashlib.sha256(json.dumps(parameters, sort_keys=True).encode()).hexdigest()[:16]
     root = Path(out)
-    if _is_fresh(root, key):
-        return root
-    _claim(root)
-
-    people = [make_subject(chosen.population(seed), i, values.size, values.expressivity)
-              for i in range(values.subjects)]  # fmt: skip
-    name = chosen.name  # variants of a layout show one and the same performance
-    scripts = write_scripts(chosen, values, seed, people)
-    places = chosen.place([s.plan for s in scripts], generator(seed, name, "place"))
-    videos = [Video(s.plan, p) for s, p in zip(scripts, places, strict=True)]
-    _check_places(chosen, videos)
-    crew = chosen.population(seed)
-    jobs = [_Job(root, seed, name, crew, values, s, v)
-            for s, v in zip(scripts, videos, strict=True)]  # fmt: skip
-    _render_all(jobs, workers, progress)
-
-    tables = chosen.tables(videos, generator(seed, name, "tables"))
-    planted: list[Planted] = []
-    if defects:
-        planted = chosen.plant(tables, videos, root, generator(seed, name, "defects"))
-    chosen.write_sheets(root, tables)
-    record = truth_record(key, preset, parameters, people, scripts, videos, planted)
-    _finish(root, record)
+    with _writable(root):
+        if _is_fresh(root, key):
+            return root
+        _claim(root)
+        people, scripts, videos = _plan(chosen, values, seed)
+        crew = chosen.population(seed)
+        jobs = [_Job(root, seed, chosen.name, crew, values, s, v)
+                for s, v in zip(scripts, videos, strict=True)]  # fmt: skip
+        _render_all(jobs, workers, progress)
+        tables = chosen.tables(videos, generator(seed, chosen.name, "tables"))
+        planted: list[Planted] = []
+        if defects:
+            planted = chosen.plant(tables, videos, root, generator(seed, chosen.name, "defects"))
+        chosen.write_sheets(root, tables)
+        record = truth_record(key, preset, parameters, people, scripts, videos, planted)
+        _finish(root, record)
     return root
+
+
+@contextmanager
+def _writable(root: Path) -> Iterator[None]:
+    """What the disk refuses becomes a `DatasetError` that names the folder."""
+    try:
+        yield
+    except OSError as error:
+        raise DatasetError(
+            str(root), expected="a folder that can be written", got=str(error),
+            todo="Choose another folder, or make room.", code="not_writable",
+        ) from error  # fmt: skip
+
+
+def _plan(
+    layout: Layout, preset: Preset, seed: int
+) -> tuple[list[Subject], list[Script], list[Video]]:
+    """Who, what happens, and under which names; variants of a layout show one performance."""
+    people = [make_subject(layout.population(seed), i, preset.size, preset.expressivity)
+              for i in range(preset.subjects)]  # fmt: skip
+    scripts = write_scripts(layout, preset, seed, people)
+    places = layout.place([s.plan for s in scripts], generator(seed, layout.name, "place"))
+    videos = [Video(s.plan, p) for s, p in zip(scripts, places, strict=True)]
+    _check_places(layout, videos)
+    return people, scripts, videos
 
 
 def _is_fresh(root: Path, key: str) -> bool:
