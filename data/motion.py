@@ -14,7 +14,7 @@ transcribes it window by window, this module gives the same numbers in one pass:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -24,7 +24,6 @@ import numpy as np
 import numpy.typing as npt
 
 from data.errors import InputError
-from data.frames import FrameSource
 from data.motion_rois import ROI_SETS, PatchPlan, RoiPlan, plan_rois
 
 Grey = npt.NDArray[np.uint8]
@@ -36,6 +35,13 @@ FACE_SIZE = 320
 MAX_SHIFTS = 3
 STATUS_NAMES = ("ok", "late_reference", "held_frame", "no_face")
 OK, LATE_REFERENCE, HELD_FRAME, NO_FACE = range(4)
+
+
+class Frames(Protocol):
+    """Where frames come from: `data.frames.FrameSource`, or what stands in for it."""
+
+    def iter(self, indices: Iterable[int]) -> Iterator[tuple[int, Grey | None]]:
+        """(index, grey frame) in the order given; None where a frame cannot be read."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +107,7 @@ def dlib_face(predictor: Path | None = None) -> FindFace:
 
 
 def motion_features(
-    source: FrameSource,
+    source: Frames,
     view: Iterable[int],
     options: MotionOptions,
     find_face: FindFace,
@@ -147,7 +153,7 @@ class _Frame:
         return self._face[0]
 
 
-def _decoded(source: FrameSource, indices: list[int], find_face: FindFace) -> Iterable[_Frame]:
+def _decoded(source: Frames, indices: list[int], find_face: FindFace) -> Iterable[_Frame]:
     """Frames in order; a repeated index (a filled gap) is the same frame, decoded once."""
     last, frame = -1, _Frame(None, find_face)
     for index in indices:

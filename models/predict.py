@@ -15,7 +15,7 @@ from __future__ import annotations
 import csv
 import json
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from data.frames import IMAGE_SUFFIXES, VIDEO_SUFFIXES, FrameSource, count_video
 from data.stores import replacing
 from models.me_tst_fold import TrainedFold, load_fold
 from models.me_tst_training import predict
+from models.predict_pictures import DEFAULT_FPS, timeline, write_overlay
 from models.runs import RunFiles, read_tables
 from models.spotting import (
     CLASS_NAMES,
@@ -43,9 +44,7 @@ from models.spotting import (
 Progress = Callable[[float, str], None]
 Reals = npt.NDArray[np.float64]
 
-STRIP_PX = 64  # height of the overlay's score strip
 BATCH = 64
-DEFAULT_FPS = 30.0  # of an overlay when the frame rate is unknown
 
 
 @dataclass(frozen=True)
@@ -76,6 +75,7 @@ class Prediction:
     k_p: int
     windows_without_face: int
     num_windows: int
+    unreadable_frames: int
     intervals: tuple[Spotted, ...]
     files: tuple[str, ...] = field(default=())
 
@@ -96,6 +96,10 @@ class Prediction:
             lines.append(
                 f"  no face in {self.windows_without_face} of {self.num_windows} windows: "
                 "nothing can be found there"
+            )
+        if self.unreadable_frames:
+            lines.append(
+                f"  {self.unreadable_frames} frames cannot be read: the motion before is held"
             )
         return "\n".join([*lines, *(f"  wrote {name}" for name in self.files)])
 
@@ -138,12 +142,13 @@ def predict_video(
     fps = fps or found_fps
     folds = _folds(run, fold)
     skip = frame_skip_for(run, fps)
-    features, missing, view = _motion(source, run, skip, video.name, progress)
+    make_folder(out)
+    counted = _Counted(source)
+    features, missing, view = _motion(counted, run, skip, video.name, progress)
     curves, k_p = _curves(features, view, folds, run, device)
     intervals = _intervals(curves, k_p, fps, run.recipe.decode.p)
     if recogniser is not None:
         intervals = _recognised(intervals, video, recogniser, fps, device)
-    out.mkdir(parents=True, exist_ok=True)
     prediction = Prediction(
         video=video.name,
         folds=tuple(f.fold for f in folds),
@@ -153,9 +158,23 @@ def predict_video(
         k_p=k_p,
         windows_without_face=missing,
         num_windows=len(features),
+        unreadable_frames=counted.unreadable,
         intervals=tuple(intervals),
     )
     return _write(prediction, curves, source, out, overlay)
+
+
+def make_folder(out: Path) -> None:
+    """Make the folder of the results; raises `InputError` (`bad_folder`) where that cannot be."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            str(out),
+            expected="a folder that can be made or written to",
+            got=error.strerror or str(error),
+            code="bad_folder",
+        ) from error
 
 
 def open_video(path: Path) -> tuple[FrameSource, float | None]:
@@ -217,8 +236,25 @@ def _folds(run: RunFiles, name: str | None) -> list[TrainedFold]:
     return [load_fold(folder) for folder in folders]
 
 
+class _Counted:
+    """Frames as they are read, and how many of them could not be."""
+
+    def __init__(self, source: FrameSource) -> None:
+        self._source, self.read, self.unreadable = source, 0, 0
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def iter(self, indices: Iterable[int]) -> Iterator[tuple[int, npt.NDArray[np.uint8] | None]]:
+        """As `FrameSource.iter`."""
+        for index, image in self._source.iter(indices):
+            self.read += 1
+            self.unreadable += image is None
+            yield index, image
+
+
 def _motion(
-    source: FrameSource, run: RunFiles, skip: int, who: str, progress: Progress | None
+    source: _Counted, run: RunFiles, skip: int, who: str, progress: Progress | None
 ) -> tuple[npt.NDArray[np.float32], int, npt.NDArray[np.int64]]:
     """Features (W, C, k), windows without a face, and the video's frame of each view frame."""
     from data.motion import NO_FACE, MotionOptions, dlib_face, motion_features
@@ -232,6 +268,13 @@ def _motion(
     motion = motion_features(
         source, _reported(view.tolist(), progress), options, dlib_face(model), who=who
     )
+    if source.unreadable == source.read:
+        raise InputError(
+            who,
+            expected="frames that can be decoded",
+            got=f"none of {source.read}",
+            code="unreadable_frame",
+        )
     missing = int((motion.status == NO_FACE).sum())
     if missing == len(motion.status):
         raise InputError(
@@ -324,10 +367,10 @@ def _write(
     with replacing(out / "scores.csv") as path:
         _csv(path, ["frame", "score", "smoothed", "class"], _score_rows(curves))
     with replacing(out / "timeline.png") as path:
-        path.write_bytes(_timeline(prediction, curves))
+        path.write_bytes(timeline(prediction, curves))
     if overlay:
         names.append("overlay.mp4")
-        _write_overlay(prediction, curves, source, out / "overlay.mp4")
+        write_overlay(prediction, curves, source, out / "overlay.mp4")
     files = tuple(str(out / name) for name in names)
     result = Prediction(**{**vars(prediction), "files": files})
     with replacing(out / "prediction.json") as path:
@@ -347,73 +390,6 @@ def _csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> No
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(header)
         writer.writerows(rows)
-
-
-def _timeline(prediction: Prediction, curves: Curves) -> bytes:
-    """Score and threshold above the spotted intervals; seconds where known, else view frames."""
-    from data.pictures import png_bytes
-    from models.report_figures import Interval, timeline_figure
-
-    step = prediction.frame_skip / prediction.fps if prediction.fps else 1.0
-    predicted = [
-        Interval(
-            one.start / prediction.frame_skip, one.end / prediction.frame_skip, one.emotion, "hit"
-        )
-        for one in prediction.intervals
-    ]
-    fig = timeline_figure(curves.smoothed, curves.threshold, predicted, [], seconds_per_frame=step)
-    lanes = fig.axes[-1]
-    lanes.set_yticks([0.0], ["predicted"])  # nothing is annotated here
-    lanes.set_ylim(-0.6, 0.6)
-    if prediction.fps is None:
-        lanes.set_xlabel("frames used")
-    return png_bytes(fig)
-
-
-def _write_overlay(prediction: Prediction, curves: Curves, source: FrameSource, path: Path) -> None:
-    """The video with its score strip below and the emotion written inside intervals (MPEG-4)."""
-    import cv2
-
-    first = source.read(0, colour=True)
-    height, width = (side + side % 2 for side in first.shape[:2])
-    shown = np.interp(np.arange(len(source)), curves.frames, curves.smoothed)
-    strip = _strip(shown, curves.threshold, width)
-    temporary = path.with_name(f".writing-{path.name}")
-    size, code = (width, height + STRIP_PX), cv2.VideoWriter.fourcc(*"mp4v")
-    writer = cv2.VideoWriter(str(temporary), code, prediction.fps or DEFAULT_FPS, size)
-    if not writer.isOpened():
-        raise InputError(
-            str(path), expected="an MPEG-4 encoder in OpenCV", got="none", code="no_encoder"
-        )
-    for index, image in source.iter(colour=True):
-        frame = np.zeros((height + STRIP_PX, width, 3), np.uint8)
-        if image is not None and image.shape == first.shape:
-            frame[: image.shape[0], : image.shape[1]] = image[..., ::-1]
-        frame[height:] = strip
-        x = int(index * (width - 1) / max(1, len(source) - 1))
-        cv2.line(frame, (x, height), (x, height + STRIP_PX - 1), (255, 255, 255), 1)
-        for one in prediction.intervals:
-            if one.start <= index <= one.end:
-                font, place = cv2.FONT_HERSHEY_SIMPLEX, (8, height - 12)
-                cv2.putText(frame, one.emotion, place, font, 0.8, (0, 200, 255), 2)
-        writer.write(frame)
-    writer.release()
-    temporary.replace(path)
-
-
-def _strip(score: Reals, level: float, width: int) -> npt.NDArray[np.uint8]:
-    """The score of the whole video as a strip (STRIP_PX, width, 3), BGR, with its threshold."""
-    import cv2
-
-    strip = np.full((STRIP_PX, width, 3), 30, np.uint8)
-    top = max(float(score.max()), level, 1e-9)
-    x = np.linspace(0, width - 1, len(score))
-    y = (STRIP_PX - 3) * (1 - score / top) + 1
-    line = np.stack([x, y], axis=1).round().astype(np.int32)
-    cv2.polylines(strip, [line], False, (180, 140, 60), 1, cv2.LINE_AA)
-    at = int((STRIP_PX - 3) * (1 - level / top) + 1)
-    cv2.line(strip, (0, at), (width - 1, at), (60, 60, 220), 1)
-    return strip
 
 
 def _natural(path: Path) -> list[tuple[int, str]]:

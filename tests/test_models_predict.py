@@ -73,6 +73,7 @@ def forget_sizes(folder: Path) -> None:
 
     table = stores.read_table(folder / "manifest.parquet")
     table["bytes"] = [(folder / part).stat().st_size for part in table.part]
+    table["digest"] = [stores.digest_of(folder / part) for part in table.part]
     stores.write_table(pd.DataFrame(table), folder / "manifest.parquet")
 
 
@@ -156,6 +157,28 @@ def test_bad_videos_and_runs_are_named(run: RunFiles, frames: Path, tmp_path: Pa
         extra.unlink()
     with pytest.raises(InputError, match="at least k"):
         predict_video(frames, run, tmp_path / "out")
+
+
+def test_unreadable_frames_are_counted(run: RunFiles, frames: Path, tmp_path: Path) -> None:
+    for number in (20, 21):
+        (frames / f"img{number}.png").write_bytes(b"no picture")
+    found = predict_video(frames, run, tmp_path / "out", overlay=True)
+    assert found.unreadable_frames == 2 and "2 frames cannot be read" in found.to_text()
+    clip = cv2.VideoCapture(str(tmp_path / "out" / "overlay.mp4"))
+    assert int(clip.get(cv2.CAP_PROP_FRAME_COUNT)) == FRAMES
+    for path in frames.iterdir():
+        path.write_bytes(b"no picture")
+    with pytest.raises(InputError, match=f"none of {FRAMES}") as caught:
+        predict_video(frames, run, tmp_path / "out")
+    assert caught.value.code == "unreadable_frame"
+
+
+def test_results_need_a_folder(run: RunFiles, frames: Path, tmp_path: Path) -> None:
+    taken = tmp_path / "taken"
+    taken.write_text("a file")
+    with pytest.raises(InputError, match="taken: expected a folder") as caught:
+        predict_video(frames, run, taken)
+    assert caught.value.code == "bad_folder" and taken.read_text() == "a file"
 
 
 def test_a_video_without_a_face(

@@ -367,3 +367,30 @@ def test_score_table_without_any_interval() -> None:
 def test_official_counts_are_stated() -> None:
     table = score_table([make("a", [(40, 52, 0)], dataset="samm_lv")], Protocol(), draws=10)
     assert "official list: 159" in value(table, "spotting_f1", "megc:samm_lv micro")["note"]
+    assert not table.scope.str.contains("official m").any()
+
+
+def test_official_counts_make_missing_events_misses() -> None:
+    spans = [(20 * i, 20 * i + 9, i % 4) for i in range(65)]
+    whole = [replace(make(n, spans, n, dataset="samm_lv"), others=np.array([[3, 8]])) for n in "ab"]
+    table = score_table(whole, Protocol(), draws=10)
+    own, official = (
+        value(table, "spotting_f1", f"megc:samm_lv{which} micro") for which in ("", ", official m,")
+    )
+    assert own["count"] == 130 and official["count"] == 159
+    hits = own["value"] * (130 + int(own["note"].split("FP ")[1].split(",")[0])) / 2
+    assert f"FN {159 - int(own['note'].split('TP ')[1].split(',')[0])};" in official["note"]
+    assert official["value"] < own["value"] and hits > 0
+    macro = value(table, "spotting_f1", "megc:samm_lv macro")
+    assert macro["value"] == 0.0 and macro["count"] == 2 and "FN 2" in macro["note"]
+    overall = value(table, "spotting_f1", "megc:samm_lv overall")
+    assert overall["count"] == 132 and 0 < overall["value"] < own["value"]
+
+
+def test_mean_average_precision_over_overlaps(videos: list[VideoCurves]) -> None:
+    table = score_table(videos, Protocol(), draws=10)
+    mean = value(table, "average_precision", "iou:0.5:0.95")["value"]
+    results = evaluate(videos, Protocol())
+    levels = (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
+    each = [average_precision(results, iou) for iou in levels]
+    assert mean == pytest.approx(np.mean(each)) and 0 < mean <= each[0]

@@ -76,8 +76,10 @@ def prepare(folder: Path, recipe: Recipe, o: argparse.Namespace) -> Workspace:
     root = folder / f"raw-{o.preset}-{o.seed}"
     if not root.exists():
         write_dataset(LAYOUT, root, preset=o.preset, seed=o.seed, workers=o.workers)
-    workspace = Workspace(folder / f"ws-{o.preset}-{o.seed}-{recipe.motion.roi_set}")
-    configs = {"motion": recipe.motion}
+    motion = recipe.motion
+    named = f"ws-{o.preset}-{o.seed}-{motion.roi_set}"
+    workspace = Workspace(folder / (named if motion.flow == "farneback" else f"{named}-tvl1"))
+    configs = {"motion": motion}
     inputs = StageInputs(workspace.path, LAYOUT, root, configs)  # type: ignore[arg-type]
     if not (workspace.stage(LAYOUT, "ingest") / "manifest.parquet").exists():
         run_ingest(plan_ingest(workspace, LAYOUT, root), workspace, TOKEN)
