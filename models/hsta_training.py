@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -235,15 +235,26 @@ def fit(
         if device.type == "cuda":
             batches = prefetched(batches)
         facts = _run_epoch(step, batches, epoch, len(at), who)
-        result.timings.append({"epoch": epoch, **facts.pop("cost")})
+        cost = facts.pop("cost")
+        result.timings.append({"epoch": epoch, **cost})
         result.history.append({"epoch": epoch, **facts})
         if resume is not None and config.resume_every and (epoch + 1) % config.resume_every == 0:
             record = {"epoch": epoch, "history": result.history, "timings": result.timings}
             record["scaler"] = scaler.state_dict() if scaler.is_enabled() else {}
             save_resume_point(resume, model, optimiser, record)
         if progress is not None:
-            progress((epoch + 1) / config.epochs, f"{who} epoch {epoch + 1}/{config.epochs}")
+            done = f"{who} epoch {epoch + 1}/{config.epochs}"
+            progress((epoch + 1) / config.epochs, f"{done}: loss {facts['loss']:.3f}, {pace(cost)}")
+    if result.timings:
+        logger.info("%s: last epoch %s", who, pace(result.timings[-1]))
     return result
+
+
+def pace(cost: Mapping[str, float]) -> str:
+    """An epoch's speed for people: clips a second, waiting for data against computing."""
+    data, step = cost["data_seconds"], cost["step_seconds"]
+    rate, memory = cost["clips_per_second"], cost["peak_memory_mb"]
+    return f"{rate:.0f} clips/s, data {data:.2f} s, steps {step:.2f} s, {memory:.0f} MB at most"
 
 
 @dataclass

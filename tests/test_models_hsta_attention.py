@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from collections import namedtuple
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 
 from data.errors import InputError
+from models import report_attention
 from models.hsta import SPECIAL, VIDEO, HstaConfig, create
 from models.hsta_attention import class_attention, covered_share, overlay
+from models.hsta_clips import ClipBank
+from models.hsta_fold import TrainedFold
+from models.hsta_training import HstaTrainConfig
 
 CONFIG = HstaConfig(
     image_size=28,
@@ -97,3 +106,30 @@ def test_overlay_paints_the_upper_left_covered_part(model):
     assert (overlay(image, np.zeros((2, 2), np.float32)) == 100).all()
     with pytest.raises(InputError, match="overlay"):
         overlay(image, np.zeros(4, np.float32))
+
+
+@pytest.mark.parametrize("special", ["frames", "flow"])
+def test_a_strip_without_leave_shows_no_face(monkeypatch, special):
+    torch.manual_seed(0)
+    config = CONFIG.model_copy(update={"special": special})
+    network = create(config).eval()
+    side, count = config.image_size, 9
+    rng = np.random.default_rng(0)
+    bank = ClipBank(
+        frames=rng.integers(0, 200, (count, side, side, 1), dtype=np.uint8),
+        start=np.array([0]),
+        count=np.array([count - 2]),
+        special=rng.normal(size=(1, 2, 3, side, side)).astype(np.float32),
+        names=("toy:a",),
+        labels=np.array([0]),
+    )
+    bank = replace(bank, special=bank.special if special == "flow" else None)
+    fold = TrainedFold(network, HstaTrainConfig(), ("x", "y"), (1.0,) * 5, 0)
+    monkeypatch.setattr("models.hsta_fold.load_fold", lambda _: fold)
+    monkeypatch.setattr("models.hsta_clips.read_clips", lambda *_: bank)
+    row = namedtuple("Row", "dataset event")("toy", "a")
+    run = SimpleNamespace(workspace=None)
+    shown, hidden = (report_attention._strip(run, Path(), row, face) for face in (True, False))
+    assert shown.shape == hidden.shape and shown.ndim == 3
+    assert hidden[..., 0].min() >= 230  # between an empty 235 and orange's 230: no picture
+    assert shown[..., 0].min() < 100

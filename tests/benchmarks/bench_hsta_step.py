@@ -27,12 +27,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch.nn import functional as F
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from models.hsta import HSTA, HstaConfig, create
+from models.hsta_clips import ClipBank, draw_batch
+from models.hsta_input import HstaInputConfig
 from models.hsta_training import HstaTrainConfig, make_optimiser, parameter_groups
 from models.layers import linear as onednn
 
@@ -119,6 +122,26 @@ def matmul_peak(device: torch.device, size: int = 8192, repeats: int = 30) -> fl
     return float(2 * size**3 / min(times) / 1e12)
 
 
+def data_seconds(config: HstaConfig, batch: int, repeats: int = 5) -> float:
+    """Wall seconds that one batch of colour clips takes out of the decoded frames, one thread."""
+    clips, length, side = 2 * batch, 12, config.image_size
+    rng = np.random.default_rng(0)
+    bank = ClipBank(
+        frames=rng.integers(0, 256, (clips * (length + 2), side, side, 3), dtype=np.uint8),
+        start=np.arange(clips) * (length + 2),
+        count=np.full(clips, length),
+        special=None,
+        names=tuple(map(str, range(clips))),
+        labels=np.zeros(clips, np.int64),
+    )
+    best = float("inf")
+    for _ in range(repeats):
+        chosen, started = list(rng.integers(0, clips, batch)), time.perf_counter()
+        draw_batch(bank, chosen, config.num_frames, HstaInputConfig(), rng)
+        best = min(best, time.perf_counter() - started)
+    return best
+
+
 def memory_of(step: Callable[[], float], model: HSTA, device: torch.device) -> float:
     """MB of one step beyond weights, gradients' homes and optimiser state."""
     if device.type == "cuda":
@@ -183,6 +206,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         "repeats": len(times["ours"]),
         "steps": rows,
         "ratio": ratio,
+        "data_seconds": data_seconds(config, batch),
         "targets": {f"{t:g}x": ratio >= t for t in TARGETS[device.type]},
     }
     if gpu:
@@ -251,6 +275,7 @@ def main(argv: list[str] | None = None) -> int:
             f"{result['step_tflops']:.0f} of {result['matmul_tflops']:.0f} measured TFLOP/s: "
             f"{100 * result['share_of_peak']:.0f} %"
         )
+    print(f"data for one step, drawn ahead by one thread: {result['data_seconds']:.3f} s")
     for target, reached in result["targets"].items():
         print(f"target {target}: {'reached' if reached else 'missed'}")
     if "profile" in result:
