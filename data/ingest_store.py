@@ -14,7 +14,7 @@ from pathlib import Path
 import pandas as pd
 
 from data import stores
-from data.errors import DatasetError
+from data.errors import DatasetError, StoreError
 from data.identity import file_digest
 from data.schema import conform
 from data.stage_ingest import VERSION, IngestTables, ingest
@@ -65,7 +65,10 @@ def plan_ingest(
 
 
 def _why(folder: Path, key: str, verify: bool) -> str:
-    manifest = stores.read_manifest(folder)
+    try:
+        manifest = stores.read_manifest(folder)
+    except StoreError:
+        return "manifest damaged"
     if manifest.empty:
         return "missing"
     if int(manifest.version.iloc[0]) != VERSION:

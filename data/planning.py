@@ -83,12 +83,14 @@ def plan_stage(
     config = inputs.configs[name]
     units = stage.list_units(inputs, config)
     folder = Workspace(inputs.workspace).stage(inputs.dataset, name)
-    rows = {r.unit: r for r in stores.read_manifest(folder).itertuples(index=False)}
+    trouble = stores.books_trouble(folder)
+    manifest = None if trouble else stores.read_manifest(folder)
+    rows = {} if manifest is None else {r.unit: r for r in manifest.itertuples(index=False)}
     bad = _bad_parts(folder, rows.values(), verify)
     plan = StagePlan(name, inputs.dataset, units, {}, {})
     for unit in units:
         row = rows.get(unit.id)
-        reason = "forced" if force else _why(unit, row, stage, config, bad)
+        reason = "forced" if force else trouble or _why(unit, row, stage, config, bad)
         if reason:
             plan.reasons[unit.id] = reason
         elif row is not None and row.status != "ok":
@@ -204,11 +206,14 @@ class _Book:
         self.folder, self.token, self.version = folder, token, version
         self.settings = settings_json(config)
         self.keys = {u.id: u.key for u in plan.units}
-        manifest = stores.read_manifest(folder)
-        self.had = len(manifest)
-        self.rows = {r["unit"]: r for r in manifest.to_dict("records") if r["unit"] in self.keys}
+        known: list[Any] = []
+        self.ledger: list[Any] = []
+        if not stores.books_trouble(folder):
+            known = stores.read_manifest(folder).to_dict("records")
+            self.ledger = stores.read_ledger(folder).to_dict("records")
+        self.had = len(known)
+        self.rows = {r["unit"]: r for r in known if r["unit"] in self.keys}
         self.times = {r["part"]: r for r in stores.read_timings(folder).to_dict("records")}
-        self.ledger = list(stores.read_ledger(folder).to_dict("records"))
 
     def enter(self, result: ChunkResult) -> None:
         """Publish a chunk's part, then the tables that point at it."""

@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 
 from data.errors import StoreError
 from data.identity import file_digest
-from data.schema import empty
+from data.schema import LEDGER, empty
 from data.workspace import TEMP_SUFFIX, Workspace
 
 MANIFEST = {
@@ -89,11 +89,15 @@ def save_parquet(table: pd.DataFrame, path: Path) -> None:
     )
 
 
-def read_table(path: Path) -> pd.DataFrame:
-    """Read a Parquet table; StoreError naming the file when it is missing or damaged."""
+def read_table(path: Path, columns: dict[str, str] | None = None) -> pd.DataFrame:
+    """Read a Parquet table; StoreError naming the file when it is missing or damaged.
+
+    columns: pandas types of columns it must have.
+    """
     try:
-        return pq.read_table(path).to_pandas(types_mapper=_nullable)
-    except (OSError, pa.ArrowException) as error:
+        table = pq.read_table(path).to_pandas(types_mapper=_nullable)
+        return table.astype(columns) if columns else table
+    except (OSError, pa.ArrowException, KeyError, ValueError, TypeError) as error:
         raise StoreError(
             str(path),
             expected="a readable Parquet table",
@@ -115,13 +119,13 @@ def read_manifest(folder: Path) -> pd.DataFrame:
     path = folder / "manifest.parquet"
     if not path.exists():
         return pd.DataFrame({c: pd.Series(dtype=t) for c, t in MANIFEST.items()})
-    return read_table(path).astype(MANIFEST)
+    return read_table(path, MANIFEST)
 
 
 def read_timings(folder: Path) -> pd.DataFrame:
     """Seconds, host and versions per part; empty when absent or damaged (it is only news)."""
     try:
-        return read_table(folder / "timings.parquet").astype(TIMINGS)
+        return read_table(folder / "timings.parquet", TIMINGS)
     except StoreError:
         return pd.DataFrame({c: pd.Series(dtype=t) for c, t in TIMINGS.items()})
 
@@ -129,7 +133,39 @@ def read_timings(folder: Path) -> pd.DataFrame:
 def read_ledger(folder: Path) -> pd.DataFrame:
     """The folder's ledger, or an empty one."""
     path = folder / "ledger.parquet"
-    return read_table(path) if path.exists() else empty("ledger")
+    return read_table(path, LEDGER) if path.exists() else empty("ledger")
+
+
+def books_trouble(folder: Path) -> str:
+    """What is wrong with a stage's manifest or ledger, in words; '' when nothing is.
+
+    Without both nobody knows what the parts hold and what was dropped, so the stage is redone.
+    """
+    if not (folder / "manifest.parquet").exists():
+        return ""
+    if not (folder / "ledger.parquet").exists():
+        return "ledger missing"
+    for name, read in (("manifest", read_manifest), ("ledger", read_ledger)):
+        try:
+            read(folder)
+        except StoreError:
+            return f"{name} damaged"
+    return ""
+
+
+def is_sound_table(path: Path) -> bool:
+    """Whether a Parquet table is there and can be read."""
+    try:
+        read_table(path)
+    except StoreError:
+        return False
+    return True
+
+
+def digest_of(path: Path) -> str:
+    """A file's digest, read once per process as long as its size and time stay the same."""
+    stat = path.stat()
+    return _digest_once(str(path), stat.st_size, stat.st_mtime_ns)
 
 
 @functools.lru_cache(maxsize=4096)
@@ -144,8 +180,7 @@ def check_part(folder: Path, part: str, size: int, digest: str) -> Path:
     """
     path = folder / part
     try:
-        stat = path.stat()
-        found = _digest_once(str(path), stat.st_size, stat.st_mtime_ns)
+        stat, found = path.stat(), digest_of(path)
     except OSError as error:
         raise _damaged(path, "a part file", str(error)) from error
     if stat.st_size != size or found != digest:

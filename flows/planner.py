@@ -47,7 +47,7 @@ def plan(request: RunRequest, *, verify: bool = False) -> list[dict[str, Any]]:
             found = planning.plan_stage(inputs, stage, force=forced, verify=verify)
             behind |= bool(found.reasons)
             rows.append({**found.summary(), **_estimate(workspace, dataset, stage, found)})
-    return rows + _plan_training(workspace, recipe, request, behind)
+    return rows + _plan_training(workspace, recipe, request, behind, verify)
 
 
 def _estimate(
@@ -55,9 +55,12 @@ def _estimate(
 ) -> dict[str, Any]:
     """CPU seconds and bytes of the work to do, from what past units took; None without a past."""
     folder = workspace.stage(dataset, stage)
+    unknown = {"seconds": None, "bytes": None}
+    if stores.books_trouble(folder):
+        return unknown
     times, manifest = stores.read_timings(folder), stores.read_manifest(folder)
     if times.empty or manifest.empty:
-        return {"seconds": None, "bytes": None}
+        return unknown
     units = int(times.units.sum())
     size = int(manifest.drop_duplicates("part").bytes.sum())
     todo = len(found.todo)
@@ -68,14 +71,14 @@ def _estimate(
 
 
 def _plan_training(
-    workspace: Workspace, recipe: Any, request: RunRequest, behind: bool
+    workspace: Workspace, recipe: Any, request: RunRequest, behind: bool, verify: bool
 ) -> list[dict[str, Any]]:
     dataset = "+".join(recipe.data)
     names = [{"stage": s, "dataset": dataset} for s in ("train", "evaluate")]
     if behind:
         return [{**row, "unknown": UNKNOWN} for row in names]
     try:
-        found = newest(experiment.plan_run(workspace, recipe))
+        found = newest(experiment.plan_run(workspace, recipe, verify=verify))
     except ApexflowError as error:
         return [{**row, "unknown": str(error)} for row in names]
     forced = bool(set(request.force) & {*recipe.stages, "train"})

@@ -69,12 +69,21 @@ class RunPlan:
 
     @property
     def evaluated(self) -> bool:
-        """Whether all folds are trained and scored."""
-        return not self.todo and (self.folder / "report.html").exists()
+        """Whether all folds are trained and scored, and the scores can be read."""
+        tables = ("predictions.parquet", "metrics.parquet")
+        return (
+            not self.todo
+            and (self.folder / "report.html").is_file()
+            and all(stores.is_sound_table(self.folder / name) for name in tables)
+        )
 
 
-def plan_run(workspace: Workspace, recipe: Recipe, device: str = "cpu") -> RunPlan:
+def plan_run(
+    workspace: Workspace, recipe: Recipe, device: str = "cpu", *, verify: bool = False
+) -> RunPlan:
     """Choose samples, make the split, name the run; reads stores, writes nothing.
+
+    `verify` also reads the bytes of large weight files of folds that are there.
 
     Raises SplitError when nothing is left to train on or people are shared between sides.
     """
@@ -97,7 +106,7 @@ def plan_run(workspace: Workspace, recipe: Recipe, device: str = "cpu") -> RunPl
     plan = RunPlan(recipe, workspace, samples, ledger, split, run_id, folder)
     plan.jobs = _fold_jobs(plan, device)
     plan.ledger = pd.concat([ledger, _outside_split(plan)], ignore_index=True)
-    plan.done = done_folds(plan.folder)
+    plan.done = done_folds(plan.folder, verify=verify)
     return plan
 
 
@@ -267,7 +276,10 @@ def moved_to(plan: RunPlan, folder: Path) -> RunPlan:
 
 
 def start_run(plan: RunPlan, token: str) -> None:
-    """Make the run folder and write what identifies it. Call while holding the workspace lock."""
+    """Make the run folder and write what identifies it, where that is not there already.
+
+    Call while holding the workspace lock.
+    """
     plan.folder.mkdir(parents=True, exist_ok=True)
     for old in plan.folder.glob(".old-*"):  # a kill between two renames of publish_fold
         home = plan.folder / old.name.removeprefix(".old-")
@@ -286,9 +298,13 @@ def start_run(plan: RunPlan, token: str) -> None:
         indent=1,
     )
     for name, text in (("recipe.json", recipe), ("split.json", split)):
-        with stores.replacing(plan.folder / name, token) as temporary:
+        path = plan.folder / name
+        if path.is_file() and path.read_bytes() == text.encode():
+            continue
+        with stores.replacing(path, token) as temporary:
             temporary.write_text(text)
-    stores.write_table(plan.ledger, plan.folder / "ledger.parquet", token)
+    if plan.todo or not stores.is_sound_table(plan.folder / "ledger.parquet"):
+        stores.write_table(plan.ledger, plan.folder / "ledger.parquet", token)
 
 
 def fit_fold(job: FoldJob) -> str:
@@ -313,6 +329,7 @@ def publish_fold(plan: RunPlan, job: FoldJob, seconds: float, token: str) -> Non
     for path in sorted(job.out.iterdir()):
         if path.is_file():
             stores.publish(path, path)
+    (plan.folder / "report.html").unlink(missing_ok=True)  # its scores are of other weights
     if final.exists():
         final.rename(old)
     job.out.rename(final)

@@ -24,6 +24,7 @@ from models.recipe import Recipe, parse_recipe
 
 Sample = tuple[str, str]  # (dataset, event id) or (dataset, video id)
 FOLD_FILES = ("weights.safetensors", "model.json", "history.parquet", "predictions.parquet")
+QUICK_BYTES = 16 << 20
 RUN_MANIFEST = {
     "unit": "string",
     "key": "string",
@@ -82,13 +83,12 @@ class RunFiles:
     @property
     def recipe(self) -> Recipe:
         """The resolved recipe."""
-        return parse_recipe(json.loads((self.folder / "recipe.json").read_text()))
+        return parse_recipe(read_json(self.folder / "recipe.json"))
 
     @property
     def split(self) -> dict[str, Any]:
         """Digest, shared people and folds, as in split.json."""
-        found: dict[str, Any] = json.loads((self.folder / "split.json").read_text())
-        return found
+        return read_json(self.folder / "split.json")
 
     @property
     def folds(self) -> list[Path]:
@@ -109,6 +109,21 @@ class RunFiles:
         return stores.read_table(self.folder / "metrics.parquet")
 
 
+def read_json(path: Path) -> dict[str, Any]:
+    """An object from a run's JSON file. Raises StoreError when it is missing or damaged."""
+    try:
+        found: dict[str, Any] = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise StoreError(
+            str(path),
+            expected="a JSON file that `run` wrote",
+            got=f"{type(error).__name__}: {error}",
+            todo="Run the recipe again: it is written anew.",
+            code="damaged_run",
+        ) from error
+    return found
+
+
 def find_run(text: str) -> RunFiles:
     """A run from its folder's path. Raises ConfigError when it is not one."""
     folder = Path(text).absolute()
@@ -123,24 +138,34 @@ def find_run(text: str) -> RunFiles:
 
 
 def run_manifest(folder: Path) -> pd.DataFrame:
-    """Rows of the run's manifest: fold, key, file, bytes, digest; empty before the first fold."""
-    path = folder / "manifest.parquet"
-    if not path.exists():
+    """Rows of the run's manifest: fold, key, file, bytes, digest.
+
+    Empty before the first fold, and when the file is damaged: no fold can be trusted then.
+    """
+    try:
+        return stores.read_table(folder / "manifest.parquet", RUN_MANIFEST)
+    except StoreError:
         return pd.DataFrame({c: pd.Series(dtype=t) for c, t in RUN_MANIFEST.items()})
-    return stores.read_table(path).astype(RUN_MANIFEST)
 
 
 def run_times(folder: Path) -> list[dict[Any, Any]]:
-    """Seconds per fold."""
-    path = folder / "timings.parquet"
-    return stores.read_table(path).to_dict("records") if path.exists() else []
+    """Seconds per fold; none when the file is missing or damaged (it is only news)."""
+    try:
+        return stores.read_table(folder / "timings.parquet").to_dict("records")
+    except StoreError:
+        return []
 
 
-def done_folds(folder: Path) -> set[str]:
-    """Folds all of whose files are there with the recorded size."""
+def done_folds(folder: Path, *, verify: bool = False) -> set[str]:
+    """Folds all of whose files are as recorded: size, and digest where that is quick.
+
+    Files over QUICK_BYTES, the large networks' weights, are read only when `verify`.
+    """
     done: dict[str, bool] = {}
     for row in run_manifest(folder).itertuples(index=False):
         path = folder / row.part
-        sound = path.exists() and path.stat().st_size == row.bytes
+        sound = path.is_file() and path.stat().st_size == row.bytes
+        if sound and (verify or row.bytes <= QUICK_BYTES):
+            sound = stores.digest_of(path) == row.digest
         done[row.unit] = done.get(row.unit, True) and sound
     return {fold for fold, sound in done.items() if sound}

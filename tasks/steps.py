@@ -117,10 +117,10 @@ def ingest(context: RunContext, dataset: str, stage: str, record: StepRecord) ->
 def preprocess(context: RunContext, dataset: str, stage: str, record: StepRecord) -> None:
     """Redo the stale units of one stage, chunk by chunk."""
     inputs = context.inputs(dataset)
-    _warm_up(stage, context)
     chunks: list[ChunkResult] = []
 
-    def mapper(jobs: list[ChunkJob]) -> Any:
+    def mapper(jobs: list[ChunkJob]) -> Any:  # called when there is work
+        _warm_up(stage, context)
         context.executor.progress(f"{stage}-{dataset}", 0, len(jobs), "starting")
         return context.executor.map(compute_chunk, jobs, lambda job: job.label)
 
@@ -187,8 +187,7 @@ def train(context: RunContext) -> StepRecord:
     plan = experiment.plan_run(context.workspace, context.recipe, device)
     if context.forces("train") and plan.folder.exists():
         plan = experiment.forced(plan)
-    if plan.todo:
-        experiment.start_run(plan, context.token)
+    experiment.start_run(plan, context.token)
     jobs = {job.fold: job for job in plan.todo}
     name, total = f"train-{context.recipe.name}", len(jobs)
     context.executor.progress(name, 0, total, f"run {plan.run_id}, {device}")

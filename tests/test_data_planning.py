@@ -204,6 +204,34 @@ def test_altered_part_is_found_by_time_or_by_verify(workspace: Path) -> None:
     assert planning.plan_stage(inputs(workspace), "toy", verify=True).reasons
 
 
+@pytest.mark.parametrize("how", ["truncated", "other columns", "removed"])
+@pytest.mark.parametrize("table", ["manifest", "ledger"])
+def test_a_stage_whose_books_are_damaged_is_redone_with_the_same_bytes(
+    workspace: Path, table: str, how: str
+) -> None:
+    run(workspace, fail=("s03/clip",))
+    before = contents(workspace)
+    path = workspace / "d" / "toy" / f"{table}.parquet"
+    if how == "truncated":
+        path.write_bytes(path.read_bytes()[:100])
+    elif how == "other columns":
+        stores.write_table(pd.DataFrame({"x": [1]}), path)
+    else:
+        path.unlink()
+    reasons = planning.plan_stage(inputs(workspace, fail=("s03/clip",)), "toy").reasons
+    word = "missing" if how == "removed" else "damaged"
+    expected = "missing" if (table, how) == ("manifest", "removed") else f"{table} {word}"
+    assert set(reasons.values()) == {expected} and len(reasons) == len(VIDEOS)
+    run(workspace, fail=("s03/clip",))
+    assert contents(workspace) == before
+
+
+def test_damaged_timings_are_only_news(workspace: Path) -> None:
+    run(workspace)
+    (workspace / "d" / "toy" / "timings.parquet").write_bytes(b"PAR1")
+    assert planning.plan_stage(inputs(workspace), "toy").reasons == {}
+
+
 def test_damaged_upstream_part_is_set_aside_not_recorded(workspace: Path) -> None:
     run(workspace)
     source = inputs(workspace)
