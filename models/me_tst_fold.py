@@ -209,7 +209,7 @@ def _network(recipe: Recipe, tested: Sequence[VideoMotion]) -> nn.Module:
     path = Path(source)
     if path.is_dir():
         subjects = sorted({video.subject for video in tested})
-        path = path / f"subject_{subjects[0]}.pkl"
+        path = _subjects_weights(path, subjects[0])
         if len(subjects) > 1:
             raise ConfigError(
                 f"recipe {recipe.name}, train.authors_weights",
@@ -227,6 +227,13 @@ def _network(recipe: Recipe, tested: Sequence[VideoMotion]) -> nn.Module:
             got=str(network.config.in_channels),
         )
     return network
+
+
+def _subjects_weights(folder: Path, subject: str) -> Path:
+    """The authors' file of a held-out subject; they call CAS(ME)^3's spNO.7 plainly 7."""
+    own = folder / f"subject_{subject}.pkl"
+    theirs = folder / f"subject_{subject.rpartition('.')[2]}.pkl"
+    return own if own.is_file() else theirs
 
 
 def _train_config(recipe: Recipe) -> MeTstTrainConfig:

@@ -20,7 +20,14 @@ from models import experiment
 from models.experiment import RunPlan, plan_run
 from models.me_tst import MeTst, MeTstConfig
 from models.me_tst_curves import read_curves, read_videos, write_curves
-from models.me_tst_fold import PREDICTIONS, fit_fold, load_fold, score, training_windows
+from models.me_tst_fold import (
+    PREDICTIONS,
+    _subjects_weights,
+    fit_fold,
+    load_fold,
+    score,
+    training_windows,
+)
 from models.me_tst_training import MeTstTrainConfig, predict
 from models.recipe import Recipe, parse_recipe
 from models.runs import FoldJob, RunFiles
@@ -268,6 +275,15 @@ def test_authors_weights_are_evaluated_per_subject(workspace: Workspace, tmp_pat
         want = model(torch.from_numpy(video.motion)[:, None])[0].numpy()
     np.testing.assert_allclose(curves.spot, want, atol=1e-5)
     assert len(pd.read_parquet(job.out / "history.parquet")) == 0
+
+
+def test_authors_weights_are_found_by_the_authors_names(tmp_path: Path) -> None:
+    """CAS(ME)^3's spNO.1 is their subject_1, and never subject_10 or subject_11."""
+    for name in ("1", "10", "11", "006"):
+        (tmp_path / f"subject_{name}.pkl").touch()
+    found = [_subjects_weights(tmp_path, s).stem for s in ("spNO.1", "spNO.10", "spNO.11", "006")]
+    assert found == ["subject_1", "subject_10", "subject_11", "subject_006"]
+    assert not _subjects_weights(tmp_path, "spNO.2").exists()
 
 
 def test_training_goes_on_from_authors_weights(workspace: Workspace, tmp_path: Path) -> None:
