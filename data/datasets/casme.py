@@ -14,6 +14,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from data.datasets.base import Adapter, Video, VideoSpec
+from data.datasets.casme2 import clip_specs, video_id
 from data.datasets.checks import Annotation, numbers_of, read_units
 from data.datasets.grouping import (
     choose_group,
@@ -22,10 +23,10 @@ from data.datasets.grouping import (
     same_variant,
 )
 from data.datasets.listing import Tree
-from data.datasets.parsing import Cell, frame_number, identifier, text
+from data.datasets.parsing import Cell, frame_number, text
 from data.datasets.report import Report
 from data.datasets.sheets import Table
-from data.datasets.tables import Layout, choose_table
+from data.datasets.tables import Layout, annotation_rows, choose_table
 from data.labels import normalise_emotion
 
 CODING = Layout(
@@ -43,8 +44,8 @@ CODING = Layout(
     "clip",
     r"EP\d.*",
 )
-VARIANTS = [("crop", "Cropped"), ("select", "raw_selected"), ("raw|section", "raw")]
-PREFERRED = ["raw", "raw_selected", "Cropped"]
+VARIANTS = [("crop", "Cropped"), ("select", "RAW_selected"), ("raw|section", "raw")]
+PREFERRED = ["raw", "RAW_selected", "Cropped"]
 FRAME_MS = 1000 / 60
 
 
@@ -66,23 +67,8 @@ class Casme(Adapter):
         groups = group_by_pattern(tree, (r"sub(\d+)", r"EP\d.*"))
         best = choose_group(self, tree, groups, VARIANTS, PREFERRED, report)
         leave_out_strangers(tree, groups, best, report)
-        used = same_variant(groups, VARIANTS, report)
-        crop = report.variant["frames"] == "Cropped"
-        specs = []
-        for folder, (subject, clip) in (item for group in used for item in group.folders):
-            person = f"sub{int(subject[1]):02d}"
-            specs.append(
-                VideoSpec(
-                    person,
-                    self.person(person),
-                    f"{person}/{clip[0]}",
-                    folder.path,
-                    self.fps,
-                    provided_crop=crop,
-                    trimmed=report.variant["frames"] != "raw",
-                )
-            )
-        return specs
+        sections = same_variant(groups, VARIANTS, report)
+        return clip_specs(self, sections, report.variant["frames"])
 
     def read_annotations(
         self, tree: Tree, videos: dict[str, Video], report: Report
@@ -93,19 +79,10 @@ class Casme(Adapter):
             return sum(video_id(c) in videos for _, c in table.records())
 
         table = choose_table(self, tree, CODING, report, score)
-        rows = []
-        for number, cells in table.records():
-            where = f"{table.sheet.where}, row {number}"
-            if not CODING.fits(cells["clip"]):
-                report.flag(where, "row", "not_an_annotation", f"file name {cells['clip']!r}")
-                continue
-            rows.append(read_row(cells, where, report))
-        return rows
-
-
-def video_id(cells: dict[str, Cell]) -> str:
-    """`sub01/EP01_12`; the subject cell is a bare number."""
-    return f"sub{identifier(cells['subject'], 2)}/{text(cells['clip'])}"
+        return [
+            read_row(cells, where, report)
+            for where, cells in annotation_rows(table, CODING, report)
+        ]
 
 
 def read_row(cells: dict[str, Cell], where: str, report: Report) -> Annotation:

@@ -14,12 +14,12 @@ from typing import ClassVar
 
 from data.datasets.base import Adapter, Video, VideoSpec
 from data.datasets.checks import Annotation, numbers_of, read_units
-from data.datasets.grouping import choose_group, group_by_pattern, leave_out_strangers
+from data.datasets.grouping import Group, choose_group, group_by_pattern, leave_out_strangers
 from data.datasets.listing import Tree
 from data.datasets.parsing import Cell, identifier, objective_class, text
 from data.datasets.report import Report
 from data.datasets.sheets import Table
-from data.datasets.tables import Layout, choose_table, optional_table
+from data.datasets.tables import Layout, annotation_rows, choose_table, optional_table
 from data.labels import normalise_emotion
 
 CODING = Layout(
@@ -69,22 +69,7 @@ class Casme2(Adapter):
         groups = group_by_pattern(tree, (r"sub(\d+)", r"EP\d.*"))
         best = choose_group(self, tree, groups, VARIANTS, PREFERRED, report)
         leave_out_strangers(tree, groups, best, report)
-        crop = report.variant["frames"] == "Cropped"
-        specs = []
-        for folder, (subject, clip) in best.folders:
-            person = f"sub{int(subject[1]):02d}"
-            specs.append(
-                VideoSpec(
-                    person,
-                    self.person(person),
-                    f"{person}/{clip[0]}",
-                    folder.path,
-                    self.fps,
-                    provided_crop=crop,
-                    trimmed=report.variant["frames"] != "RAW",
-                )
-            )
-        return specs
+        return clip_specs(self, [best], report.variant["frames"])
 
     def read_annotations(
         self, tree: Tree, videos: dict[str, Video], report: Report
@@ -96,15 +81,31 @@ class Casme2(Adapter):
 
         table = choose_table(self, tree, CODING, report, score)
         objective = read_objective(tree, report)
-        rows = []
-        for number, cells in table.records():
-            where = f"{table.sheet.where}, row {number}"
-            if not CODING.fits(cells["clip"]):
-                report.flag(where, "row", "not_an_annotation", f"file name {cells['clip']!r}")
-                continue
-            rows.append(read_row(cells, where, objective, report))
+        rows = [
+            read_row(cells, where, objective, report)
+            for where, cells in annotation_rows(table, CODING, report)
+        ]
         report.variant["sheet_version"] = VERSIONS.get(len(rows), f"unknown, {len(rows)} rows")
         return rows
+
+
+def clip_specs(adapter: Adapter, groups: list[Group], variant: str) -> list[VideoSpec]:
+    """Clips subNN/EP.. as CASME and CASME II file them; only whole ones reach past the event."""
+    specs = []
+    for folder, (subject, clip) in (item for group in groups for item in group.folders):
+        person = f"sub{int(subject[1]):02d}"
+        specs.append(
+            VideoSpec(
+                person,
+                adapter.person(person),
+                f"{person}/{clip[0]}",
+                folder.path,
+                adapter.fps,
+                provided_crop=variant == "Cropped",
+                trimmed=variant in ("RAW_selected", "Cropped"),
+            )
+        )
+    return specs
 
 
 def video_id(cells: dict[str, Cell]) -> str:

@@ -23,7 +23,7 @@ from data.datasets.listing import Tree
 from data.datasets.parsing import Cell, objective_class, text
 from data.datasets.report import Report, corrections
 from data.datasets.sheets import Sheet, Table, find_sheets
-from data.datasets.tables import Layout, near_misses, no_sheet
+from data.datasets.tables import Layout, annotation_rows, near_misses, no_sheet
 from data.labels import normalise_emotion
 
 SUBJECT = r"spNO\.?\s*(\d+)"
@@ -104,7 +104,10 @@ class Casme3(Adapter):
         """A clip cut around one expression; its name ends in the onset."""
         subject = f"spNO.{int(name[1])}"
         video = f"{subject}_{name[2]}_{name[3]}"
-        return VideoSpec(subject, self.person(subject), video, path, self.fps, trimmed=True)
+        crop = "crop" in path.lower()
+        return VideoSpec(
+            subject, self.person(subject), video, path, self.fps, provided_crop=crop, trimmed=True
+        )
 
     def read_annotations(
         self, tree: Tree, videos: dict[str, Video], report: Report
@@ -180,11 +183,7 @@ def recognise(sheet: Sheet) -> Source | None:
 def read_source(source: Source, kind: str, clips: bool, report: Report) -> list[Annotation]:
     """Rows of one kind."""
     rows = []
-    for number, cells in source.table.records():
-        where = f"{source.table.sheet.where}, row {number}"
-        if not LABELS.fits(cells["subject"]):
-            report.flag(where, "row", "not_an_annotation", f"subject {cells['subject']!r}")
-            continue
+    for where, cells in annotation_rows(source.table, LABELS, report):
         if source.kind != "both" or kind_of(cells["type"]) == kind:
             rows.append(read_row(cells, kind, where, clips, report))
     return rows

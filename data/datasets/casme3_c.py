@@ -18,7 +18,7 @@ from data.datasets.listing import Tree
 from data.datasets.parsing import Cell, frame_number, identifier, text
 from data.datasets.report import Report
 from data.datasets.sheets import Table
-from data.datasets.tables import Layout, choose_table, optional_table
+from data.datasets.tables import Layout, annotation_rows, choose_table, optional_table
 from data.labels import normalise_emotion
 
 ROWS = Layout(
@@ -91,14 +91,9 @@ class Casme3C(Adapter):
         table = choose_table(self, tree, ROWS, report, score)
         if optional_table(tree, ORGANISED, report, "organised_sheet") is not None:
             report.variant["organised_sheet"] += " (not used: it disagrees with the ME sheet)"
-        rows = []
-        for number, cells in table.records():
-            where = f"{table.sheet.where}, row {number}"
-            if not ROWS.fits(cells["subject"]):
-                report.flag(where, "row", "not_an_annotation", f"subject {cells['subject']!r}")
-                continue
-            rows.append(read_row(cells, where, report))
-        return rows
+        return [
+            read_row(cells, where, report) for where, cells in annotation_rows(table, ROWS, report)
+        ]
 
 
 def read_row(cells: dict[str, Cell], where: str, report: Report) -> Annotation:

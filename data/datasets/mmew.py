@@ -22,7 +22,7 @@ from data.datasets.listing import Tree
 from data.datasets.parsing import Cell, Number, text
 from data.datasets.report import Report
 from data.datasets.sheets import Table
-from data.datasets.tables import Layout, choose_table
+from data.datasets.tables import Layout, annotation_rows, choose_table
 from data.labels import normalise_emotion
 
 CLIP = re.compile(r"S(\d{2})-(\d{2})-(\d{3})", re.IGNORECASE)
@@ -90,11 +90,7 @@ class Mmew(Adapter):
 
         table = choose_table(self, tree, ROWS, report, score)
         rows = []
-        for number, cells in table.records():
-            where = f"{table.sheet.where}, row {number}"
-            if not ROWS.fits(cells["clip"]):
-                report.flag(where, "row", "not_an_annotation", f"file name {cells['clip']!r}")
-                continue
+        for where, cells in annotation_rows(table, ROWS, report):
             row = read_row(cells, where, report)
             if video := videos.get(row.video):
                 check_folder_emotion(tree, row, video, report)

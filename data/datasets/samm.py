@@ -18,7 +18,7 @@ from data.datasets.listing import Tree
 from data.datasets.parsing import Cell, identifier, objective_class, text
 from data.datasets.report import Report
 from data.datasets.sheets import Table
-from data.datasets.tables import Layout, choose_table
+from data.datasets.tables import Layout, annotation_rows, choose_table
 from data.labels import normalise_emotion
 
 CLIP = r"\d{3}_\d+_\d+"
@@ -59,22 +59,7 @@ class Samm(Adapter):
     def find_videos(self, tree: Tree, report: Report) -> list[VideoSpec]:
         """Folders 006/006_1_2; the subject is read from the clip's own name."""
         clip = r"(\d{3})_\d+_\d+"
-        groups = group_by_pattern(tree, (r"\d{3}", clip)) or group_by_pattern(tree, (clip,))
-        best = choose_group(self, tree, groups, VARIANTS, PREFERRED, report)
-        leave_out_strangers(tree, groups, best, report)
-        crop = report.variant["frames"] == "cropped"
-        return [
-            VideoSpec(
-                names[-1][1],
-                self.person(names[-1][1]),
-                names[-1][0],
-                folder.path,
-                self.fps,
-                provided_crop=crop,
-                trimmed=True,
-            )
-            for folder, names in best.folders
-        ]
+        return recordings(self, tree, clip, report)
 
     def read_annotations(
         self, tree: Tree, videos: dict[str, Video], report: Report
@@ -85,14 +70,30 @@ class Samm(Adapter):
             return sum(text(c["clip"]) in videos for _, c in table.records())
 
         table = choose_table(self, tree, CODES, report, score)
-        rows = []
-        for number, cells in table.records():
-            where = f"{table.sheet.where}, row {number}"
-            if not CODES.fits(cells["clip"]):
-                report.flag(where, "row", "not_an_annotation", f"file name {cells['clip']!r}")
-                continue
-            rows.append(read_row(cells, where, report))
-        return rows
+        return [
+            read_row(cells, where, report) for where, cells in annotation_rows(table, CODES, report)
+        ]
+
+
+def recordings(adapter: Adapter, tree: Tree, pattern: str, report: Report) -> list[VideoSpec]:
+    """Folders named `pattern` (its group 1 is the subject), with or without a subject folder
+    above: the clips of SAMM and the videos of SAMM Long Videos."""
+    groups = group_by_pattern(tree, (r"\d{3}", pattern)) or group_by_pattern(tree, (pattern,))
+    best = choose_group(adapter, tree, groups, VARIANTS, PREFERRED, report)
+    leave_out_strangers(tree, groups, best, report)
+    return [
+        VideoSpec(
+            names[-1][1],
+            adapter.person(names[-1][1]),
+            names[-1][0],
+            folder.path,
+            adapter.fps,
+            kind=adapter.kind,
+            provided_crop=report.variant["frames"] == "cropped",
+            trimmed=adapter.kind == "clip",
+        )
+        for folder, names in best.folders
+    ]
 
 
 def read_row(cells: dict[str, Cell], where: str, report: Report) -> Annotation:

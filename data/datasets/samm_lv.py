@@ -15,13 +15,12 @@ from typing import ClassVar
 
 from data.datasets.base import Adapter, Video, VideoSpec
 from data.datasets.checks import Annotation, numbers_of, read_units
-from data.datasets.grouping import choose_group, group_by_pattern, leave_out_strangers
 from data.datasets.listing import Tree
 from data.datasets.parsing import Cell, objective_class, text
 from data.datasets.report import Report
-from data.datasets.samm import CLIP, CODES
+from data.datasets.samm import CLIP, CODES, recordings
 from data.datasets.sheets import Table
-from data.datasets.tables import Layout, choose_table, optional_table
+from data.datasets.tables import Layout, annotation_rows, choose_table, optional_table
 from data.labels import normalise_emotion
 
 MOVEMENTS = Layout(
@@ -38,8 +37,6 @@ MOVEMENTS = Layout(
     "clip",
     CLIP,
 )
-VARIANTS = [("crop", "cropped"), ("samm|long", "original")]
-PREFERRED = ["original", "cropped"]
 
 
 class SammLongVideos(Adapter):
@@ -62,23 +59,7 @@ class SammLongVideos(Adapter):
 
     def find_videos(self, tree: Tree, report: Report) -> list[VideoSpec]:
         """Folders 006_1, with or without a subject folder above them."""
-        video = r"(\d{3})_\d+"
-        groups = group_by_pattern(tree, (r"\d{3}", video)) or group_by_pattern(tree, (video,))
-        best = choose_group(self, tree, groups, VARIANTS, PREFERRED, report)
-        leave_out_strangers(tree, groups, best, report)
-        crop = report.variant["frames"] == "cropped"
-        return [
-            VideoSpec(
-                names[-1][1],
-                self.person(names[-1][1]),
-                names[-1][0],
-                folder.path,
-                self.fps,
-                kind=self.kind,
-                provided_crop=crop,
-            )
-            for folder, names in best.folders
-        ]
+        return recordings(self, tree, r"(\d{3})_\d+", report)
 
     def read_annotations(
         self, tree: Tree, videos: dict[str, Video], report: Report
@@ -96,14 +77,10 @@ class SammLongVideos(Adapter):
                 name, "event", "repeated_name", f"{names[name]} rows; the key is (Filename, Type)",
                 column="event", old=name, new=f"{name}_macro, {name}_micro", source="column Type",
             )  # fmt: skip
-        rows = []
-        for number, cells in table.records():
-            where = f"{table.sheet.where}, row {number}"
-            if not MOVEMENTS.fits(cells["clip"]):
-                report.flag(where, "row", "not_an_annotation", f"file name {cells['clip']!r}")
-                continue
-            repeated = names[text(cells["clip"])] > 1
-            rows.append(read_row(cells, where, repeated, emotions, report))
+        rows = [
+            read_row(cells, where, names[text(cells["clip"])] > 1, emotions, report)
+            for where, cells in annotation_rows(table, MOVEMENTS, report)
+        ]
         unlabelled = [r.event for r in rows if r.type == "micro" and r.emotion is None]
         if not emotions:
             report.variant["emotions"] = "none: the SAMM v2 sheet is not there"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -52,6 +52,18 @@ class Layout:
     def fits(self, cell: Cell) -> bool:
         """Whether a row with this key is an annotation."""
         return bool(re.fullmatch(self.pattern, text(cell), re.IGNORECASE))
+
+
+def annotation_rows(
+    table: Table, layout: Layout, report: Report
+) -> Iterator[tuple[str, dict[str, Cell]]]:
+    """(place for messages, cells) of the rows that are annotations; any other row is flagged."""
+    for number, cells in table.records():
+        where = f"{table.sheet.where}, row {number}"
+        if layout.fits(cells[layout.key]):
+            yield where, cells
+        else:
+            report.flag(where, "row", "not_an_annotation", f"{layout.key} {cells[layout.key]!r}")
 
 
 def choose_table(
