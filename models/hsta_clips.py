@@ -32,6 +32,7 @@ from models.hsta_input import (
     Pixels,
     apply_changes,
     draw_changes,
+    level_flow,
     motion_planes,
     normalise_frames,
     repair_interval,
@@ -203,6 +204,7 @@ class Batch:
     labels: Tensor  # (B,) int64
     names: tuple[str, ...]
     pixels: Pixels = "image"
+    level: float = 0.0
     change: Tensor | None = None
 
     def pinned(self) -> Batch:
@@ -210,7 +212,7 @@ class Batch:
         tensors = (self.frames, self.special, self.labels, self.change)
         frames, special, labels, change = (None if t is None else t.pin_memory() for t in tensors)
         assert frames is not None and labels is not None
-        return Batch(frames, special, labels, self.names, self.pixels, change)
+        return Batch(frames, special, labels, self.names, self.pixels, self.level, change)
 
 
 def draw_batch(
@@ -241,6 +243,7 @@ def draw_batch(
         labels=torch.from_numpy(bank.labels[at]),
         names=tuple(bank.names[e] for e in positions),
         pixels=config.pixels,
+        level=config.level,
         change=change,
     )
 
@@ -252,6 +255,7 @@ def to_clip(batch: Batch, device: torch.device, scale: Scale) -> Tensor:
     if special is not None:
         special = special.to(device, non_blocking=True).transpose(1, 2)
         special = special / special.new_tensor(scale[:3]).view(3, 1, 1, 1)
+        special = level_flow(special, batch.level) if batch.level else special
     if batch.change is not None:
         frames, special = apply_changes(frames, special, batch.change.to(device))
     clip = normalise_frames(frames)

@@ -74,6 +74,14 @@ class HstaInputConfig(Settings):
     max_amplitude: float = Field(
         0.0, ge=0, le=2, description="Augment: factor of flow and strain, exp of at most ± this."
     )
+    level: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        title="Level amplitudes",
+        description="A clip's flow and strain are divided by their root mean square to this power: "
+        "weak and strong expressions come closer. Not in the paper.",
+    )
     mirror: float = Field(0.5, ge=0, le=1, description="Augment: probability of a mirror image.")
     cache_mb: int = Field(
         2048,
@@ -174,6 +182,12 @@ def motion_planes(frames: Tensor) -> Tensor:
     slope_y = F.pad((picture[..., 2:, :] - picture[..., :-2, :]) / 2, (0, 0, 1, 1))
     along = -change / (slope_x.square() + slope_y.square() + FLAT)
     return torch.stack([along * slope_x, along * slope_y, change], dim=1)
+
+
+def level_flow(special: Tensor, power: float) -> Tensor:
+    """(B, 3, 2, S, S) scaled flow, each clip divided by its u and v's root mean square ^ power."""
+    rms = special[:, :2].square().mean(dim=(1, 2, 3, 4), keepdim=True).sqrt()
+    return special * rms.clamp_min(1e-3).pow(-power)
 
 
 def build_clip(

@@ -150,3 +150,24 @@ def test_folds_of_before_are_still_read(tmp_path):
     }
     (tmp_path / "model.json").write_text(json.dumps(facts))
     assert load_fold(tmp_path).scale == (1.0, 2.0, 3.0, 4.0, 1.0)
+
+
+@pytest.mark.parametrize("power", [0.5, 1.0])
+def test_levelled_flow_keeps_its_shape_and_narrows_amplitudes(power):
+    bank = clips()
+    bank.special[0] *= 4
+    bank.special[1] *= 0.25
+    scale = bank.scale(range(6))
+    plain, level = (
+        to_clip(draw_batch(bank, range(6), 4, HstaInputConfig(level=p), None), CPU, scale)[:, :, 4:]
+        for p in (0.0, power)
+    )
+    rms = plain[:, :2].square().mean(dim=(1, 2, 3, 4)).sqrt()
+    levelled = level[:, :2].square().mean(dim=(1, 2, 3, 4)).sqrt()
+    torch.testing.assert_close(levelled, rms ** (1 - power))
+    factor = level / plain  # one number a clip, for flow and strain alike
+    torch.testing.assert_close(factor, factor[:, :1, :1, :1, :1].expand_as(factor))
+    still = bank.special[2] * 0
+    bank.special[2] = still
+    quiet = to_clip(draw_batch(bank, [2], 4, HstaInputConfig(level=power), None), CPU, scale)
+    assert torch.isfinite(quiet).all() and (quiet[:, :, 4:] == 0).all()
