@@ -46,7 +46,7 @@ def write_overlay(prediction: Prediction, curves: Curves, source: FrameSource, p
     """The video with its score strip below and the emotion written inside intervals (MPEG-4)."""
     import cv2
 
-    first = source.read(0, colour=True)
+    first = next(image for _, image in source.iter(colour=True) if image is not None)
     height, width = (side + side % 2 for side in first.shape[:2])
     shown = np.interp(np.arange(len(source)), curves.frames, curves.smoothed)
     strip = _strip(shown, curves.threshold, width)
@@ -67,7 +67,8 @@ def write_overlay(prediction: Prediction, curves: Curves, source: FrameSource, p
         for one in prediction.intervals:
             if one.start <= index <= one.end:
                 font, place = cv2.FONT_HERSHEY_SIMPLEX, (8, height - 12)
-                cv2.putText(frame, one.emotion, place, font, 0.8, (0, 200, 255), 2)
+                text = f"{one.emotion} / HSTA {one.hsta}" if one.hsta else one.emotion
+                cv2.putText(frame, text, place, font, min(0.8, width / 450), (0, 200, 255), 2)
         writer.write(frame)
     writer.release()
     temporary.replace(path)
