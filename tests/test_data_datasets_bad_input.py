@@ -365,6 +365,12 @@ def test_a_manifest_cannot_leave_its_folder(tmp_path, path, reason):
     assert dataset.counts["rows"] == 3
 
 
+def test_a_manifest_may_name_a_hidden_folder(tmp_path):
+    root = trees.manifest(tmp_path, "subject,path,fps,onset,offset\np1,.kept/clip,120,2,9\n")
+    trees.write_frames(root / ".kept" / "clip", range(1, 21))
+    assert len(open_dataset("csv", root).events) == 1
+
+
 @pytest.mark.parametrize("fps", ["", "fast", "0", "-5", "inf", "nan"])
 def test_a_manifest_needs_a_frame_rate(tmp_path, fps):
     root = trees.manifest(tmp_path)

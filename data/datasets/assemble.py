@@ -45,8 +45,9 @@ def read_dataset(adapter: Adapter, root: Path) -> Dataset:
         raise DatasetError(str(root), expected="a readable folder", got=detail, code=reason)
     for path, reason, detail in tree.problems:
         report.flag(path or ".", "file", reason, detail)
-    videos = _list_videos(adapter, tree, adapter.find_videos(tree, report), report)
-    _flag_strays(tree, videos, report)
+    specs = [_with_file(root, spec) for spec in adapter.find_videos(tree, report)]
+    videos = _list_videos(adapter, tree, specs, report)
+    _flag_strays(tree, specs, videos, report)
     annotations = adapter.read_annotations(tree, videos, report)
     show = adapter.may_show_faces(tree)
     _flag_uncoded(adapter, annotations, videos, report)
@@ -76,7 +77,6 @@ def _list_videos(
     videos: dict[str, Video] = {}
     refused = sum(f.kind == "video" and f.action == "dropped" for f in report.findings)
     report.counts["folders"] = len(specs) + refused
-    specs = [_with_file(tree.root, spec) for spec in specs]
     for spec in sorted(specs, key=lambda s: (s.video, s.path)):
         if spec.video in videos:
             kept = videos[spec.video].spec.path
@@ -131,21 +131,20 @@ def _contents(folder: Path, path: str) -> str:
     return f"{path}: " + (", ".join(f"{n} x {k}" for k, n in sorted(kinds.items())) or "nothing")
 
 
-def _flag_strays(tree: Tree, videos: dict[str, Video], report: Report) -> None:
+def _flag_strays(
+    tree: Tree, specs: list[VideoSpec], videos: dict[str, Video], report: Report
+) -> None:
     """Files that are neither frames nor sheets, in a video's folder or the one above it."""
-    used = {v.spec.path for v in videos.values()}
+    known = {spec.path for spec in specs}
     folders = {v.spec.folder for v in videos.values()}
     folders |= {f.rpartition("/")[0] for f in folders}
-    for path in sorted(folders - {""}):
-        folder = tree.folders[path]
+    for folder in (tree.folders[f] for f in sorted(folders - {""}) if f in tree.folders):
         films = [n for n in folder.videos if n.rpartition(".")[0] not in folder.children]
         for name in (*folder.others, *films):
-            if (
-                f"{path}/{name}" not in used
-                and not name.lower().endswith(SUFFIXES)
-                and not name.startswith("Thumbs")
-            ):
-                report.flag(f"{path}/{name}", "file", "stray_file", "no frame, no sheet")
+            path = f"{folder.path}/{name}"
+            is_sheet = name.lower().endswith(SUFFIXES)
+            if path not in known and not is_sheet and not name.startswith("Thumbs"):
+                report.flag(path, "file", "stray_file", "no frame, no sheet")
 
 
 def _flag_uncoded(

@@ -66,11 +66,12 @@ class CsvManifest(Adapter):
                 continue
             subject = identifier(cells["subject"])
             file = path.name if path.suffix.lower() in VIDEO_SUFFIXES else ""
+            folder = (path.parent if file else path).as_posix()
             spec = VideoSpec(
                 subject,
                 text(cells.get("person")) or self.person(subject),
                 name,
-                (path.parent if file else path).as_posix().removeprefix("."),
+                "" if folder == "." else folder,
                 fps,
                 "clip" if text(cells.get("kind")).lower() == "clip" else "long",
                 file=file,

@@ -84,6 +84,11 @@ class Event:
         """The coded action units as coders write them: "1+2", "6+12"; "" for a blink."""
         return "+".join(str(n) for n in sorted(u.number for u in self.units if u.coded))
 
+    @property
+    def aus_cell(self) -> Cell:
+        """The same as it stands in a sheet: a single unit is a number there."""
+        return int(self.aus) if self.aus.isdigit() else self.aus
+
 
 @dataclass(frozen=True)
 class Place:
@@ -191,6 +196,11 @@ class Planted:
     column: str = ""
     old: Cell = None
     new: Cell = None
+
+
+def lines(columns: Sequence[str | None], rows: Sequence[Row]) -> list[list[Cell]]:
+    """The rows' cells in the order of a sheet's columns; None is a column without a name."""
+    return [[None if name is None else row[name] for name in columns] for row in rows]
 
 
 def films(cameras: tuple[Camera, ...]) -> tuple[Camera, ...]:

@@ -27,6 +27,7 @@ from data.synthetic.layouts.base import (
     Tables,
     Video,
     films,
+    lines,
 )
 from data.synthetic.layouts.planting import (
     Planter,
@@ -100,7 +101,7 @@ class CasMe2(Layout):
                         "onset": video.number(event.onset),
                         "apex": video.number(event.apex),
                         "offset": video.number(event.offset),
-                        "au": int(event.aus) if event.aus.isdigit() else event.aus,
+                        "au": event.aus_cell,
                         "valence": event.emotion,
                         "type": f"{event.kind}-expression",
                         "report": "happyiness" if coding == [] and "h" in report else report,
@@ -121,7 +122,7 @@ class CasMe2(Layout):
         write_xlsx(
             out / "CAS(ME)^2code_final.xlsx",
             {
-                "CASFEcode_final": [[row[n] for n in _COLUMNS] for row in tables["coding"]],
+                "CASFEcode_final": lines(_COLUMNS, tables["coding"]),
                 "naming rule1": [list(row.values()) for row in tables["people"]],
                 "naming rule2": [list(row.values()) for row in tables["films"]],
             },

@@ -26,6 +26,7 @@ from data.synthetic.layouts.base import (
     Row,
     Tables,
     Video,
+    lines,
 )
 from data.synthetic.layouts.planting import Planter, damage_frames, number, stray_file
 from data.synthetic.workbook import write_xls
@@ -89,14 +90,14 @@ class Casme(Layout):
                     "OffsetF": video.number(event.offset),
                     "Onset": round((event.apex - event.onset + 1) * _FRAME_MS, 2),
                     "Total": round((event.offset - event.onset + 1) * _FRAME_MS, 2),
-                    "AU": int(event.aus) if event.aus.isdigit() else event.aus,
+                    "AU": event.aus_cell,
                     "Emotion": event.emotion,
                 }
             )
         return {"coding": rows}
 
     def write_sheets(self, out: Path, tables: Tables) -> None:
-        rows = [[row[name] if name else None for name in _COLUMNS] for row in tables["coding"]]
+        rows = lines(_COLUMNS, tables["coding"])
         write_xls(out / "CASME-coded-20190721.xls", {"Sheet1": [_COLUMNS, *rows]})
 
     def plant(

@@ -28,6 +28,7 @@ from data.synthetic.layouts.base import (
     Tables,
     Video,
     films,
+    lines,
 )
 from data.synthetic.layouts.planting import damage_frames, nest_folder, stray_file
 from data.synthetic.workbook import write_xlsx
@@ -96,14 +97,13 @@ class Casme2(Layout):
             event = video.plan.expressions[0]
             extra = video.place.extra
             who: Row = {"Subject": extra["subject"], "Filename": extra["clip"]}
-            aus: Cell = int(event.aus) if event.aus.isdigit() else event.aus
             coding.append(
                 who
                 | {
                     "OnsetFrame": video.number(event.onset),
                     "ApexFrame": video.number(event.apex),
                     "OffsetFrame": video.number(event.offset),
-                    "Action Units": aus,
+                    "Action Units": event.aus_cell,
                     "Estimated Emotion": event.emotion,
                 }
             )
@@ -111,12 +111,12 @@ class Casme2(Layout):
         return {"coding": coding, "classes": classes}
 
     def write_sheets(self, out: Path, tables: Tables) -> None:
-        coding = [[row[name] if name else None for name in _CODING] for row in tables["coding"]]
+        coding = lines(_CODING, tables["coding"])
         write_xlsx(
             out / "CASME2-coding-20140508.xlsx",
             {"Sheet1": [_CODING, *coding], "Sheet2": [], "Sheet3": []},
         )
-        classes = [[row[name] for name in _CLASSES] for row in tables["classes"]]
+        classes = lines(_CLASSES, tables["classes"])
         write_xlsx(
             out / "CASME2-ObjectiveClasses.xlsx",
             {"Sheet1": [_CLASSES, *classes], "Sheet2": classes[:10]},

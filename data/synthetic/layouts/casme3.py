@@ -34,6 +34,7 @@ from data.synthetic.layouts.base import (
     Row,
     Tables,
     Video,
+    lines,
 )
 from data.synthetic.layouts.planting import (
     Planter,
@@ -203,8 +204,8 @@ def _of_clip(row: Row) -> str:
 
 def _write_codes(path: Path, tables: Tables) -> None:
     """The workbook without emotions: macro- and micro-expressions, and the blinks."""
-    coded = [[row[n] for n in _CODES] for kind in ("macro", "micro") for row in tables[kind]]
-    blinks = [[row[n] for n in _BLINKS] for row in tables["blink"]]
+    coded = lines(_CODES, tables["macro"] + tables["micro"])
+    blinks = lines(_BLINKS, tables["blink"])
     write_xls(path, {"AU+Emotion": [_CODES, *coded], "eye blink": [_BLINKS, *blinks]})
 
 

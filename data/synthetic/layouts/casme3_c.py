@@ -25,6 +25,7 @@ from data.synthetic.layouts.base import (
     Row,
     Tables,
     Video,
+    lines,
 )
 from data.synthetic.layouts.planting import (
     Planter,
@@ -104,11 +105,11 @@ class Casme3C(Layout):
     def write_sheets(self, out: Path, tables: Tables) -> None:
         write_xlsx(
             out / "annotation" / "CAS(ME)3_part_C_ME.xlsx",
-            {"mockCrimeME": [_ME, *([row[n] for n in _ME] for row in tables["me"])]},
+            {"mockCrimeME": [_ME, *lines(_ME, tables["me"])]},
         )
         write_xls(
             out / "annotation" / "CAS(ME)3_part_C.xls",
-            {"organize": [_ORGANIZE, *([r[n] for n in _ORGANIZE] for r in tables["organize"])]},
+            {"organize": [_ORGANIZE, *lines(_ORGANIZE, tables["organize"])]},
         )
 
     def plant(

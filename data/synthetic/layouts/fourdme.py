@@ -26,6 +26,7 @@ from data.synthetic.layouts.base import (
     Row,
     Tables,
     Video,
+    lines,
 )
 from data.synthetic.layouts.planting import (
     Planter,
@@ -110,7 +111,7 @@ class FourDme(Layout):
     def write_sheets(self, out: Path, tables: Tables) -> None:
         for table, columns, name in (("micro", _COLUMNS, "release v1"),
                                      ("extras", _EXTRAS, "extras_release v1")):  # fmt: skip
-            rows = [[row[n] for n in columns] for row in tables[table]]
+            rows = lines(columns, tables[table])
             write_xlsx(out / f"4DME_Labelling_Micro_{name}.xlsx", {"Sheet1": [columns, *rows]})
 
     def plant(

@@ -25,6 +25,7 @@ from data.synthetic.layouts.base import (
     Row,
     Tables,
     Video,
+    lines,
 )
 from data.synthetic.layouts.planting import (
     Planter,
@@ -91,7 +92,7 @@ class Mmew(Layout):
                     "OnsetFrame": video.number(event.onset),
                     "ApexFrame": video.number(event.apex),
                     "OffsetFrame": video.number(event.offset),
-                    "Action Units": int(event.aus) if event.aus.isdigit() else event.aus,
+                    "Action Units": event.aus_cell,
                     "Estimated Emotion": event.emotion,
                     "remarks": None,
                 }
@@ -101,7 +102,7 @@ class Mmew(Layout):
         return {"micro": rows, "macro": stills[:3]}
 
     def write_sheets(self, out: Path, tables: Tables) -> None:
-        rows = [[row[name] for name in _COLUMNS] for row in tables["micro"]]
+        rows = lines(_COLUMNS, tables["micro"])
         write_xlsx(out / "MMEW_Micro_Exp.xlsx", {"Sheet1": [_COLUMNS, *rows]})
         nested = f"{_ROOT}/" if (out / _ROOT / _ROOT).is_dir() else ""
         copies = [(f"{nested}{r['source']}", str(r["target"])) for r in tables["macro"]]

@@ -186,7 +186,7 @@ def micro_row(video: Video, event: Event, shift: int) -> Row:
         "Offset Frame": offset,
         "Duration": offset - onset + 1,
         "Micro": _TYPES["micro"],
-        "Action Units": int(event.aus) if event.aus.isdigit() else event.aus,
+        "Action Units": event.aus_cell,
         "Estimated Emotion": emotion,
         "Objective Classes": objective_class(event.aus),
         "Notes": None,

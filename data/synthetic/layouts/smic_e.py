@@ -29,6 +29,7 @@ from data.synthetic.layouts.base import (
     Row,
     Tables,
     Video,
+    lines,
 )
 from data.synthetic.layouts.planting import (
     Planter,
@@ -108,7 +109,7 @@ class SmicE(Layout):
             out / _ROOT / "HS_long" / "SMIC-HS-E_annotation.xlsx",
             {
                 "HS": [_HS, *hs, *blank],
-                "VIS": [_PLAIN, *([row[n] for n in _PLAIN] for row in tables["VIS"]), *blank],
+                "VIS": [_PLAIN, *lines(_PLAIN, tables["VIS"]), *blank],
                 "Sheet2": [],
                 "Sheet3": [],
             },
@@ -116,7 +117,7 @@ class SmicE(Layout):
         heads = [f"{n} NIR" if n in _NUMBERS else n for n in _PLAIN]
         write_xlsx(
             out / _ROOT / "NIR_long" / "SMIC-NIR-E_annotation.xlsx",
-            {"Sheet1": [heads, *([row[n] for n in _PLAIN] for row in tables["NIR"])]},
+            {"Sheet1": [heads, *lines(_PLAIN, tables["NIR"])]},
         )
 
     def plant(
