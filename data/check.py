@@ -24,6 +24,7 @@ CLEAN, REPAIRED, UNUSABLE = 0, 3, 4
 VERDICTS = {CLEAN: "clean", REPAIRED: "usable with the repairs listed", UNUSABLE: "unusable"}
 EXAMPLES = 5
 NOT_LOOKED = "not looked at"
+FACES = "licensed: pictures in reports, pages and exports show none, unless --with-faces is given"
 MANY_FRAMES = 200_000  # below this, the end of every image file is looked at
 _DIGITS = re.compile(r"([0-9]+)[^0-9]*$")
 
@@ -36,7 +37,8 @@ class CheckReport:
     is corrected or dropped, `reference`: [what, found, published] where both are known,
     `numbering`: paddings, first numbers, gaps, `images`: sizes and unreadable frames,
     `defects`: action, reason, how many, examples, `classes`: map -> class -> events,
-    `unlabelled`: map -> reason -> events dropped under that map.
+    `unlabelled`: map -> reason -> events dropped under that map, `show_faces`: whether pictures of
+    this copy's faces may be passed on.
     """
 
     dataset: str
@@ -52,6 +54,7 @@ class CheckReport:
     defects: list[dict[str, Any]] = field(default_factory=list)
     classes: dict[str, dict[str, int]] = field(default_factory=dict)
     unlabelled: dict[str, dict[str, int]] = field(default_factory=dict)
+    show_faces: bool = False
 
     def to_json(self) -> str:
         """The report as indented JSON."""
@@ -63,7 +66,10 @@ class CheckReport:
         lines = [f"{self.dataset} at {self.root}: {VERDICTS[self.exit_code]}"]
         if self.error:
             lines.append(f"  {self.error}")
-        lines += _section("Found", [f"{k}: {v}" for k, v in self.variant.items()])
+        found = [f"{k}: {v}" for k, v in self.variant.items()]
+        if found:
+            found.append(f"faces: {'may be shown' if self.show_faces else FACES}")
+        lines += _section("Found", found)
         lines += _section("Counts, after drops", [f"{k}: {v}" for k, v in self.counts.items()])
         lines += _section(
             "Annotations as the sheet has them",
@@ -142,6 +148,7 @@ def check_dataset(name: str, root: str | Path, deep: bool = False) -> CheckRepor
         defects,
         classes,
         unlabelled,
+        dataset.show_faces,
     )
 
 

@@ -50,6 +50,16 @@ def test_report_says_variant_numbers_and_paddings(tmp_path):
     assert report.counts["videos_without_events"] == 2
 
 
+@pytest.mark.parametrize("name", ADAPTERS)
+def test_every_adapter_states_whether_faces_may_be_shown(tmp_path, name):
+    root = trees.BUILDERS[name](tmp_path)
+    licensed = check_dataset(name, root)
+    assert licensed.show_faces is False and "faces: licensed" in licensed.to_text()
+    (root / "truth.json").write_text('{"generator": "apexflow-synthetic"}')
+    drawn = check_dataset(name, root)
+    assert drawn.show_faces is True and "faces: may be shown" in drawn.to_text()
+
+
 def test_unreadable_frames_are_found_at_the_ends_or_deep(tmp_path):
     root = trees.smic(tmp_path)
     folder = next(root.rglob("s1_ne_01"))
