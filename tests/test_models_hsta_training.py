@@ -407,13 +407,16 @@ def test_fold_writes_its_files_and_scores_above_chance(workspace, tmp_path):
 def test_killed_fold_goes_on_and_ends_the_same(workspace, tmp_path):
     for name in ("whole", "killed"):
         (tmp_path / name).mkdir()
-    fit_fold(job(workspace, 1, tmp_path / "whole", resume_every=2))
+    ours = HstaInputConfig(pixels="motion", level=0.5, augment=True, test_mirror=True)
+    changes = {"resume_every": 2, "input": ours}
+    fit_fold(job(workspace, 1, tmp_path / "whole", **changes))
+    assert load_fold(tmp_path / "whole").scale[4] not in (0, 1)  # the shifts' own unit
 
     def kill(share, message):
         if share > 0.5:
             raise Killed
 
-    killed = job(workspace, 1, tmp_path / "killed", resume_every=2)
+    killed = job(workspace, 1, tmp_path / "killed", **changes)
     with pytest.raises(Killed):
         fit_fold(FoldJob(**{**vars(killed), "progress": kill}))
     assert (tmp_path / "killed" / "resume" / "state.safetensors").exists()
