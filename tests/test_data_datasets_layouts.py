@@ -139,6 +139,26 @@ def test_samm(tmp_path):
     assert (old.old, old.new) == ("9", "1105") and "MEB" in old.source
 
 
+def test_a_clip_that_is_longer_than_its_event_is_flagged(tmp_path):
+    """Files of a clip cut to its expression should be offset - onset + 1."""
+    rows = [list(r) for r in trees.SAMM_ROWS[:2]]
+    root = trees.samm(tmp_path, rows)
+    assert reasons(open_dataset("samm", root)) == {}
+    rows[0][5] -= 4
+    rows[1][3] += 1
+    trees.samm_sheet(root, rows)
+    dataset = open_dataset("samm", root)
+    assert reasons(dataset) == {"clip_longer_than_event": ["006_1_2", "007_6_1"]}
+    assert event(dataset, "006_1_2").offset_number == 576, "the label stands"
+
+
+def test_samm_apex_right_after_the_onset_is_corrected(tmp_path):
+    row = ("032", "032_3_2", 3, 5126, 5127, 5207, 82, "Micro - 1/2", 4, "Anger", 3, None)
+    dataset = open_dataset("samm", trees.samm(tmp_path, [row]))
+    assert event(dataset, "032_3_2").apex_number == 5130
+    assert reasons(dataset) == {"apex_one_after_onset": ["032_3_2"]}
+
+
 def test_samm_without_subject_folders(tmp_path):
     trees.samm(tmp_path)
     flat = tmp_path / "flat"
@@ -360,7 +380,9 @@ def test_casme(tmp_path, base, crop):
     row = event(dataset, "sub01/EP01_12")
     assert (row.onset_number, row.apex_number, row.offset_number) == (3, 8, 13)
     assert row.emotion == "tense" and row.label_4 == "others"
-    assert reasons(dataset) == {"duration_differs": ["sub07/EP01_7"]}
+    found = reasons(dataset)
+    assert found.pop("duration_differs") == ["sub07/EP01_7"]
+    assert set(found) == ({"clip_longer_than_event"} if crop else set())
 
 
 def test_casme_sections_are_one_dataset(tmp_path):

@@ -156,6 +156,11 @@ class EventChecker:
         if wrong and clip is not None:
             self._from_clip(row, wrong, "onset..offset", f"{onset}..{offset}", f"{clip}")
             onset, offset = clip
+        elif clip is not None and (clip[0] < onset or clip[1] > offset):
+            self.report.flag(
+                row.who, "event", "clip_longer_than_event", f"{row.where}: files {clip}",
+                column="onset..offset", old=f"{onset}..{offset}",
+            )  # fmt: skip
         self._length(row, onset, offset, fps)
         apex = self._apex(row, onset, offset)
         return row, Interval(onset, apex, offset)
