@@ -38,7 +38,7 @@ class CheckReport:
     `numbering`: paddings, first numbers, gaps, `images`: sizes and unreadable frames,
     `defects`: action, reason, how many, examples, `classes`: map -> class -> events,
     `unlabelled`: map -> reason -> events dropped under that map, `show_faces`: whether pictures of
-    this copy's faces may be passed on.
+    this copy's faces may be passed on, `findings`: every defect with its repair, one by one.
     """
 
     dataset: str
@@ -55,6 +55,7 @@ class CheckReport:
     classes: dict[str, dict[str, int]] = field(default_factory=dict)
     unlabelled: dict[str, dict[str, int]] = field(default_factory=dict)
     show_faces: bool = False
+    findings: list[dict[str, str]] = field(default_factory=list)
 
     def to_json(self) -> str:
         """The report as indented JSON."""
@@ -107,7 +108,8 @@ def _defect_lines(defects: list[dict[str, Any]]) -> list[str]:
         )
         lines += [f"    {e}" for e in defect["examples"]]
         if defect["count"] > len(defect["examples"]):
-            lines.append(f"    ... and {defect['count'] - len(defect['examples'])} more")
+            more = defect["count"] - len(defect["examples"])
+            lines.append(f"    ... and {more} more (--json has every one)")
     return lines or ["none"]
 
 
@@ -127,7 +129,8 @@ def check_dataset(name: str, root: str | Path, deep: bool = False) -> CheckRepor
     findings = dataset.findings
     if images["truncated"] != NOT_LOOKED:  # ingest opens suspicious files only: said file by file
         findings = findings[findings["reason"] != "truncated_file"]
-    defects = _group_defects(pd.concat([findings, unreadable], ignore_index=True))
+    findings = pd.concat([findings, unreadable], ignore_index=True)
+    defects = _group_defects(findings)
     code, message = (REPAIRED if defects else CLEAN), ""
     if dataset.events.empty:
         code, message = UNUSABLE, "no event is left: see the dropped rows below"
@@ -149,6 +152,7 @@ def check_dataset(name: str, root: str | Path, deep: bool = False) -> CheckRepor
         classes,
         unlabelled,
         dataset.show_faces,
+        findings.astype("string").fillna("").to_dict("records"),
     )
 
 

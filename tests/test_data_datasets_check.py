@@ -32,6 +32,7 @@ def test_report_of_each_layout(tmp_path, name):
     assert content["dataset"] == name and content["images"]["unreadable"] == 0
     ledger = open_dataset(name, root).ledger
     assert sum(d["count"] for d in content["defects"]) == len(ledger)
+    assert len(content["findings"]) == len(ledger)
     for defect in content["defects"]:
         assert defect["reason"] in report.to_text()
     micro = content["counts"].get("micro", 0)

@@ -71,6 +71,19 @@ def test_samm_long_videos_of_the_published_size(tmp_path):
     assert reasons["repeated_name"] == 1 and reasons["onset_before_first_frame"] == 10
     assert reasons["apex_missing"] == 6 and reasons["offset_past_last_frame"] == 2
     assert "macro: rows 343, kept 342, dropped 1" in report.to_text()
+    assert "... and 173 more (--json has every one)" in report.to_text()
+    every = [f for f in report.findings if f["reason"] == "fractional_frame_number"]
+    assert (
+        len(every) == 178
+        and every[0].items()
+        >= {
+            "action": "repaired",
+            "column": "onset,apex,offset",
+            "old": "20.4000001,29.6,45.2",
+            "new": "20,30,45",
+            "source": "rounded half up",
+        }.items()
+    )
     ledger = ingest(tmp_path, "samm_lv").ledger
     said = ledger[ledger.reason == "annotation_account"].iloc[0]
     assert (said.kind, said.unit) == ("dataset", "samm_lv")
