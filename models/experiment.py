@@ -31,7 +31,6 @@ from data.identity import file_digest, stable_hash
 from data.schema import LEDGER, conform
 from data.stores import StageStore
 from data.workspace import Workspace
-from models.hsta_training import HstaTrainConfig
 from models.recipe import Recipe
 from models.runs import (
     FOLD_FILES,
@@ -139,7 +138,7 @@ def _event_samples(
     """Micro-expression events with a label whose inputs are all there, and macro where asked."""
     events = read_tables(workspace, recipe.data, "events")
     label = events[recipe.labels].astype("string")
-    macro = isinstance(recipe.train, HstaTrainConfig) and recipe.train.macro
+    macro = bool(getattr(recipe.train, "macro", False))  # a setting of families that can
     with_micro = set(events.dataset[(events.type == "micro") & label.notna()])
     needed = recipe.entry.needs(recipe.model)
     stores_of = {(d, s): StageStore(workspace, d, s) for d in recipe.data for s in needed}
