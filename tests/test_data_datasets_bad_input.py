@@ -94,6 +94,10 @@ def test_a_sheet_that_nearly_fits_says_what_it_lacks(tmp_path):
     trees.write_xlsx(root / "CASME2-coding-20140508.xlsx", sheets)
     with pytest.raises(DatasetError, match="its clip cells are of another dataset"):
         open_dataset("casme2", root)
+    header = {"Sheet1": [trees.CASME2_HEADER]}
+    trees.write_xlsx(root / "CASME2-coding-20140508.xlsx", header)
+    with pytest.raises(DatasetError, match="no rows under them"):
+        open_dataset("casme2", root)
 
 
 def test_a_clip_that_no_row_names_is_flagged(tmp_path):

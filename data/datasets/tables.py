@@ -114,6 +114,9 @@ def near_misses(tree: Tree, layout: Layout) -> list[str]:
             return None
         if missing:
             return f"{sheet.where} has no column {', '.join(missing)}"
+        table = find_table(sheet, layout.columns, layout.required)
+        if table is None or not any(text(c[layout.key]) for _, c in table.records()):
+            return f"{sheet.where} has the columns, but no rows under them"
         return f"{sheet.where} has the columns, but its {layout.key} cells are of another dataset"
 
     return list(find_sheets(tree, why_not).found)
