@@ -24,7 +24,7 @@ CLEAN, REPAIRED, UNUSABLE = 0, 3, 4
 VERDICTS = {CLEAN: "clean", REPAIRED: "usable with the repairs listed", UNUSABLE: "unusable"}
 EXAMPLES = 5
 NOT_LOOKED = "not looked at"
-FACES = "licensed: pictures in reports, pages and exports show none, unless --with-faces is given"
+FACES = "not to be passed on: pictures show none, unless --with-faces is given"
 MANY_FRAMES = 200_000  # below this, the end of every image file is looked at
 _DIGITS = re.compile(r"([0-9]+)[^0-9]*$")
 

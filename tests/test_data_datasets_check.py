@@ -55,7 +55,7 @@ def test_report_says_variant_numbers_and_paddings(tmp_path):
 def test_every_adapter_states_whether_faces_may_be_shown(tmp_path, name):
     root = trees.BUILDERS[name](tmp_path)
     licensed = check_dataset(name, root)
-    assert licensed.show_faces is False and "faces: licensed" in licensed.to_text()
+    assert licensed.show_faces is False and "faces: not to be passed on" in licensed.to_text()
     (root / "truth.json").write_text('{"generator": "apexflow-synthetic"}')
     drawn = check_dataset(name, root)
     assert drawn.show_faces is True and "faces: may be shown" in drawn.to_text()
