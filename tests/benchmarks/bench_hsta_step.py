@@ -275,7 +275,7 @@ def main(argv: list[str] | None = None) -> int:
             f"{result['step_tflops']:.0f} of {result['matmul_tflops']:.0f} measured TFLOP/s: "
             f"{100 * result['share_of_peak']:.0f} %"
         )
-    print(f"data for one step, drawn ahead by one thread: {result['data_seconds']:.3f} s")
+    print(f"data for one step, drawn ahead by one thread: {1e3 * result['data_seconds']:.1f} ms")
     for target, reached in result["targets"].items():
         print(f"target {target}: {'reached' if reached else 'missed'}")
     if "profile" in result:
