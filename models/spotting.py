@@ -145,8 +145,9 @@ def match(
     "one_to_one": the largest possible set of pairs, no prediction or event twice; among such sets
     the one of highest total IoU. Independent of the order of both lists.
     "authors": `gt_index` by their greedy rule (in the order given, each prediction looks only at
-    its best event, ties to the later one, and stays unmatched if that is taken); counts by their
-    soft rule (every overlapping pair is a true positive; a prediction with none is a false one).
+    its best event, and stays unmatched if that is taken; of equally good events the one NumPy's
+    sort leaves last, mostly the later, which may differ between processors); counts by their soft
+    rule (every overlapping pair is a true positive; a prediction with none is a false one).
     """
     overlap = iou_matrix(pred, truth)
     num_pred, num_truth = overlap.shape
@@ -252,7 +253,7 @@ def _greedy(overlap: Reals, iou: float) -> Ints:
     for i, row in enumerate(overlap):
         if not row.size:
             break
-        best = int(len(row) - 1 - row[::-1].argmax())
+        best = int(np.argsort(row)[-1])  # as released, and so for ties too
         if row[best] >= iou and best not in taken:
             gt_index[i] = best
             taken.add(best)

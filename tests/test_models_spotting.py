@@ -31,15 +31,11 @@ def soft_counter(pred: list[list[int]], truth: list[list[int]]) -> tuple[int, in
 def greedy(pred: list[list[int]], truth: list[list[int]]) -> list[int]:
     taken, out = set(), []
     for p in pred:
-        best, index = -1.0, -1
-        for j, t in enumerate(truth):
-            if overlap(p, t) >= best:
-                best, index = overlap(p, t), j
-        if index >= 0 and best >= 0.5 and index not in taken:
-            taken.add(index)
-            out.append(index)
-        else:
-            out.append(-1)
+        order = np.argsort([overlap(p, t) for t in truth])[::-1]
+        index = int(order[0]) if len(order) else -1
+        good = index >= 0 and overlap(p, truth[index]) >= 0.5 and index not in taken
+        taken |= {index} if good else set()
+        out.append(index if good else -1)
     return out
 
 
@@ -76,6 +72,10 @@ def test_one_to_one_is_the_largest_set_of_pairs(seed: int) -> None:
     order = rng.permutation(4)
     again = spotting.match([pred[i] for i in order], truth)
     assert again.tp == got.tp
+
+
+def test_authors_matcher_takes_the_later_of_two_equal_events() -> None:
+    assert spotting.match([[0, 9]], [[0, 9], [0, 9]], "authors").gt_index.tolist() == [1]
 
 
 def test_soft_counter_counts_one_event_twice() -> None:
