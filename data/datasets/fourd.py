@@ -7,6 +7,10 @@
 Folder names follow no grammar that is known for sure: they are taken from the sheet. Emotions may
 be combined ("Surprise+Positive"); a combined one has a class only where its parts agree. Units
 marked (k) are held through the clip and are kept apart from those that move.
+
+Two neighbouring rows of the released sheet are said to be exchanged from the column AUs rightwards.
+Each stays consistent in itself, so that nothing in the sheet shows it and nothing is done here;
+an exchange of the 0/1 columns alone contradicts the text of the row and is flagged.
 """
 
 from __future__ import annotations
