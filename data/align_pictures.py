@@ -139,11 +139,17 @@ def export_clip(
 ) -> Path:
     """Write unaligned and aligned crops side by side as .mp4 or .gif, played at `fps`.
 
-    `span` are the first and last frame. Raises InputError for another suffix or where no encoder
-    for it is built into OpenCV.
+    `span` are the first and last frame; those that could not be read when the video was aligned
+    are left out. Raises InputError for another suffix, where no encoder for it is built into
+    OpenCV, and `unreadable_frame` where nothing is left to show.
     """
     first, last = span or (0, len(group["status"]) - 1)
-    pairs = before_after(group, source, range(first, last + 1))
+    broken = group["status"][first : last + 1] == STATUS.index("unreadable")
+    frames = [first + int(i) for i in np.flatnonzero(~broken)]
+    if not frames:
+        raise InputError("export_clip(span)", expected="a readable frame", got="none",
+                         code="unreadable_frame")  # fmt: skip
+    pairs = before_after(group, source, frames)
     pictures = (_labelled(before, after) for before, after in pairs)
     if path.suffix == ".gif":
         return _write_gif(pictures, path, fps)

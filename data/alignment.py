@@ -70,7 +70,7 @@ def head_depth(landmarks: Array) -> Depth:
     jaw, ipd = landmarks[JAW], interpupil(landmarks)
     brows = landmarks[17:27].mean(axis=0)
     across = landmarks[16] - landmarks[0]
-    top, bottom = brows[1] - 0.45 * ipd, jaw[8, 1] + 0.05 * ipd
+    top, bottom = brows[1] - 1.0 * ipd, jaw[8, 1] + 0.05 * ipd
     centre = np.array([(jaw[0, 0] + jaw[16, 0]) / 2, (top + bottom) / 2])
     half = np.array([0.55 * np.hypot(*across), (bottom - top) / 2])
     depth = Depth(centre, half, landmarks[30], ipd, np.zeros(6))

@@ -9,8 +9,9 @@ the poses found frame by frame:
     moved(t, p) − c = S(t) (X(p) − c) + (tx, ty) + ipd · h(p) · (yaw, pitch)
     h(p) = prior(p) + terms(p) · w
 
-weighted by bisquare in (t, p) and by each point's loyalty over the block, judged by errors averaged
-over neighbouring points and moments, where noise is small and an expression's edge is not. w has a
+weighted by bisquare in (t, p), by each point's loyalty over the block and by its calm in the frame.
+Both are judged by errors averaged over neighbouring points and moments, where noise is small and
+an expression's edge is not: what lies beside a wrinkled nose keeps out of the pose. w has a
 Gaussian prior and keeps its evidence from block to block of a segment. In the last rounds brows,
 cheeks, nose wings, mouth corners, chin and glabella may each give way a little by themselves, so
 that a smile is not taken for a nod; what they give is thrown away.
@@ -32,13 +33,15 @@ Array = npt.NDArray[np.float64]
 ROUNDS = 14
 TRUSTING_ROUNDS = 6  # first rounds: wide bisquare, all points loyal, while the depth is unknown
 WIDE_CUT, CUT = 6.0, 3.5  # bisquare's end, in median errors
-LOYALTY, LOYALTY_POWER = 1.2, 6  # strays, in median ones, at which a point counts half; steepness
+LOYALTY, LOYALTY_POWER = 1.5, 6  # strays, in median ones, at which a point counts half; steepness
+CALM, CALM_POWER = 0.8, 4  # the same within one frame
+LEAST = 0.05  # strays below this, in units of a good point's error, say nothing
 NEAR, NEAR_SECONDS = 0.12, 0.033  # Gaussian sd of the averages: inter-pupil distances, seconds
 OFTEN = 0.9  # a point strays as far as it does in all but a tenth of the frames
 DEPTH_SD = 0.15  # prior of the depth's coefficients, inter-pupil distances
 MIN_FRAMES = 8
 GIVE_ROUNDS = 3  # last rounds, in which soft places may give way
-GIVE_SD, GIVE_WIDTH = 1.0, 0.18  # how far, px at distance 115; how wide, inter-pupil distances
+GIVE_SD, GIVE_WIDTH = 1.5, 0.18  # how far, px at distance 115; how wide, inter-pupil distances
 
 
 @dataclass
@@ -133,7 +136,7 @@ class _Block:
         self._drift = drift / self.unit
         self._pixels = np.array([1, 1, self.unit, self.unit, 1, 1, 1, 1])
         self._poses = start / self._pixels  # (T,8): pose and light
-        self._loyalty = np.ones(len(points))
+        self._trust: Array = np.ones(1)
         self._moments = NEAR_SECONDS * fps
         apart = ((points[:, None] - points) ** 2).sum(axis=-1) / (NEAR * geometry.ipd) ** 2
         near = np.exp(-0.5 * apart)
@@ -157,24 +160,27 @@ class _Block:
         return np.where(self._seen, np.hypot(*self._residuals()), np.nan)
 
     def weigh(self, *, trusting: bool) -> Array:
-        """(T, N) weights: bisquare of the errors times the points' loyalty."""
+        """(T, N) weights: bisquare of the errors times loyalty and calm."""
         residuals = np.where(self._seen, self._residuals(), 0.0)
         error = np.hypot(*residuals)
         typical = max(float(np.median(error[self._seen])), 0.3)
         if not trusting:
-            self._loyalty = self._judge(np.clip(residuals, -6 * typical, 6 * typical))
+            self._trust = self._judge(np.clip(residuals, -6 * typical, 6 * typical))
         cut = (WIDE_CUT if trusting else CUT) * typical
         bisquare = np.where((error < cut) & self._seen, (1 - (error / cut) ** 2) ** 2, 0)
-        return np.asarray(bisquare * self._loyalty / typical**2)
+        return np.asarray(bisquare * self._trust / typical**2)
 
     def _judge(self, residuals: Array) -> Array:
-        """Loyalty (N,), 0..1, from residuals (2, T, N)."""
+        """Loyalty times calm (T, N), 0..1, from residuals (2, T, N)."""
         averages = residuals @ self._near.T
         if self._moments > 0.3:
             averages = gaussian_filter1d(averages, self._moments, axis=1, mode="nearest")
-        strays = np.quantile(np.hypot(*averages), OFTEN, axis=0)
-        limit = LOYALTY * max(float(np.median(strays)), 0.05)
-        return np.asarray(1 / (1 + (strays / limit) ** LOYALTY_POWER))
+        size = np.hypot(*averages)
+        usual = np.maximum(np.median(size, axis=1, keepdims=True), LEAST)
+        calm = 1 / (1 + (size / (CALM * usual)) ** CALM_POWER)
+        strays = np.quantile(size, OFTEN, axis=0)
+        limit = LOYALTY * max(float(np.median(strays)), LEAST)
+        return np.asarray(calm / (1 + (strays / limit) ** LOYALTY_POWER))
 
     def fit_poses(self, weight: Array, *, give: bool) -> None:
         """Weighted least squares of every frame's pose and light, and of what soft places give."""

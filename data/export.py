@@ -12,12 +12,14 @@ import io
 import json
 import re
 from collections.abc import Iterable
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
-from data.crops import CropReader
+from data.crops import CropReader, noted_root
 from data.errors import ConfigError, InputError, StoreError
 from data.identity import stable_hash
 from data.pictures import faces_shown, png_bytes
@@ -27,6 +29,7 @@ from data.workspace import Workspace
 MEGC_COLUMNS = ("vid", "pred_onset", "pred_offset", "type")
 TABLES = ("videos", "frames", "events", "ledger", "findings")
 LONGEST_NAME = 80
+CLIP_SUFFIXES = (".mp4", ".gif")
 
 
 def export_crops(
@@ -45,16 +48,7 @@ def export_crops(
     """
     store = _store(workspace, dataset, "align")
     chosen = _chosen(store, videos)
-    table = read_table(workspace.stage(dataset, "ingest") / "videos.parquet")
-    hidden = set(chosen) - faces_shown(table, with_faces)
-    if hidden:
-        raise ConfigError(
-            f"export crops of {dataset}",
-            expected="a dataset whose faces may be passed on",
-            got=f"a licence that forbids it ({len(hidden)} videos)",
-            todo="For your own eyes, repeat with --with-faces. Flow and tables show no face.",
-            code="faces_not_shown",
-        )
+    _refuse_hidden_faces(workspace, dataset, chosen, with_faces)
     reader, count = CropReader(workspace, dataset), 0
     folders = safe_folders(out, chosen)
     for video in chosen:
@@ -67,6 +61,83 @@ def export_crops(
                 count += 1
     store.close()
     return count
+
+
+def _refuse_hidden_faces(
+    workspace: Workspace, dataset: str, videos: Iterable[str], with_faces: bool
+) -> None:
+    table = read_table(workspace.stage(dataset, "ingest") / "videos.parquet")
+    hidden = set(videos) - faces_shown(table, with_faces)
+    if hidden:
+        raise ConfigError(
+            f"export crops of {dataset}",
+            expected="a dataset whose faces may be passed on",
+            got=f"a licence that forbids it ({len(hidden)} videos)",
+            todo="For your own eyes, repeat with --with-faces. Flow and tables show no face.",
+            code="faces_not_shown",
+        )
+
+
+def export_before_after(
+    workspace: Workspace,
+    dataset: str,
+    path: Path,
+    *,
+    video: str | None = None,
+    event: str | None = None,
+    root: Path | None = None,
+    fps: float = 25.0,
+    with_faces: bool = False,
+) -> str:
+    """A short film (.mp4 or .gif) of a video, or of one event of it, before and after alignment.
+
+    Left the reference frame's crop square in every raw frame, right the aligned crop. `root` is the
+    dataset's folder, by default the one the last run noted. Returns one line that says what was
+    written. Raises ConfigError `unknown_unit` (naming some that exist) and `faces_not_shown`,
+    StoreError `no_data` and `no_raw_frames`, InputError for another ending or an unreadable frame.
+    """
+    from data.align_pictures import export_clip
+
+    if path.suffix not in CLIP_SUFFIXES or fps <= 0:
+        raise ConfigError(
+            "clip", expected=f"a name ending in {' or '.join(CLIP_SUFFIXES)}, and fps above 0",
+            got=f"{path.name} at {fps:g} fps",
+        )  # fmt: skip
+    store = _store(workspace, dataset, "align")
+    span = None
+    if event is not None:
+        table = read_table(workspace.stage(dataset, "ingest") / "events.parquet")
+        row = table.set_index("event").loc[_known(event, table.event, f"event of {dataset}")]
+        video, marks = str(row.video), (row.onset, row.offset)
+        span = None if any(pd.isna(m) for m in marks) else (int(row.onset), int(row.offset))
+    video = _known(video, store.manifest.unit, f"video of {dataset}")
+    _chosen(store, [video])
+    _refuse_hidden_faces(workspace, dataset, [video], with_faces)
+    source = CropReader(workspace, dataset, root or noted_root(workspace, dataset)).inputs
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with store.open(video) as group:
+        last = len(group["status"]) - 1
+        span = (0, last) if span is None else (max(0, span[0]), min(last, span[1]))
+        export_clip(group, source.frame_source(video), path, span=span, fps=fps)
+        mode = str(group.attrs["mode"])
+    store.close()
+    what = f"{dataset} {event or video}, frames {span[0]}-{span[1]}"
+    return f"{what}: before and after align.mode {mode}, {span[1] - span[0] + 1} frames to {path}"
+
+
+def _known(asked: str | None, names: Iterable[Any], what: str) -> str:
+    """The id asked for. Raises ConfigError with some that exist for none or an unknown one."""
+    known = sorted(map(str, names))
+    if asked not in known:
+        near = get_close_matches(asked or "", known, 3, 0.3) or known[:3]
+        raise ConfigError(
+            what,
+            expected="the id of one, as ingest's tables spell it",
+            got="none" if asked is None else asked,
+            todo=f"For example {', '.join(near)} ({len(known)} in all)." if near else "",
+            code="unknown_unit",
+        )
+    return asked or ""
 
 
 def export_flow(

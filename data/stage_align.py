@@ -45,7 +45,7 @@ from data.faces import (
 )
 from data.frames import FrameSource
 
-NAME, VERSION = "align", 1
+NAME, VERSION = "align", 2
 
 
 def list_units(inputs: StageInputs, config: AlignConfig) -> list[Unit]:

@@ -1,8 +1,9 @@
 """Registration of frames to a reference frame: tracked points, a robust head pose, fallbacks.
 
 Corners on the part of the face that expressions move least (hull of the 68 landmarks without
-brows, eyes and mouth, each grown by 0.18 inter-pupil distances) are followed from the reference to
-every frame by pyramidal Lucas-Kanade (Bouguet 2000), starting where the previous pose puts them.
+brows, eyes and mouth, each grown by 0.18 inter-pupil distances), and on forehead, hairline and
+temples, without which raised cheeks pass for a nod, are followed from the reference to every frame
+by pyramidal Lucas-Kanade (Bouguet 2000), starting where the previous pose puts them.
 A RANSAC similarity (own, seeded; Fischler & Bolles 1981) rejects what does not move with the head;
 a bisquare least-squares fit of similarity and parallax follows. Lucas-Kanade takes brighter for
 moved: a flicker of 0.4 % shifts points by 0.1 px, each along its own gradient. That pattern is
@@ -35,7 +36,8 @@ Array = npt.NDArray[np.float64]
 Grey = npt.NDArray[np.uint8]
 
 WORKING_IPD = 120.0  # tracking resolution: larger faces are reduced to this
-REGION_REACH = 0.45  # inter-pupil distances around the landmarks that tracking may see
+UPPER_SHARE, UPPER_REACH = 0.3, 0.6  # points above the brows: part of all, how far up (IPD)
+REGION_REACH = 0.65  # inter-pupil distances around the landmarks that tracking may see
 GROW = 0.18  # how far brows, eyes and mouth are kept away from, inter-pupil distances
 WINDOW = 0.18  # Lucas-Kanade window side, inter-pupil distances
 CORNER_QUALITY, CORNER_DISTANCE, CORNER_BLOCK = 0.005, 4, 5
@@ -72,16 +74,41 @@ class Registered:
 
 def stable_mask(landmarks: Array, ipd: float, shape: tuple[int, int]) -> Grey:
     """255 on the face where expressions move little, 0 elsewhere; landmarks in mask px."""
+    return _filled([landmarks], shape) & ~_grown([landmarks[p] for p in (*BROWS, *EYES, MOUTH)],
+                                                 ipd, shape)  # fmt: skip
+
+
+def upper_mask(landmarks: Array, ipd: float, shape: tuple[int, int]) -> Grey:
+    """255 on forehead, hairline and temples: far from what a cheek or a nose can do."""
+    across = (landmarks[EYES[1]].mean(axis=0) - landmarks[EYES[0]].mean(axis=0)) / ipd
+    up = UPPER_REACH * ipd * np.array([across[1], -across[0]])
+    temples = landmarks[[0, 1, 15, 16]]
+    outline = [landmarks[17:27] + up, temples, temples + 0.4 * up]
+    inner = [*(landmarks[p] for p in (*BROWS, *EYES)), landmarks[17:]]
+    return _filled([np.concatenate(outline)], shape) & ~_grown(inner, ipd, shape)
+
+
+def _filled(outlines: list[Array], shape: tuple[int, int]) -> Grey:
+    """255 inside the convex hull of each set of points (n,2) px."""
     mask = np.zeros(shape, np.uint8)
-    away = np.zeros(shape, np.uint8)
-    cv2.fillConvexPoly(mask, cv2.convexHull(np.round(landmarks).astype(np.int32)), 255)
-    for part in (*BROWS, *EYES, MOUTH):
-        points = np.round(landmarks[part]).astype(np.int32)
-        cv2.fillConvexPoly(away, cv2.convexHull(points), 255)
+    for points in outlines:
+        cv2.fillConvexPoly(mask, cv2.convexHull(np.round(points).astype(np.int32)), 255)
+    return mask
+
+
+def _grown(outlines: list[Array], ipd: float, shape: tuple[int, int]) -> Grey:
+    """The hulls and all within GROW of them."""
     reach = round(GROW * ipd)
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1))
-    mask[cv2.dilate(away, disc) > 0] = 0
-    return mask
+    return np.asarray(cv2.dilate(_filled(outlines, shape), disc), np.uint8)
+
+
+def _corners(face: Grey, count: int, mask: Grey) -> npt.NDArray[np.float32]:
+    """At most `count` corners (n,1,2) of the masked part, the sharpest."""
+    found = cv2.goodFeaturesToTrack(
+        face, count, CORNER_QUALITY, CORNER_DISTANCE, mask=mask, blockSize=CORNER_BLOCK
+    )
+    return np.zeros((0, 1, 2), np.float32) if found is None else np.asarray(found, np.float32)
 
 
 class FaceTracker:
@@ -101,11 +128,12 @@ class FaceTracker:
             face = self._reduced(grey)
         self._face = face
         landmarks = self._inward(geometry.landmarks)
-        self._mask = stable_mask(landmarks, geometry.ipd * self._scale, face.shape)
-        corners = cv2.goodFeaturesToTrack(
-            face, points, CORNER_QUALITY, CORNER_DISTANCE, mask=self._mask, blockSize=CORNER_BLOCK
+        lower = stable_mask(landmarks, geometry.ipd * self._scale, face.shape)
+        upper = upper_mask(landmarks, geometry.ipd * self._scale, face.shape) & ~lower
+        above = round(UPPER_SHARE * points)
+        corners = np.concatenate(
+            [_corners(face, points - above, lower), _corners(face, above, upper)]
         )
-        corners = np.zeros((0, 1, 2), np.float32) if corners is None else corners
         self._corners: npt.NDArray[np.float32] = corners
         self.points: Array = self._outward(corners[:, 0].astype(np.float64))
         self.depth: Array = geometry.depth(self.points) if len(self.points) else np.zeros(0)
@@ -113,7 +141,7 @@ class FaceTracker:
         self._window = max(7, window + 1 - window % 2)
         drift = light_drift(face, corners[:, 0], self._window)
         self.drift: Array = drift / self._ratio()[:, None]
-        self._hull = self._hull_mask(landmarks)
+        self._hull = _filled([landmarks], face.shape)
         self._pose, self._light = IDENTITY, np.zeros(2)
         self._pairs = _sample_pairs(len(self.points))
 
@@ -167,11 +195,6 @@ class FaceTracker:
 
     def _outward(self, points: Array) -> Array:
         return (points + 0.5) / self._ratio() - 0.5 + self._box[:2]
-
-    def _hull_mask(self, landmarks: Array) -> Grey:
-        mask = np.zeros(self._face.shape, np.uint8)
-        cv2.fillConvexPoly(mask, cv2.convexHull(np.round(landmarks).astype(np.int32)), 255)
-        return mask
 
     def _by_points(self, face: Grey) -> Registered | None:
         """Lucas-Kanade and a robust fit, quickly and then with the full pyramid."""

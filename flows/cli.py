@@ -385,6 +385,41 @@ def export(
 
 @app.command()
 @_guard
+def clip(
+    workspace: Annotated[Path, typer.Argument(help="Workspace with an aligned dataset.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="File to write: .mp4 or .gif.")],
+    dataset: Annotated[
+        str | None, typer.Option(help="Dataset; may be left out if only one.")
+    ] = None,
+    video: Annotated[str | None, typer.Option(help="Video id, e.g. sub01/EP02_01f.")] = None,
+    event: Annotated[
+        str | None, typer.Option(help="Event id instead: its frames from onset to offset.")
+    ] = None,
+    root: Annotated[
+        Path | None, typer.Option(help="The dataset's folder; default where the last run read it.")
+    ] = None,
+    fps: Annotated[
+        float, typer.Option(help="Frames per second of the film; below the video's: slow motion.")
+    ] = 25.0,
+    with_faces: Faces = False,
+) -> None:
+    """A film of one video before (left) and after (right) alignment: does the face shake?
+
+    Left, the crop square of the reference frame is cut from every raw frame; right, the aligned
+    crops that later stages read. Without --video or --event, some ids to choose from are named.
+    Faces of licensed sets leave only --with-faces.
+
+    Example: python -m flows clip work shake.gif --dataset casme2 --event sub01/EP02_01f --fps 10
+    """
+    from flows.launch import export_before_after
+
+    _show_log(verbose=False)
+    typer.echo(export_before_after(workspace, out, dataset, video=video, event=event, root=root,
+                                   fps=fps, with_faces=with_faces))  # fmt: skip
+
+
+@app.command()
+@_guard
 def recipes(as_json: Json = False) -> None:
     """The recipes that come with the project, and what each is."""
     from models.recipe import list_recipes, load_recipe

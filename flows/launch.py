@@ -146,3 +146,22 @@ def export_files(what: str, source: Path, out: Path, dataset: str | None, with_f
         more = {"with_faces": with_faces} if what == "crops" else {}
         counts.append(f"{writers[what](workspace, name, out / name, **more)} from {name}")
     return f"{what}: {', '.join(counts)} to {out}"
+
+
+def export_before_after(workspace: Path, out: Path, dataset: str | None, **choice: Any) -> str:
+    """`data.export.export_before_after` of a workspace; `dataset` None for the only one."""
+    from data import export
+    from data.workspace import Workspace
+
+    store = Workspace(workspace)
+    known = store.datasets()
+    if dataset is None and len(known) == 1:
+        dataset = known[0]
+    if dataset not in known:
+        raise ConfigError(
+            f"workspace {workspace}",
+            expected="the dataset to film (--dataset)",
+            got=dataset or "none",
+            todo=f"It holds {', '.join(known) or 'none'}.",
+        )
+    return export.export_before_after(store, dataset, out, **choice)

@@ -29,7 +29,14 @@ from data.alignment_modes import Options, overlap, smooth_poses
 from data.alignment_run import align_frames
 from data.errors import InputError
 from data.faces import Face, Reference
-from data.tracking import FaceTracker, fit_pose, light_drift, ransac_similarity, stable_mask
+from data.tracking import (
+    FaceTracker,
+    fit_pose,
+    light_drift,
+    ransac_similarity,
+    stable_mask,
+    upper_mask,
+)
 from tests.align_scenes import grey_face, moved, noisy, person
 
 SIZE = (640, 480)
@@ -152,6 +159,18 @@ def test_mask_keeps_off_brows_eyes_and_mouth(landmarks, face):
         assert mask[y, x] == 0
     x, y = landmarks[29].round().astype(int)
     assert mask[y, x] == 255 and mask[5, 5] == 0
+
+
+def test_some_points_lie_above_the_brows_and_on_nothing_that_moves(landmarks, face):
+    ipd = person(0, SIZE).ipd
+    tracker = FaceTracker(face, face_geometry(landmarks, 224))
+    upper = tracker.points[tracker.points[:, 1] < landmarks[17:27, 1].min()]
+    assert 40 <= len(upper) <= 70 and len(tracker.points) <= 200
+    apart = np.hypot(*(upper[:, None] - landmarks[17:27]).transpose(2, 0, 1)).min(axis=1)
+    assert apart.min() > 0.15 * ipd
+    mask = upper_mask(landmarks, ipd, SIZE[::-1])
+    moving = np.round(landmarks[17:]).astype(int)
+    assert mask[moving[:, 1], moving[:, 0]].max() == 0 and mask.any()
 
 
 def test_tracker_measures_a_similarity_to_a_hundredth(landmarks, face):

@@ -279,7 +279,10 @@ def clips(tmp_path_factory):
 
 
 def residual(root, mode, folder):
-    """RMS over clips of the head motion left in the aligned face, and of its steps; mean gain."""
+    """RMS over clips of the head motion left in the aligned face, and of its steps; pooled gain.
+
+    Pooled: over all clips' displacements at once, for a 0.4 px expression's own gain is noise.
+    """
     config = AlignConfig(mode=mode, size=128, store="transforms")
     dataset = open_dataset("casme2", root)
     inputs = StageInputs(folder, "casme2", root, {"align": config})
@@ -305,13 +308,13 @@ def residual(root, mode, folder):
             left.append(((path - path[0]) ** 2).sum(-1).mean())
             steps.append((np.diff(path, axis=0) ** 2).sum(-1).mean())
             shown = aligned(face + smile, apex) - path[0]
-            gains.append((shown * smile).sum() / (smile**2).sum())
-    return np.sqrt(np.mean(left)), np.sqrt(np.mean(steps)), np.mean(gains)
+            gains.append(((shown * smile).sum(), (smile**2).sum()))
+    return np.sqrt(np.mean(left)), np.sqrt(np.mean(steps)), np.divide(*np.sum(gains, axis=0))
 
 
 def test_track_holds_heads_still_and_keeps_expressions(clips, tmp_path):
     left, steps, gain = residual(clips, "track", tmp_path)
     assert left < 0.25 and steps < 0.08
-    assert 0.85 < gain < 1.15
+    assert 0.95 < gain < 1.05
     shaky, shake, _ = residual(clips, "landmarks", tmp_path)
     assert shaky > 2 * left and shake > 4 * steps
