@@ -15,7 +15,7 @@ import pandas as pd
 
 from data.composite import MEGC_DATASETS, why_not_megc2019
 from data.datasets import Dataset, get_adapter, open_dataset
-from data.datasets.images import is_cut_off
+from data.datasets.images import end_problem
 from data.errors import DatasetError, InputError
 from data.frames import FrameSource
 from data.labels import ALL_MAPS, label_of, why_dropped
@@ -221,8 +221,8 @@ def _look_at_images(dataset: Dataset, deep: bool) -> tuple[dict[str, Any], pd.Da
         source = FrameSource(files[0] if is_file else files, video.num_frames)
         length = video.num_frames
         if tails and not is_file:
-            cut = [f.name for f in files if is_cut_off(f)]
-            rows += [[video.video, "frame", "flagged", "truncated_file", name] for name in cut]
+            ends = ((file.name, end_problem(file)) for file in files)
+            rows += [[video.video, "frame", "flagged", said, name] for name, said in ends if said]
         for index in range(length) if deep else sorted({0, length // 2, length - 1}):
             decoded += 1
             try:

@@ -76,6 +76,24 @@ def test_unreadable_frames_are_found_at_the_ends_or_deep(tmp_path):
     assert check_dataset("smic", root).images["unreadable"] == 1
 
 
+def test_a_file_that_may_not_be_read_is_named(tmp_path, monkeypatch):
+    root = trees.smic(tmp_path)
+    locked = sorted(next(root.rglob("s1_ne_01")).iterdir())[4]
+    real = open
+
+    def guarded(path, *rest, **named):
+        if Path(path) == locked:
+            raise PermissionError(13, "Permission denied")
+        return real(path, *rest, **named)
+
+    monkeypatch.setattr("builtins.open", guarded)
+    report = check_dataset("smic", root)
+    assert report.exit_code == REPAIRED
+    assert [(d["reason"], d["examples"]) for d in report.defects] == [
+        ("permission_denied", [f"HS/s1_ne_01: {locked.name}"])
+    ]
+
+
 def huge_png(path: Path) -> None:
     """A few bytes that claim 100000 x 100000 pixels."""
 

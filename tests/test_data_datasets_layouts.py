@@ -196,6 +196,15 @@ def test_samm_lv_without_the_emotion_sheet(tmp_path):
     dataset = open_dataset("samm_lv", root)
     assert dataset.events.emotion.isna().all() and len(dataset.events) == 7
     assert "none" in dataset.variant["emotions"]
+    assert "no_emotion_sheet" in reasons(dataset, "flagged")
+
+
+def test_casme2_without_the_objective_classes(tmp_path):
+    root = trees.casme2(tmp_path)
+    (root / "CASME2-ObjectiveClasses.xlsx").unlink()
+    dataset = open_dataset("casme2", root)
+    assert dataset.events.objective_class.isna().all() and len(dataset.events) == 7
+    assert "no_objective_sheet" in reasons(dataset, "flagged")
 
 
 def test_casme3_finds_the_six_bad_rows_and_corrects_them(tmp_path):

@@ -118,6 +118,10 @@ def read_objective(tree: Tree, report: Report) -> dict[str, int]:
     table = optional_table(tree, OBJECTIVE, report, "objective_sheet")
     classes: dict[str, int] = {}
     if table is None:
+        report.flag(
+            "CASME2-ObjectiveClasses.xlsx", "file", "no_objective_sheet",
+            "events have no objective class without it",
+        )  # fmt: skip
         return classes
     for _, cells in table.records():
         value = objective_class(cells["class"])

@@ -12,9 +12,15 @@ _TAIL = 4096  # some writers append bytes after an image's end
 
 
 def is_cut_off(path: Path) -> bool:
-    """Whether an image file lacks its end: a JPEG's end marker, a PNG's last chunk, a BMP's bytes.
+    """Whether an image file lacks its end; files that cannot be opened are not judged."""
+    return end_problem(path) == "truncated_file"
 
-    Other formats, and files that cannot be opened, are not judged.
+
+def end_problem(path: Path) -> str:
+    """`truncated_file` for an image without its end, `permission_denied` for one not to be read.
+
+    The end is a JPEG's end marker, a PNG's last chunk, a BMP's bytes; other formats are not
+    judged. "" when nothing is wrong.
     """
     try:
         with open(path, "rb") as file:
@@ -22,15 +28,18 @@ def is_cut_off(path: Path) -> bool:
             size = file.seek(0, os.SEEK_END)
             file.seek(max(size - _TAIL, 0))
             tail = file.read()
+    except PermissionError:
+        return "permission_denied"
     except OSError:
-        return False
+        return ""
+    whole = True
     if head[:2] == b"\xff\xd8":
-        return b"\xff\xd9" not in tail
-    if head[:8] == b"\x89PNG\r\n\x1a\n":
-        return b"IEND" not in tail
-    if head[:2] == b"BM" and len(head) == 26:
-        return size < int.from_bytes(head[2:6], "little")
-    return False
+        whole = b"\xff\xd9" in tail
+    elif head[:8] == b"\x89PNG\r\n\x1a\n":
+        whole = b"IEND" in tail
+    elif head[:2] == b"BM" and len(head) == 26:
+        whole = size >= int.from_bytes(head[2:6], "little")
+    return "" if whole else "truncated_file"
 
 
 def image_size(path: Path) -> tuple[int, int] | None:

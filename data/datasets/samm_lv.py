@@ -84,6 +84,10 @@ class SammLongVideos(Adapter):
         unlabelled = [r.event for r in rows if r.type == "micro" and r.emotion is None]
         if not emotions:
             report.variant["emotions"] = "none: the SAMM v2 sheet is not there"
+            report.flag(
+                table.sheet.path.name, "file", "no_emotion_sheet",
+                "it names no emotions: add SAMM_Micro_FACS_Codes_v2.xlsx",
+            )  # fmt: skip
         else:
             for event in unlabelled:
                 report.flag(event, "event", "no_emotion_label", "not in the SAMM v2 sheet")

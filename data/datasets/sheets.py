@@ -95,7 +95,9 @@ def read_workbook(path: Path) -> list[Sheet]:
             str(path.name),
             expected=f"a readable {suffix[1:]} workbook",
             got=f"{type(error).__name__}: {error}",
-            todo="Copy the file again from the dataset's owner.",
+            todo="Make it readable for yourself."
+            if isinstance(error, PermissionError)
+            else "Copy the file again from the dataset's owner.",
             code="unreadable_sheet",
         ) from error
 

@@ -130,7 +130,7 @@ def no_sheet(
     near: Sequence[str] = (),
 ) -> DatasetError:
     """The error for a root without a sheet that fits: what was looked at, what was wanted."""
-    damaged = [str(e) for e in search.damaged]
+    damaged = [str(e).rstrip(".") for e in search.damaged]
     return DatasetError(
         f"{adapter.name} at {tree.root}",
         expected=f"an annotation sheet with columns {', '.join(wanted)}",
