@@ -87,6 +87,21 @@ def fold_rows(run: RunFiles) -> list[dict[str, Any]]:
     ]
 
 
+def fold_pace(folder: Path) -> str:
+    """How fast a fold's last epoch ran, where its training says so; '' otherwise."""
+    try:
+        costs = stores.read_table(folder / "timings.parquet").to_dict("records")
+    except StoreError:
+        return ""
+    if not costs or "clips_per_second" not in costs[-1]:
+        return ""
+    cost = costs[-1]
+    return (
+        f"{cost['clips_per_second']:.0f} clips/s, waited {cost['data_seconds']:.2f} s for data "
+        f"beside {cost['step_seconds']:.2f} s of steps, {cost['peak_memory_mb']:.0f} MB at most"
+    )
+
+
 def scoreboard(run: RunFiles) -> str:
     """Scores with chance and majority beside them, and what they allow to say, as plain text."""
     found = report_scores.scores(run.metrics())

@@ -202,8 +202,10 @@ def train(context: RunContext) -> StepRecord:
         for number, fold in enumerate(done, start=1):
             seconds = time.perf_counter() - started[fold]
             experiment.publish_fold(plan, jobs[fold], seconds, context.token)
-            context.executor.progress(name, number, total, f"{fold} trained")
-            logger.info("%s: %s trained", plan.run_id, fold)
+            pace = run_pages.fold_pace(plan.folder / fold)
+            text = f"{fold} trained" + (f"; last epoch {pace}" if pace else "")
+            context.executor.progress(name, number, total, text)
+            logger.info("%s: %s", plan.run_id, text)
     return StepRecord(
         "train",
         units=len(plan.jobs),
