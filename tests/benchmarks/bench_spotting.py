@@ -7,7 +7,9 @@
 A synthetic SAMM Long Videos is written, ingested and measured by the real stages; each network is
 trained leaving one subject out and scored by the recipe's protocol; baselines are scored on the
 same videos by the same protocol. The networks are at a REDUCED width (32 channels, 4 blocks a
-trunk, 16 states) unless --set says otherwise. With --workspace the data are kept and used again.
+trunk, 16 states) and see ME-TST+'s 18 regions (36 channels) unless --set says otherwise; ME-TST's
+own five are --set motion.roi_set=coarse10 --set model.in_channels=10. With --workspace the data are
+kept and used again.
 """
 
 from __future__ import annotations
@@ -39,10 +41,9 @@ from models.runs import RunFiles
 
 LAYOUT, TOKEN = "samm_lv", "bench"
 REDUCED: dict[str, dict[str, Any]] = {
-    "me_tst": {"name": "me_tst", "dim": 32, "blocks": 4, "d_state": 16},
+    "me_tst": {"name": "me_tst", "in_channels": 36, "dim": 32, "blocks": 4, "d_state": 16},
     "me_tst_plus": {"name": "me_tst_plus", "dim": 32, "blocks": 1, "d_state": 16},
 }
-ROIS = {"me_tst": "coarse10", "me_tst_plus": "multi36"}
 TRAIN = {"max_lr": 0.003, "batch_size": 32, "negative_ratio": 2.0}
 EPOCHS = {"me_tst": 40, "me_tst_plus": 15}
 SHOWN = ("spotting_f1", "spotting_precision", "spotting_recall", "f1_of_means", "strs")
@@ -56,7 +57,7 @@ def recipe_of(network: str, changes: list[str]) -> Recipe:
         "about": "Benchmark on synthetic videos, reduced width.",
         "data": [LAYOUT],
         "labels": "label_4",
-        "motion": {"k": 30, "frame_skip": 7, "roi_set": ROIS[network]},
+        "motion": {"k": 30, "frame_skip": 7, "roi_set": "multi36"},
         "model": REDUCED[network],
         "train": {**TRAIN, "epochs": EPOCHS[network]},
         "decode": {"strategy": 2},
