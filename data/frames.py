@@ -105,7 +105,10 @@ class FrameSource:
     def _bit_depth(self) -> int | None:
         """Bit depth of the first frame if it has 16-bit samples, else None."""
         if self._depth == 0:
-            raw = cv2.imread(str(self._paths[0]), cv2.IMREAD_UNCHANGED)
+            try:
+                raw = cv2.imread(str(self._paths[0]), cv2.IMREAD_UNCHANGED)
+            except cv2.error:  # too large for OpenCV; reading that frame says so by name
+                raw = None
             self._depth = bit_depth(raw) if raw is not None else 8
         return None if self._depth == 8 else self._depth
 

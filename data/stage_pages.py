@@ -57,17 +57,19 @@ def stage_page(
             todo=f"Run the {stage} stage first.",
             code="no_data",
         )
-    kept = int((manifest.status == "ok").sum())
     lines = [f"# {stage} · {dataset}", ""]
+    ledger = stores.read_ledger(folder)
     shown = Shown(workspace, dataset, with_faces, root=root)
     if stage == "ingest":
         lines += [_counts(shown), ""]
+        for said in ledger.detail[ledger.reason == "annotation_account"]:
+            lines += [f"{said}.", ""]
         rows = _table_rows(manifest)
     else:
         kept = int((manifest.status == "ok").sum())
         lines += [f"{len(manifest)} in, {kept} with data, {len(manifest) - kept} without.", ""]
         rows = _part_rows(folder, manifest)
-    lines += _ledger_lines(stores.read_ledger(folder))
+    lines += _ledger_lines(ledger)
     if stage in STAGES_OF_FACES and not shown.faces():
         lines += [FACES_HIDDEN, ""]
     pieces = (

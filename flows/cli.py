@@ -205,7 +205,14 @@ def check(
 @app.command()
 @_guard
 def synthesize(
-    layout: Annotated[str, typer.Argument(metavar="LAYOUT", help=f"One of: {LAYOUTS}")],
+    layout: Annotated[
+        str,
+        typer.Argument(
+            metavar="LAYOUT[:VARIANT]",
+            help=f"One of: {LAYOUTS}; or another shape it ships in, e.g. casme2:selected "
+            "(a wrong variant lists them).",
+        ),
+    ],
     out: Annotated[Path, typer.Argument(help="Folder to write; made when missing.")],
     preset: Annotated[str, typer.Option(help="smoke, tiny, default or hard.")] = "default",
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same bytes.")] = 0,

@@ -153,10 +153,15 @@ def test_a_clip_that_is_longer_than_its_event_is_flagged(tmp_path):
 
 
 def test_samm_apex_right_after_the_onset_is_corrected(tmp_path):
-    row = ("032", "032_3_2", 3, 5126, 5127, 5207, 82, "Micro - 1/2", 4, "Anger", 3, None)
-    dataset = open_dataset("samm", trees.samm(tmp_path, [row]))
-    assert event(dataset, "032_3_2").apex_number == 5130
-    assert reasons(dataset) == {"apex_one_after_onset": ["032_3_2"]}
+    for onset in (5126, 5120):  # whatever the copy's numbers are
+        row = ("032", "032_3_2", 3, onset, onset + 1, 5207, 5208 - onset, "Micro - 1/2", 4,
+               "Anger", 3, None)  # fmt: skip
+        dataset = open_dataset("samm", trees.samm(tmp_path / str(onset), [row]))
+        assert event(dataset, "032_3_2").apex_number == 5130
+        assert reasons(dataset) == {"apex_one_after_onset": ["032_3_2"]}
+    row = ("006", "006_1_2", 1, 562, 563, 580, 19, "Micro - 1/2", 4, "Anger", 3, None)
+    dataset = open_dataset("samm", trees.samm(tmp_path / "other", [row]))
+    assert event(dataset, "006_1_2").apex_number == 563, "an apex nobody corrected stays"
 
 
 def test_samm_without_subject_folders(tmp_path):

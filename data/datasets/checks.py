@@ -247,10 +247,11 @@ class EventChecker:
         if apex.note == "not_a_number":
             reason = "apex_not_a_number"
         apex = self.correct_number(row.who, "apex", apex, reason)
-        if not inside and apex is row.apex:
-            fix = self._fix(row.who, "apex", "outside")
+        word = "outside" if not inside else "onset+1" if apex.value == onset + 1 else ""
+        if word and apex is row.apex:
+            fix = self._fix(row.who, "apex", word)
             if fix is not None:
-                self._repaired(row.who, fix, apex.raw, reason)
+                self._repaired(row.who, fix, apex.raw, reason or fix.reason)
                 apex = frame_number(fix.new)
         value = apex.value
         if value is not None and onset <= value <= offset:

@@ -103,7 +103,8 @@ class Correction:
 def corrections(dataset: str) -> dict[tuple[str, str, str], Correction]:
     """The dataset's corrections by (who, column, old value).
 
-    `old` may also be the word `outside`: an apex that is not within onset..offset.
+    `old` may also be a word for what an apex is: `outside`, not within onset..offset, or
+    `onset+1`, the frame after the onset.
     Raises DatasetError `bad_corrections` when the file's columns are not CORRECTION_COLUMNS.
     """
     path = CORRECTIONS / f"{dataset}.csv"
