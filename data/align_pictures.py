@@ -119,12 +119,12 @@ def residual_figure(videos: Sequence[tuple[str, Any, Any]]) -> Figure:
     if len(residuals):
         left.hist(residuals, bins=40, color=BLUE)
         left.axvline(float(np.median(residuals)), color=ORANGE, label="median")
-        legend(left, loc="upper right")
+        legend(left, loc="upper left")
     title(left, "points' residual after alignment, px")
     counts = [(name, int((codes == code).sum())) for code, name in enumerate(STATUS)]
     present = [(name, count) for name, count in counts if count]
-    states.barh([n for n, _ in present], [c for _, c in present], color=BLUE)
-    states.invert_yaxis()
+    states.barh([n for n, _ in present], [c for _, c in present], 0.6, color=BLUE)
+    states.set_ylim(max(len(present), 3) - 0.5, -0.5)  # one status makes no fat bar
     title(states, f"frames by status, {len(codes)} in all")
     return fig
 

@@ -95,6 +95,16 @@ def test_transforms_only_gives_the_very_same_crops(tmp_path, colour):
             open_crops(part["a"])
 
 
+@pytest.mark.parametrize("mode", ["none", "whole", "first_crop", "landmarks_smooth", "ecc"])
+def test_every_mode_gives_the_same_crops_either_way(tmp_path, mode):
+    videos, settings = {"a": drifting(6)}, {"mode": mode, "size": 128}
+    align(tmp_path, videos, **settings, part="stored.h5")
+    _, out, inputs = align(tmp_path, videos, store="transforms", **settings)
+    with h5py.File(out) as part, h5py.File(tmp_path / "stored.h5") as stored:
+        made = open_crops(part["a"], inputs.frame_source("a"))
+        assert np.array_equal(made[:], stored["a/crops"][:])
+
+
 def test_every_compression_is_lossless(tmp_path):
     digests = set()
     for name in ("none", "lzf", "gzip"):
