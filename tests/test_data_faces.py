@@ -184,7 +184,7 @@ def test_predictor_errors_name_the_way_out(tmp_path, monkeypatch):
         faces.FaceFinder(junk)
     assert faces.predictor_identity(junk) != faces.predictor_identity()
     monkeypatch.setattr(faces.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(MissingExtraError, match=r"apexflow\[faces\]"):
+    with pytest.raises(MissingExtraError, match=r"\.\[faces\]"):
         faces.find_predictor()
 
 
