@@ -150,7 +150,8 @@ class MotionConfig(Settings):
     flow: Literal["farneback", "tvl1"] = Field(
         "farneback",
         title="Optical flow",
-        description="farneback: the authors'. tvl1 (preset fast) takes twice the time.",
+        description="farneback: the authors' and the default: on 18 ROIs tvl1 (preset fast) takes"
+        " twice the time for the same score (docs/me_tst_synthetic.md).",
     )
     clamp: bool = Field(
         True,
