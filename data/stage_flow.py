@@ -39,7 +39,7 @@ MAX_LOSS_PX = 0.005
 NO_CROP = ("unreadable", "no_face", "failed", "missing")  # align's states without a true crop
 HELD_POSE = ("align_held", "held")  # registered as the frame before, for want of anything better
 GRID = 4  # spacing of the pixels that vote on residual head motion
-KIND_LENGTH = 12  # bytes of the longest pair kind, "apex_offset", rounded up
+KIND = h5py.string_dtype("utf-8", 12)  # the longest pair kind, "apex_offset", rounded up
 TUKEY = 4.685  # tuning constant of the biweight, in robust standard deviations
 
 Field = npt.NDArray[np.float32]
@@ -229,8 +229,7 @@ def _write(group: h5py.Group, wanted: list[Pair], fields: Field, config: FlowCon
     flow.attrs["quantisation_error_px"] = loss
     group.create_dataset("strain", data=strain, chunks=(1, *strain.shape[1:]))
     group.create_dataset("pairs", data=np.array([p[1:] for p in wanted], np.int32))
-    text = h5py.string_dtype("utf-8", KIND_LENGTH)
-    group.create_dataset("kind", data=np.array([kind for kind, *_ in wanted], text))
+    group.create_dataset("kind", data=np.array([kind for kind, *_ in wanted], KIND))
     group.attrs["size"] = int(fields.shape[1])
     group.attrs["backend"] = choose_backend(config.backend).backend
 

@@ -131,15 +131,16 @@ def load_fold(folder: Path) -> TrainedFold:
         facts = json.loads((folder / "model.json").read_text())
         config = HstaConfig.model_validate(facts["model"])
         train = HstaTrainConfig.model_validate(facts["train"])
-    except (OSError, ValueError, KeyError) as error:
+        u, v, strain, change, *rest = facts["input_scale"]
+        classes, seed = tuple(facts["classes"]), int(facts["seed"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise TrainingError(
             str(folder / "model.json"), expected="the side file of a fold", got=str(error)
         ) from error
     model = create(config)
     load_weights(model, folder / "weights.safetensors")
-    u, v, strain, change, *rest = facts["input_scale"]
     scale = (u, v, strain, change, rest[0] if rest else 1.0)
-    return TrainedFold(model.eval(), train, tuple(facts["classes"]), scale, int(facts["seed"]))
+    return TrainedFold(model.eval(), train, classes, scale, seed)
 
 
 def _model_config(recipe: Recipe) -> HstaConfig:

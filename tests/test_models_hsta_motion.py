@@ -10,6 +10,7 @@ import torch
 from pydantic import ValidationError
 from scipy import ndimage
 
+from data.errors import TrainingError
 from models.fitting import save_weights
 from models.hsta import HstaConfig, create
 from models.hsta_clips import ClipBank, draw_batch, to_clip
@@ -150,6 +151,10 @@ def test_folds_of_before_are_still_read(tmp_path):
     }
     (tmp_path / "model.json").write_text(json.dumps(facts))
     assert load_fold(tmp_path).scale == (1.0, 2.0, 3.0, 4.0, 1.0)
+    for damage in ({"input_scale": None}, {"input_scale": [1.0]}, {"classes": None}):
+        (tmp_path / "model.json").write_text(json.dumps({**facts, **damage}))
+        with pytest.raises(TrainingError, match="side file"):
+            load_fold(tmp_path)
 
 
 @pytest.mark.parametrize("power", [0.5, 1.0])
