@@ -96,7 +96,19 @@ class RunFiles:
         return [self.folder / fold for fold in sorted(done_folds(self.folder))]
 
     def predictions(self) -> pd.DataFrame:
-        """All folds' predictions, stacked in fold order."""
+        """All folds' predictions, stacked in fold order.
+
+        Raises StoreError when none is trained, or one is not what its run recorded.
+        """
+        damaged = set(run_manifest(self.folder).unit) - done_folds(self.folder)
+        if damaged:
+            raise StoreError(
+                str(self.folder),
+                expected="every fold as it was trained",
+                got=f"missing or altered files in {sorted(damaged)}",
+                todo="Run the recipe again: these folds are trained anew.",
+                code="damaged_run",
+            )
         tables = [stores.read_table(fold / "predictions.parquet") for fold in self.folds]
         if not tables:
             raise StoreError(

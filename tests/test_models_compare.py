@@ -11,6 +11,7 @@ import pytest
 
 from data import stores
 from data.errors import ConfigError
+from data.identity import file_digest
 from data.workspace import Workspace
 from models.bootstrap import paired_difference
 from models.compare import compare
@@ -78,15 +79,16 @@ def test_it_is_paired_by_person_not_by_place(good, bad, changed):
             table = stores.read_table(path)
             stores.write_table(table.iloc[::-1].reset_index(drop=True), path)
 
-    before, after = compare([good, bad]), compare([good, _resized(changed(shuffle))])
+    before, after = compare([good, bad]), compare([good, _entered(changed(shuffle))])
     assert [p.difference for p in before.pairs] == [p.difference for p in after.pairs]
 
 
-def _resized(run):
+def _entered(run):
     """Bring the run's manifest up to date after an edit."""
     path = run.folder / "manifest.parquet"
     table = stores.read_table(path)
     table["bytes"] = [(run.folder / p).stat().st_size for p in table.part]
+    table["digest"] = [file_digest(run.folder / p) for p in table.part]
     stores.write_table(table, path)
     return run
 
@@ -169,7 +171,7 @@ def test_other_true_labels_are_refused(good, changed):
         stores.write_table(table, path)
 
     with pytest.raises(ConfigError, match="true labels"):
-        compare([good, _resized(changed(relabel))])
+        compare([good, _entered(changed(relabel))])
 
 
 def test_spotting_runs_by_their_counts(tmp_path):

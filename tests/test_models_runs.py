@@ -41,6 +41,8 @@ def test_a_fold_with_a_changed_file_is_trained_again(folder: Path, name: str) ->
     raw[len(raw) // 2] ^= 1  # same size
     path.write_bytes(raw)
     assert done_folds(folder) == set(others)
+    with pytest.raises(StoreError, match=first):  # scores never quietly lack a fold
+        RunFiles(folder).predictions()
     path.unlink()
     assert done_folds(folder) == set(others)
 
