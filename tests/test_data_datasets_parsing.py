@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import openpyxl
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from data.datasets.listing import walk
@@ -120,10 +120,23 @@ def test_action_units_say_what_they_could_not_read(cell, aus):
     assert "not understood" in note
 
 
-@given(st.text(max_size=30))
+@given(st.text(max_size=30) | st.text("4+(R/ ),L7Ak?orOR-", max_size=30))
+@example("smile(5,6")
+@example("x(4+5)y")
+@example("((4+5)")
+@example("+(+(+")
+@example("(4+" * 99 + ")")
+@example("(4+" * 600 + "5" + ")" * 600)
 def test_action_units_never_raise(cell):
     aus, _ = action_units(cell)
     assert aus is None or unit_numbers(aus, kept=True)
+
+
+def test_a_parenthesis_that_nothing_closes_hides_no_unit():
+    assert action_units("4+(5+6") == ("4+5+6", "")
+    assert action_units("12(5+6")[0] == "6", "12 5 is no unit, and said"
+    assert "12" in action_units("12(5+6")[1]
+    assert action_units("x(4+5)y") == (None, "not understood: X(4+5)Y")
 
 
 def test_unit_numbers_take_the_first_alternative_and_leave_kept_units():

@@ -31,6 +31,7 @@ class ActionUnit:
         return f"{self.side}{self.number}{self.intensity}{'(k)' if self.kept else ''}"
 
 
+LONGEST = 300  # characters of a cell that is read; the longest known has about 60
 _UNIT = re.compile(
     r"(?P<side>[LRATB]?)(?:AU|AD)?(?P<side2>[LRATB]?)(?P<number>[0-9]{1,2})(?:\.0)?"
     r"(?P<intensity>[A-E]?)[A-E]?(?P<side3>[LR]?)(?P<kept>\(K\))?"
@@ -59,6 +60,8 @@ def action_units(cell: Cell) -> tuple[str | None, str]:
     word = unicodedata.normalize("NFKC", text(cell)).replace("\u2044", "/").upper()
     if word.lower() in MISSING:
         return None, ""
+    if len(word) > LONGEST:
+        return None, f"not understood: a cell of {len(word)} characters"
     for pattern, new in _REWRITES:
         word = pattern.sub(new, word)
     units: list[str] = []
@@ -71,6 +74,7 @@ def action_units(cell: Cell) -> tuple[str | None, str]:
 
 def _split(word: str) -> list[str]:
     """Terms between the + signs outside parentheses, without the empty ones."""
+    word = _closed(word)
     terms, depth, start = [], 0, 0
     for at, char in enumerate(word + "+"):
         depth = max(depth + (char == "(") - (char == ")"), 0)  # a stray ")" closes nothing
@@ -78,6 +82,19 @@ def _split(word: str) -> list[str]:
             terms.append(word[start:at].strip())
             start = at + 1
     return [t for t in terms if t.strip("() ")]
+
+
+def _closed(word: str) -> str:
+    """The word with a blank for every "(" that nothing closes."""
+    signs, waiting = list(word), []
+    for at, char in enumerate(word):
+        if char == "(":
+            waiting.append(at)
+        elif char == ")" and waiting:
+            waiting.pop()
+    for at in waiting:
+        signs[at] = " "
+    return "".join(signs)
 
 
 def _read_term(term: str, unread: list[str]) -> list[str]:
@@ -91,8 +108,9 @@ def _read_term(term: str, unread: list[str]) -> list[str]:
         groups = [[_one_unit(_bare(t)) for t in _split(_bare(o))] for o in options]
         whole = [g for g in groups if g and all(unit is not None for unit in g)]
         return [str(unit) for unit in whole[0]] if whole else []
-    if "+" in options[0]:
-        return [unit for part in _split(options[0]) for unit in _read_term(part, unread)]
+    parts = _split(options[0])
+    if len(parts) > 1:
+        return [unit for part in parts for unit in _read_term(part, unread)]
     unread.append(term)
     unit = _among_words(term)
     return [] if unit is None else [str(unit)]
