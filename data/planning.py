@@ -83,9 +83,8 @@ def plan_stage(
     config = inputs.configs[name]
     units = stage.list_units(inputs, config)
     folder = Workspace(inputs.workspace).stage(inputs.dataset, name)
-    trouble = stores.books_trouble(folder)
-    manifest = None if trouble else stores.read_manifest(folder)
-    rows = {} if manifest is None else {r.unit: r for r in manifest.itertuples(index=False)}
+    manifest, _, trouble = stores.read_books(folder)
+    rows = {r.unit: r for r in manifest.itertuples(index=False)}
     bad = _bad_parts(folder, rows.values(), verify)
     plan = StagePlan(name, inputs.dataset, units, {}, {})
     for unit in units:
@@ -206,13 +205,10 @@ class _Book:
         self.folder, self.token, self.version = folder, token, version
         self.settings = settings_json(config)
         self.keys = {u.id: u.key for u in plan.units}
-        known: list[Any] = []
-        self.ledger: list[Any] = []
-        if not stores.books_trouble(folder):
-            known = stores.read_manifest(folder).to_dict("records")
-            self.ledger = stores.read_ledger(folder).to_dict("records")
-        self.had = len(known)
-        self.rows = {r["unit"]: r for r in known if r["unit"] in self.keys}
+        manifest, ledger, _ = stores.read_books(folder)
+        self.had = len(manifest)
+        self.rows = {r["unit"]: r for r in manifest.to_dict("records") if r["unit"] in self.keys}
+        self.ledger: list[Any] = ledger.to_dict("records")
         self.times = {r["part"]: r for r in stores.read_timings(folder).to_dict("records")}
 
     def enter(self, result: ChunkResult) -> None:

@@ -27,7 +27,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from data.alignment_store import MadeCrops
+from data.alignment_store import MadeCrops, open_crops
 from data.config import FlowConfig
 from data.engine import PartWriter, Stage, StageInputs, Unit
 from data.errors import InputError
@@ -71,7 +71,8 @@ def process(unit: Unit, inputs: StageInputs, config: FlowConfig, part: PartWrite
         part.drop(unit.id, "no_motion_pair", f"onset {onset}, apex {apex}, offset {offset}")
         return
     with inputs.open("align", unit.video) as group:
-        crops = group["crops"] if "crops" in group else _made_crops(group, inputs, unit.video)
+        source = None if "crops" in group else inputs.frame_source(unit.video)
+        crops = open_crops(group, source)
         usable, held = usable_pairs(wanted, group, len(crops), onset, f"{inputs.dataset}/{unit.id}")
         clip = _read_crops(crops, usable, config.size)
     if len(usable) < len(wanted):
@@ -141,11 +142,6 @@ def usable_pairs(
         )
     used = sorted({frame for _, *both in good for frame in both})
     return good, [frame for frame in used if names[numbers[frame - low]] in HELD_POSE]
-
-
-def _made_crops(group: h5py.Group, inputs: StageInputs, video: str) -> MadeCrops:
-    """Crops cut from the raw frames when read (align's `store: transforms`)."""
-    return MadeCrops(group, inputs.frame_source(video))
 
 
 def _read_crops(

@@ -136,21 +136,25 @@ def read_ledger(folder: Path) -> pd.DataFrame:
     return read_table(path, LEDGER) if path.exists() else empty("ledger")
 
 
-def books_trouble(folder: Path) -> str:
-    """What is wrong with a stage's manifest or ledger, in words; '' when nothing is.
+def read_books(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame, str]:
+    """A stage's manifest and ledger, and what is wrong with them in words ('' when nothing is).
 
-    Without both nobody knows what the parts hold and what was dropped, so the stage is redone.
+    Without both nobody knows what the parts hold and what was dropped: then both come back empty,
+    so that the stage is redone.
     """
+    nothing = pd.DataFrame({c: pd.Series(dtype=t) for c, t in MANIFEST.items()}), empty("ledger")
     if not (folder / "manifest.parquet").exists():
-        return ""
+        return *nothing, ""
     if not (folder / "ledger.parquet").exists():
-        return "ledger missing"
-    for name, read in (("manifest", read_manifest), ("ledger", read_ledger)):
-        try:
-            read(folder)
-        except StoreError:
-            return f"{name} damaged"
-    return ""
+        return *nothing, "ledger missing"
+    try:
+        manifest = read_manifest(folder)
+    except StoreError:
+        return *nothing, "manifest damaged"
+    try:
+        return manifest, read_ledger(folder), ""
+    except StoreError:
+        return *nothing, "ledger damaged"
 
 
 def is_sound_table(path: Path) -> bool:

@@ -55,12 +55,9 @@ def _estimate(
 ) -> dict[str, Any]:
     """CPU seconds and bytes of the work to do, from what past units took; None without a past."""
     folder = workspace.stage(dataset, stage)
-    unknown = {"seconds": None, "bytes": None}
-    if stores.books_trouble(folder):
-        return unknown
-    times, manifest = stores.read_timings(folder), stores.read_manifest(folder)
+    times, (manifest, _, _) = stores.read_timings(folder), stores.read_books(folder)
     if times.empty or manifest.empty:
-        return unknown
+        return {"seconds": None, "bytes": None}
     units = int(times.units.sum())
     size = int(manifest.drop_duplicates("part").bytes.sum())
     todo = len(found.todo)

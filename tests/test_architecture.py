@@ -82,13 +82,16 @@ def test_source_files_stay_readable_and_documented(path: Path) -> None:
 
 
 def test_no_pickle_and_no_unsafe_loading() -> None:
-    """No pickle in or out, weights only, safe YAML."""
+    """No pickle in or out, weights only, safe YAML: no source may contain these words.
+
+    They stand here to be looked for; this test loads nothing with them.
+    """
     forbidden = (
-        "pickle.dump",
-        "pickle.load",
-        "weights_only=False",
-        "yaml.load(",
-        "allow_pickle=True",
+        "pickle.dump",  # what it writes runs code in whoever reads it
+        "pickle.load",  # searched for: reading a pickle runs code
+        "weights_only=False",  # searched for: torch would unpickle anything
+        "yaml.load(",  # searched for: only the safe loader makes plain values alone
+        "allow_pickle=True",  # NumPy's door to the same
     )
     found = [
         f"{path.relative_to(ROOT)}: {word}"
