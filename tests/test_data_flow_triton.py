@@ -19,7 +19,7 @@ HAS_TRITON = importlib.util.find_spec("triton") is not None
 
 INTERPRETED = """
 import numpy as np
-from data.optical_flow import tvl1
+from data.optical_flow import triton_backend, tvl1
 from tests.flow_pairs import distance, make_pair
 
 i0, i1, truth = make_pair(56, 1)
@@ -41,8 +41,41 @@ one = tvl1(first[0], second, backend="triton", **settings)
 assert one[0].tobytes() == flow[0].tobytes()
 alone = tvl1(first[1], second[1], backend="triton", **settings)
 assert alone.tobytes() == flow[1].tobytes()
+# Several tiles in both directions; with eps 0.12 the last step falls inside a block, which
+# is done again.
+large = i0[:49, :41], i1[:49, :41]
+triton_backend.choose_tiling = lambda h, w: triton_backend.Tiling(4, 4, 2, 2)
+for eps, median in ((0.0, 5), (0.12, 1)):
+    same = dict(levels=1, warps=1, inner=7, outer=2, eps=eps, median=median, return_info=True)
+    tiled, info = tvl1(*large, backend="triton", **same)
+    plain, told = tvl1(*large, backend="torch", **same)
+    assert info.steps[0, 0] == told.steps[0, 0] == (14 if eps == 0 else 6), (info, told)
+    assert np.allclose(info.error, told.error, atol=1e-6)
+    assert distance(tiled, plain).max() < 1e-4, distance(tiled, plain).max()
 print("agrees")
 """
+
+
+@pytest.mark.skipif(not HAS_TRITON, reason="triton is not installed (extra kernels)")
+@pytest.mark.parametrize("size", [(3, 3), (16, 200), (53, 53), (92, 131), (224, 224), (1000, 40)])
+def test_tiles_cover_a_level_and_overlap_by_what_the_steps_spoil(size: tuple[int, int]) -> None:
+    from data.optical_flow.triton_backend import COLUMNS, SLOTS, STRIPS, choose_tiling
+
+    cut = choose_tiling(*size)
+    assert cut.ahead <= SLOTS
+    sides = ((size[0], cut.down, STRIPS * cut.rows), (size[1], cut.across, COLUMNS))
+    for length, count, tile in sides:
+        stride, end = tile - 2 * cut.ahead, 0
+        for number in range(count):  # as the kernel places them
+            start = min(number * stride, max(length - tile, 0))
+            first = number * stride + cut.ahead if number else 0
+            last = (number + 1) * stride + cut.ahead if number < count - 1 else length
+            assert first == end and last > first
+            assert start == 0 or first - start >= cut.ahead
+            assert start + tile >= length or start + tile - last >= cut.ahead
+            assert start + tile >= last
+            end = last
+        assert end == length
 
 
 @pytest.mark.skipif(not HAS_TRITON, reason="triton is not installed (extra kernels)")

@@ -13,9 +13,15 @@ from pathlib import Path
 
 import pytest
 
-COMPILE = """
+COMPILE = r"""
+import re
+import subprocess
+import tempfile
 import warnings
+from pathlib import Path
+
 warnings.simplefilter("ignore")
+import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, compile
 
@@ -39,10 +45,28 @@ def build(kernel, constants, **options):
     made = compile(source, target=GPUTarget("cuda", 90, 32), options=options)
     assert len(made.asm["cubin"]) > 1000
     assert made.metadata.shared < 200_000
+    return made
 
-for median in (1, 3, 5):
-    build(flow.solve_level_kernel, {"H": 102, "W": 128, "MEDIAN": median, "BLOCK": flow.BLOCK},
-          num_warps=flow.WARPS)
+def usage(cubin):
+    tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        told = subprocess.run([tool, "--dump-resource-usage", file.name], capture_output=True)
+    return told.stdout.decode()
+
+for (height, width), median in (((53, 53), 1), ((102, 128), 3), ((224, 224), 5)):
+    cut = flow.choose_tiling(height, width)
+    made = build(
+        flow.solve_level_kernel,
+        {"H": height, "W": width, "MEDIAN": median, "ROWS": cut.rows, "AHEAD": cut.ahead,
+         "DOWN": cut.down, "ACROSS": cut.across, "STRIPS": flow.STRIPS, "COLUMNS": flow.COLUMNS,
+         "SLOTS": flow.SLOTS},
+        num_warps=flow.STRIPS, maxnreg=flow.REGISTERS,
+    )
+    # A tile's ten planes stay in registers: hardly a value of a thread goes to its stack.
+    stack = re.search(r"STACK:(\d+)", usage(made.asm["cubin"]))
+    assert int(stack[1]) <= 64 * 4, stack[0]
 blocks = {"BLOCK_D": scan.BLOCK_CHANNELS, "BLOCK_N": 16}
 for ones in ({}, {"length": 1, "segment": 1, "segments": 1}, {"batch": 1}):
     build(scan._forward_kernel, {"KEEP": True, **blocks, **ones})
