@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import time
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -28,6 +29,7 @@ from data.schema import SCHEMA_VERSION
 from data.workspace import Workspace
 
 UNIT_STAGES = tuple(StageSettings.model_fields)
+TOGETHER_BYTES = 1 << 28  # of results that units computed together may have
 
 
 @dataclass(frozen=True)
@@ -41,8 +43,24 @@ class Unit:
 
 
 @dataclass(frozen=True)
+class Together:
+    """How to compute several units at once, where that is faster (a GPU wants many image pairs).
+
+    prepare gives what a unit needs, or None if it has dropped the unit; size, the bytes of its
+    result; compute, the results of several, each the same as alone; finish writes one. `when` says
+    whether to do so at all with these settings.
+    """
+
+    when: Callable[[Any], bool]
+    prepare: Callable[[Unit, StageInputs, Any, PartWriter], Any | None]
+    size: Callable[[Any], int]
+    compute: Callable[[list[Any], Any], list[Any]]
+    finish: Callable[[Unit, Any, Any, Any, PartWriter], None]
+
+
+@dataclass(frozen=True)
 class Stage:
-    """A preprocessing stage: how to list its units and how to process one."""
+    """A preprocessing stage: how to list its units and how to process one, or many together."""
 
     name: str
     version: int  # bumped by hand when results change
@@ -51,6 +69,7 @@ class Stage:
     unit_kind: str  # video or event
     list_units: Callable[[StageInputs, Any], list[Unit]]
     process: Callable[[Unit, StageInputs, Any, PartWriter], None]
+    together: Together | None = None
 
 
 def get_stage(name: str) -> Stage:
@@ -262,6 +281,56 @@ class ChunkResult:
     seconds: float
 
 
+@contextmanager
+def _failures_recorded(unit: Unit, writer: PartWriter) -> Iterator[None]:
+    """Make a unit's own failure a ledger row; raise what is not its fault."""
+    try:
+        yield
+    except StoreError as error:
+        if error.code != "no_data":
+            raise
+        writer.drop(unit.id, "no_upstream", str(error))
+    except MissingExtraError:  # true of every unit: say it once
+        raise
+    except ApexflowError as error:
+        writer.drop(unit.id, error.code, str(error))
+    except (OSError, MemoryError):  # disk full, store gone: not this unit's fault
+        raise
+    except Exception as error:
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        detail = f"{type(error).__name__}: {error} ({Path(where.filename).name}:{where.lineno})"
+        writer.drop(unit.id, "unexpected_error", detail)
+
+
+def _process_together(
+    units: Iterable[Unit], how: Together, inputs: StageInputs, config: Any, writer: PartWriter
+) -> None:
+    """Prepare units until enough wait, compute these at once, finish each; and so on."""
+    waiting: list[tuple[Unit, Any]] = []
+
+    def compute_and_finish() -> None:
+        try:
+            results = how.compute([prepared for _, prepared in waiting], config)
+        except Exception:  # one of them spoils it for all: find out which
+            results = [None] * len(waiting)
+        for (unit, prepared), result in zip(waiting, results, strict=True):
+            with _failures_recorded(unit, writer):
+                if result is None:
+                    [result] = how.compute([prepared], config)
+                how.finish(unit, prepared, result, config, writer)
+        waiting.clear()
+
+    for unit in units:
+        with _failures_recorded(unit, writer):
+            prepared = how.prepare(unit, inputs, config, writer)
+            if prepared is not None:
+                waiting.append((unit, prepared))
+        if sum(how.size(prepared) for _, prepared in waiting) >= TOGETHER_BYTES:
+            compute_and_finish()
+    if waiting:
+        compute_and_finish()
+
+
 def compute_chunk(job: ChunkJob) -> ChunkResult:
     """Process a chunk's units into `job.temporary`. Runs in a worker; renames nothing.
 
@@ -272,25 +341,15 @@ def compute_chunk(job: ChunkJob) -> ChunkResult:
     stage, inputs = get_stage(job.stage), job.inputs
     config = inputs.configs[job.stage]
     writer = PartWriter(job.temporary, stage, inputs.dataset)
+    if stage.together is not None and stage.together.when(config):
+        _process_together(job.units, stage.together, inputs, config, writer)
+    else:
+        for unit in job.units:
+            with _failures_recorded(unit, writer):
+                stage.process(unit, inputs, config, writer)
     for unit in job.units:
-        try:
-            stage.process(unit, inputs, config, writer)
-            if unit.id not in writer.status:
-                writer.drop(unit.id, "no_result", "the stage neither finished nor dropped it")
-        except StoreError as error:
-            if error.code != "no_data":
-                raise
-            writer.drop(unit.id, "no_upstream", str(error))
-        except MissingExtraError:  # true of every unit: say it once
-            raise
-        except ApexflowError as error:
-            writer.drop(unit.id, error.code, str(error))
-        except (OSError, MemoryError):  # disk full, store gone: not this unit's fault
-            raise
-        except Exception as error:
-            where = traceback.extract_tb(error.__traceback__)[-1]
-            detail = f"{type(error).__name__}: {error} ({Path(where.filename).name}:{where.lineno})"
-            writer.drop(unit.id, "unexpected_error", detail)
+        if unit.id not in writer.status:
+            writer.drop(unit.id, "no_result", "the stage neither finished nor dropped it")
     writer.close(
         {
             "stage": stage.name,

@@ -29,7 +29,7 @@ import pandas as pd
 
 from data.alignment_store import MadeCrops, open_crops
 from data.config import FlowConfig
-from data.engine import PartWriter, Stage, StageInputs, Unit
+from data.engine import PartWriter, Stage, StageInputs, Together, Unit
 from data.errors import InputError
 from data.optical_flow import choose_backend, tvl1, tvl1_sequence
 from data.optical_flow.numba_backend import strain_and_half
@@ -45,6 +45,7 @@ TUKEY = 4.685  # tuning constant of the biweight, in robust standard deviations
 Field = npt.NDArray[np.float32]
 Grey = npt.NDArray[np.uint8]
 Pair = tuple[str, int, int]  # kind, from, to
+Event = tuple[dict[int, Grey], list[Pair]]  # grey crops by video frame, the pairs they are for
 
 
 def list_units(inputs: StageInputs, config: FlowConfig) -> list[Unit]:
@@ -61,15 +62,24 @@ def list_units(inputs: StageInputs, config: FlowConfig) -> list[Unit]:
 
 def process(unit: Unit, inputs: StageInputs, config: FlowConfig, part: PartWriter) -> None:
     """Flow and strain of one event's pairs."""
+    event = read_event(unit, inputs, config, part)
+    if event is not None:
+        write_event(unit, event, compute_fields(*event, config), config, part)
+
+
+def read_event(
+    unit: Unit, inputs: StageInputs, config: FlowConfig, part: PartWriter
+) -> Event | None:
+    """The event's usable pairs and the grey crops they need, or None if it was dropped."""
     onset, offset = unit.payload["onset"], unit.payload["offset"]
     if onset is None:
         part.drop(unit.id, "no_onset", "the annotation gives no onset frame")
-        return
+        return None
     apex = inputs.row("apex", unit.id)["apex"]
     wanted = choose_pairs(onset, None if pd.isna(apex) else int(apex), offset, config)
     if not wanted:
         part.drop(unit.id, "no_motion_pair", f"onset {onset}, apex {apex}, offset {offset}")
-        return
+        return None
     with inputs.open("align", unit.video) as group:
         source = None if "crops" in group else inputs.frame_source(unit.video)
         crops = open_crops(group, source)
@@ -80,7 +90,14 @@ def process(unit: Unit, inputs: StageInputs, config: FlowConfig, part: PartWrite
         part.note(unit.id, "frames_without_face", lost)
     if held:
         part.note(unit.id, "frames_not_registered", f"head motion may remain in frames {held}")
-    fields = compute_fields(clip, usable, config)
+    return clip, usable
+
+
+def write_event(
+    unit: Unit, event: Event, fields: Field, config: FlowConfig, part: PartWriter
+) -> None:
+    """Store the fields (P,H,W,2) of an event's pairs."""
+    _, usable = event
     _write(part.group(unit.id), usable, fields, config)
     part.done(unit.id, pairs=len(usable), size=int(fields.shape[2]))
 
@@ -174,9 +191,49 @@ def compute_fields(clip: dict[int, Grey], wanted: list[Pair], config: FlowConfig
             same_start.setdefault(wanted[chain[0]][1], []).extend(chain)
     for first, group in same_start.items():
         fields[group] = tvl1(clip[first], np.stack([clip[wanted[i][2]] for i in group]), **options)
+    return _registered(fields, config)
+
+
+def _registered(fields: Field, config: FlowConfig) -> Field:
+    """The fields, with what head motion is left taken out if so configured; in place."""
     if config.register_to_onset == "residual":
         for field in fields:
             field -= similarity_motion(field)
+    return fields
+
+
+def wants_batches(config: FlowConfig) -> bool:
+    """Whether flow is computed on a GPU, which a single event's pairs would leave idle.
+
+    Raises InputError if that is asked for and there is none.
+    """
+    backend = choose_backend(config.backend).backend
+    if backend not in ("torch", "triton"):
+        return False
+    from data.optical_flow.torch_backend import check_device
+
+    return check_device(backend) == "cuda"
+
+
+def result_bytes(event: Event) -> int:
+    """Bytes of the event's fields."""
+    clip, pairs = event
+    return 8 * len(pairs) * next(iter(clip.values())).size
+
+
+def compute_many(events: list[Event], config: FlowConfig) -> list[Field]:
+    """`compute_fields` of each event, all pairs of one image size in one call."""
+    by_size: dict[tuple[int, ...], list[int]] = {}
+    for number, (clip, _) in enumerate(events):
+        by_size.setdefault(next(iter(clip.values())).shape, []).append(number)
+    fields: list[Field] = [np.empty(0, np.float32)] * len(events)
+    for numbers in by_size.values():
+        pairs = [(events[n][0][a], events[n][0][b]) for n in numbers for _, a, b in events[n][1]]
+        first, second = (np.stack(images) for images in zip(*pairs, strict=True))
+        flow = tvl1(first, second, preset=config.preset, backend=config.backend)
+        ends = np.cumsum([len(events[n][1]) for n in numbers])
+        for n, part in zip(numbers, np.split(flow, ends[:-1]), strict=True):
+            fields[n] = _registered(part, config)
     return fields
 
 
@@ -261,4 +318,5 @@ def read_flow(group: h5py.Group, index: int | None = None) -> Field:
     return values.astype(np.float32) * np.float32(flow.attrs["scale"])
 
 
-STAGE = Stage(NAME, VERSION, ("align", "apex"), ".h5", "event", list_units, process)
+BATCHES = Together(wants_batches, read_event, result_bytes, compute_many, write_event)
+STAGE = Stage(NAME, VERSION, ("align", "apex"), ".h5", "event", list_units, process, BATCHES)

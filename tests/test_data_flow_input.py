@@ -204,11 +204,18 @@ def test_same_bytes_for_any_threads_and_batch_split() -> None:
     assert reference.tobytes() == tvl1(np.stack([i0[0]] * 5), i1, threads=1).tobytes()
 
 
-def test_plain_backend_does_not_depend_on_the_batch() -> None:
+def test_plain_backend_does_not_depend_on_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    from data.optical_flow import torch_backend
+
     pairs = [make_pair(40, number)[:2] for number in range(3)]
     i0, i1 = (np.stack(images) for images in zip(*pairs, strict=True))
-    whole = tvl1(i0, i1, backend="torch", **QUICK)
+    whole, told = tvl1(i0, i1, backend="torch", return_info=True, **QUICK)
     assert tvl1(i0[1], i1[1], backend="torch", **QUICK).tobytes() == whole[1].tobytes()
+    monkeypatch.setitem(torch_backend.CHUNK_PIXELS, "cpu", 2 * i0[0].size)
+    chunks, info = tvl1(i0, i1, backend="torch", return_info=True, **QUICK)
+    assert chunks.tobytes() == whole.tobytes()
+    assert np.array_equal(info.steps, told.steps)
+    assert np.array_equal(info.error, told.error)
 
 
 def test_calls_from_several_threads_at_once() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,14 +14,17 @@ import pandas as pd
 import pytest
 from pydantic import ValidationError
 
+from data import engine
 from data.config import FlowConfig
 from data.engine import PartWriter
 from data.errors import InputError
 from data.identity import stable_hash
 from data.optical_flow import tvl1
 from data.stage_flow import (
+    BATCHES,
     STAGE,
     choose_pairs,
+    compute_many,
     quantise,
     read_flow,
     similarity_motion,
@@ -272,3 +276,85 @@ def test_settings_are_strict() -> None:
     for bad in ({"pairs": ()}, {"pairs": ("apex",)}, {"size": 8}, {"preset": "x"}, {"sizes": 3}):
         with pytest.raises(ValidationError):
             FlowConfig(**bad)
+
+
+class ManyInputs(Inputs):
+    """Several events of one video."""
+
+    def __init__(self, folder: Path, apexes: dict[str, int]) -> None:
+        super().__init__(folder)
+        self.configs = {"flow": FlowConfig(backend="torch", preset="fast")}
+        self.apexes = apexes
+        row = self.events.iloc[0].to_dict()
+        self.events = pd.DataFrame([{**row, "event": name} for name in apexes])
+        self.events = self.events.astype({"onset": "Int64", "offset": "Int64"})
+
+    def keys(self, stage: str) -> dict[str, str]:
+        return {"align": {"v": "v"}, "apex": {name: name for name in self.apexes}}[stage]
+
+    def row(self, stage: str, unit: str) -> dict[str, Any]:
+        return {"apex": self.apexes[unit]}
+
+
+def chunk_of(inputs: ManyInputs, target: Path) -> tuple[dict[str, str], bytes]:
+    """Statuses and bytes of the part that a worker makes of all events."""
+    units = STAGE.list_units(inputs, inputs.configs["flow"])
+    job = engine.ChunkJob(inputs, "flow", 0, tuple(units), target.name, target)
+    return engine.compute_chunk(job).status, target.read_bytes()
+
+
+def test_events_computed_together_are_those_computed_one_by_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inputs = ManyInputs(tmp_path, {"a": 5, "b": 4, "c": 99, "d": 0, "e": 6})  # c: outside the video
+    inputs.write(make_clip())
+    alone = chunk_of(inputs, tmp_path / "alone.h5")
+    assert alone[0] == {"a": "ok", "b": "ok", "c": "outside_video", "d": "ok", "e": "ok"}
+    sizes: list[int] = []
+
+    def counted(events: list[Any], config: FlowConfig) -> list[Any]:
+        sizes.append(len(events))
+        return compute_many(events, config)
+
+    batches = dataclasses.replace(BATCHES, when=lambda config: True, compute=counted)
+    stage = dataclasses.replace(STAGE, together=batches)
+    monkeypatch.setattr(engine, "get_stage", lambda name: stage)
+    together = chunk_of(inputs, tmp_path / "together.h5")
+    assert together == alone
+    assert sizes == [4]
+    monkeypatch.setattr(engine, "TOGETHER_BYTES", 5 * 8 * SIDE * SIDE)  # d has one pair
+    assert chunk_of(inputs, tmp_path / "by_bytes.h5") == alone
+    assert sizes == [4, 3, 1]
+
+
+def test_one_bad_event_of_a_batch_is_dropped_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inputs = ManyInputs(tmp_path, {"a": 5, "b": 4, "c": 3})
+    inputs.write(make_clip())
+
+    def fails(events: list[Any], config: FlowConfig) -> list[Any]:
+        if any(pairs[0][2] == 4 for _, pairs in events):
+            raise InputError("b", expected="what it has not", got="4", code="made_to_fail")
+        return compute_many(events, config)
+
+    batches = dataclasses.replace(BATCHES, when=lambda config: True, compute=fails)
+    stage = dataclasses.replace(STAGE, together=batches)
+    monkeypatch.setattr(engine, "get_stage", lambda name: stage)
+    status, _ = chunk_of(inputs, tmp_path / "part.h5")
+    assert status == {"a": "ok", "b": "made_to_fail", "c": "ok"}
+
+
+def test_a_gpu_backend_without_a_gpu_stops_the_stage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("triton")
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    inputs = ManyInputs(tmp_path, {"a": 5})
+    inputs.configs = {"flow": FlowConfig(backend="triton")}
+    inputs.write(make_clip())
+    with pytest.raises(InputError, match="CUDA device"):
+        chunk_of(inputs, tmp_path / "part.h5")

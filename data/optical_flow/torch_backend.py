@@ -24,7 +24,8 @@ from data.optical_flow.settings import Settings
 
 CUBIC = -0.75
 FLAT = 1.19209290e-7
-CHUNK_PIXELS = {"cpu": 1 << 17, "cuda": 1 << 24}  # pixels of level 0 worked on at once
+CHUNK_PIXELS = {"cpu": 1 << 17, "cuda": 1 << 24, "triton": 1 << 26}  # of level 0, at once
+BYTES_PER_PIXEL = 256  # of GPU memory the triton backend is reckoned to need
 LevelSolver = Callable[..., tuple[Tensor, Tensor, Tensor, Tensor]]
 LOOK_EVERY = 8  # steps between looks at whether any pair is still moving (a look waits for the GPU)
 
@@ -215,11 +216,22 @@ def solve_batch(
     return torch.stack([u1, u2], 3), torch.stack(steps, 1), torch.stack(errors, 1)
 
 
+def _chunk_pixels(device: torch.device, backend: str) -> int:
+    """How many pixels to work on at once: with many small programs, as many as memory holds."""
+    if device.type == "cuda" and backend == "triton":
+        free, _ = torch.cuda.mem_get_info(device)
+        return min(CHUNK_PIXELS["triton"], free // BYTES_PER_PIXEL)
+    return CHUNK_PIXELS.get(device.type, 1 << 20)
+
+
 def _solve(
     first: Tensor, second: Tensor, init: Tensor | None, gain: float, settings: Settings,
     out: Tensor, backend: str,
 ) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:  # fmt: skip
-    """Chunk by chunk into out (N,H,W,2), which may lie on another device."""
+    """Chunk by chunk into out (N,H,W,2), which may lie on another device.
+
+    A chunk's results are fetched while the GPU works on the next.
+    """
     level: LevelSolver = solve_level
     device = second.device
     if backend == "triton":
@@ -228,18 +240,47 @@ def _solve(
         triton_backend.check_device(device.type)
         level = triton_backend.solve_level
     n, h, w = second.shape
-    chunk = max(1, CHUNK_PIXELS.get(device.type, 1 << 20) // (h * w))
+    chunk = max(1, _chunk_pixels(device, backend) // (h * w))
     levels = len(settings.level_sizes(h, w))
     steps, errors = np.zeros((n, levels), np.int64), np.zeros((n, levels))
+    on_gpu = device.type == "cuda"
+    side_stream = torch.cuda.Stream(device) if on_gpu else None  # type: ignore[no-untyped-call]
+    fetch: Callable[[], None] | None = None
     for begin in range(0, n, chunk):
         part = slice(begin, begin + chunk)
         i0 = (first if len(first) == 1 else first[part]).to(torch.float32) * gain
         i1 = second[part].to(torch.float32) * gain
         start = None if init is None else init[part].to(device, torch.float32)
-        flow, count, change = solve_batch(i0, i1, settings, start, level)
-        out[part] = flow.to(out.device)
-        steps[part], errors[part] = count.cpu().numpy(), change.cpu().numpy()
+        results = solve_batch(i0, i1, settings, start, level)
+        if fetch is not None:
+            fetch()
+        fetch = _fetcher(results, out[part], steps[part], errors[part], side_stream)
+    if fetch is not None:
+        fetch()
     return steps, errors
+
+
+def _fetcher(
+    results: tuple[Tensor, Tensor, Tensor], flow: Tensor, steps: npt.NDArray[Any],
+    errors: npt.NDArray[Any], side_stream: torch.cuda.Stream | None,
+) -> Callable[[], None]:  # fmt: skip
+    """A call that copies results to where they belong, waiting for nothing launched after them."""
+
+    def copy() -> None:
+        flow.copy_(results[0])
+        steps[:], errors[:] = results[1].cpu().numpy(), results[2].cpu().numpy()
+
+    if side_stream is None or flow.device.type == "cuda":
+        return copy
+    computed = torch.cuda.Event()  # type: ignore[no-untyped-call]
+    computed.record()
+
+    def copy_beside() -> None:  # to main memory: done when this returns
+        with torch.cuda.stream(side_stream):
+            side_stream.wait_event(computed)
+            copy()
+
+    return copy_beside
 
 
 def as_tensor(array: npt.NDArray[Any]) -> Tensor:
@@ -247,11 +288,24 @@ def as_tensor(array: npt.NDArray[Any]) -> Tensor:
     return torch.from_numpy(array)
 
 
+def check_device(backend: str) -> str:
+    """Where `solve_arrays` computes: "cuda" if there is a GPU, else "cpu".
+
+    Raises InputError if the backend cannot run there.
+    """
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    if backend == "triton":
+        from data.optical_flow import triton_backend
+
+        triton_backend.check_device(device)
+    return device
+
+
 def solve_arrays(
     pairs: Pairs, settings: Settings, out: npt.NDArray[Any], backend: str
 ) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
     """NumPy in, NumPy out (written to out); computed on the GPU if there is one."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = check_device(backend)
     first, second = (
         torch.from_numpy(np.ascontiguousarray(a)).to(device) for a in (pairs.first, pairs.second)
     )

@@ -17,7 +17,8 @@ Without a GPU the kernels run, slowly, through Triton's interpreter: TRITON_INTE
 environment before the first import. This module imports triton and torch: import it lazily.
 """
 
-# mypy: disable-error-code="untyped-decorator,no-untyped-def,no-untyped-call,assignment,misc,var-annotated"
+# mypy: disable-error-code="untyped-decorator,no-untyped-def,no-untyped-call"
+# mypy: disable-error-code="assignment,misc,var-annotated"
 from __future__ import annotations
 
 import math

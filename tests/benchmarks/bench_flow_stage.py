@@ -1,12 +1,12 @@
 """The flow stage as a whole against its kernel alone.
 
-    python -m tests.benchmarks.bench_flow_stage [--events N] [--size 224] [--json PATH]
+    python -m tests.benchmarks.bench_flow_stage [--events N] [--size 224] [--backend NAME]
 
 Events of two pairs each (onset→apex, apex→offset) are read from a store of crops as alignment
 leaves it (one HDF5 chunk a frame, lzf), their flow and strain computed and written. share: time of
-the flow kernel alone on the same images, divided by the time of the whole; CPU time of the process,
-in turn, medians. The rest is split into reading, strain
-with rounding, and writing.
+the flow kernel alone on the same images, divided by the time of the whole; CPU time of the process
+(wall time with a GPU, where a worker's events are computed together), in turn, medians. The rest is
+split into reading, strain with rounding, and writing.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -29,10 +29,10 @@ import pandas as pd
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from data.config import FlowConfig
-from data.engine import PartWriter
+from data.engine import ChunkJob, compute_chunk
 from data.identity import file_digest, stable_hash
 from data.optical_flow import warm_up
-from data.stage_flow import STAGE, compute_fields, quantise
+from data.stage_flow import STAGE, compute_fields, compute_many, quantise, wants_batches
 from tests.flow_pairs import make_pair
 
 ONSET, APEX, OFFSET = 0, 6, 11
@@ -44,7 +44,7 @@ class Store:
     dataset = "bench"
 
     def __init__(self, folder: Path, events: int, size: int) -> None:
-        self.path = folder / "align.h5"
+        self.path, self.configs = folder / "align.h5", {"flow": FlowConfig()}
         names = [f"s{n:02}/e1" for n in range(events)]
         self.events = pd.DataFrame(
             {"video": names, "event": names, "onset": ONSET, "offset": OFFSET}
@@ -74,31 +74,33 @@ class Store:
         yield self.file[unit]  # parts stay open, as in a store
 
 
-def whole(store: Any, config: FlowConfig, target: Path) -> float:
-    """CPU seconds of the stage on every event, the part's digest included."""
-    began = time.process_time()
-    writer = PartWriter(target, STAGE, store.dataset)
-    for unit in STAGE.list_units(store, config):
-        STAGE.process(unit, store, config, writer)
-    writer.close({})
-    file_digest(target)
-    spent = time.process_time() - began
-    assert set(writer.status.values()) == {"ok"}
+def whole(store: Any, config: FlowConfig, target: Path, clock: Callable[[], float]) -> float:
+    """Seconds of the stage on every event, the part's digest included."""
+    store.configs["flow"] = config
+    units = STAGE.list_units(store, config)
+    began = clock()
+    result = compute_chunk(ChunkJob(store, "flow", 0, tuple(units), target.name, target))
+    spent = clock() - began
+    assert set(result.status.values()) == {"ok"}
     return spent
 
 
-def parts(store: Any, config: FlowConfig, target: Path) -> dict[str, float]:
-    """CPU seconds of the steps, each on every event by itself."""
+def parts(
+    store: Any, config: FlowConfig, target: Path, clock: Callable[[], float]
+) -> dict[str, float]:
+    """Seconds of the steps, each on every event by itself; the flow as the stage computes it."""
     wanted = [("onset_apex", ONSET, APEX), ("apex_offset", APEX, OFFSET)]
     names = list(store.events["event"])
-    clock = time.process_time
     t0 = clock()
     clips = []
     for name in names:
         with store.open("align", name) as group:
             clips.append({frame: group["crops"][frame] for frame in (ONSET, APEX, OFFSET)})
     t1 = clock()
-    fields = [compute_fields(clip, wanted, config) for clip in clips]
+    if wants_batches(config):
+        fields = compute_many([(clip, wanted) for clip in clips], config)
+    else:
+        fields = [compute_fields(clip, wanted, config) for clip in clips]
     t2 = clock()
     stored = [quantise(field, config.store) for field in fields]
     t3 = clock()
@@ -117,6 +119,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--events", type=int, default=10)
     parser.add_argument("--size", type=int, default=224)
+    parser.add_argument("--backend", default="numba", choices=["numba", "torch", "triton"])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args(argv)
@@ -128,15 +131,25 @@ def main(argv: list[str] | None = None) -> int:
         store = Store(folder, options.events, options.size)
         pairs = 2 * options.events
         for preset in ("opencv", "fast"):
-            config = FlowConfig(preset=preset)
+            config = FlowConfig.model_validate({"preset": preset, "backend": options.backend})
+            clock = time.perf_counter if wants_batches(config) else time.process_time
+            whole(store, config, folder / "part.h5", clock)  # compiles what is to be compiled
             totals, splits = [], []
             for _ in range(options.rounds):
-                totals.append(whole(store, config, folder / "part.h5"))
-                splits.append(parts(store, config, folder / "split.h5"))
+                totals.append(whole(store, config, folder / "part.h5", clock))
+                splits.append(parts(store, config, folder / "split.h5", clock))
             ms = {k: 1e3 * statistics.median(s[k] for s in splits) / pairs for k in splits[0]}
             total = statistics.median(totals) / pairs
             share = statistics.median(s["flow"] / t for s, t in zip(splits, totals, strict=True))
-            rows.append({"preset": preset, "size": options.size, "share": share, "ms": ms})
+            rows.append(
+                {
+                    "preset": preset,
+                    "backend": options.backend,
+                    "size": options.size,
+                    "share": share,
+                    "ms": ms,
+                }
+            )
             print(
                 f"{preset:8} {1 / total:13.1f} {1e3 / ms['flow']:13.1f} {share:6.1%} "
                 f"{ms['read']:6.2f} {ms['flow']:5.2f} {ms['strain']:7.2f} {ms['write']:6.2f}",

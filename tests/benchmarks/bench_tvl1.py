@@ -8,7 +8,7 @@ mean end-point distance to OpenCV's flow; error: to the true motion. Wall: N pai
 threads against two OpenCV processes, in turn. Compiling is done before and reported by itself.
 Rounding: with eps = 0 and 2 × 30 steps a warp nothing stops early; our distance to OpenCV beside
 OpenCV's distance to itself with λ one unit in the last place higher.
-With a CUDA device the torch and triton backends are timed on a batch that is already there.
+`bench_tvl1_gpu` does the same for the GPU backends.
 """
 
 from __future__ import annotations
@@ -30,7 +30,6 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from data.errors import MissingExtraError
 from data.optical_flow import tvl1, warm_up
 from tests.flow_pairs import distance, make_pair
 
@@ -171,40 +170,6 @@ def rounding(side: int, pairs: int) -> dict[str, Any]:
     }
 
 
-def on_gpu(side: int, pairs: int) -> list[dict[str, Any]]:
-    """Rates of the torch and triton backends on a batch of tensors already on the device."""
-    import torch
-
-    rows = []
-    data = [make_pair(side, number)[:2] for number in range(8)]
-    i0, i1 = (np.stack([p[k] for p in data] * (pairs // 8)) for k in (0, 1))
-    first, second = (torch.from_numpy(a).cuda() for a in (i0, i1))
-    peer = np.stack([tvl1(*p, backend="opencv") for p in data])
-    for backend in ("triton", "torch"):
-        try:
-            tvl1(first[:8], second[:8], backend=backend)
-        except MissingExtraError as missing:
-            print(f"{backend}: {missing}")
-            continue
-        torch.cuda.synchronize()
-        began = time.perf_counter()
-        flow, info = tvl1(first, second, backend=backend, return_info=True)
-        torch.cuda.synchronize()
-        seconds = time.perf_counter() - began
-        areas = [h * w for h, w in info.settings.level_sizes(side, side)]
-        rows.append(
-            {
-                "backend": f"{backend} ({torch.cuda.get_device_name()})",
-                "size": side,
-                "pairs": len(i0),
-                "pairs_per_s": len(i0) / seconds,
-                "pixel_iterations_per_s": float((info.steps @ np.array(areas)).sum() / seconds),
-                "gap": float(distance(flow[:8].cpu().numpy(), peer).mean()),
-            }
-        )
-    return rows
-
-
 def machine() -> dict[str, Any]:
     """What the numbers were measured on."""
     import llvmlite
@@ -234,7 +199,6 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=5, help="times each pair (default 5)")
     parser.add_argument("--wall-pairs", type=int, default=12, help="0: no two-core measurement")
     parser.add_argument("--plain", action="store_true", help="also the torch reference, on the CPU")
-    parser.add_argument("--gpu-pairs", type=int, default=2048)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args(argv)
     if not hasattr(cv2, "optflow"):
@@ -278,30 +242,9 @@ def main(argv: list[str] | None = None) -> int:
             f"({row['ratio_min']:.1f}–{row['ratio_max']:.1f})",
             flush=True,
         )
-    result["gpu"] = []
-    if _has_cuda():
-        for side in options.sizes:
-            for row in on_gpu(side, options.gpu_pairs):
-                result["gpu"].append(row)
-                print(
-                    f"{row['backend']} {side}: {row['pairs_per_s']:.0f} pairs/s, "
-                    f"{row['pixel_iterations_per_s'] / 1e9:.1f} G pixel-iterations/s, "
-                    f"gap {row['gap']:.4f} px",
-                    flush=True,
-                )
-    else:
-        print("no CUDA device: the GPU backends were not timed")
     if options.json:
         options.json.write_text(json.dumps(result, indent=1))
     return 0
-
-
-def _has_cuda() -> bool:
-    try:
-        import torch
-    except ImportError:
-        return False
-    return bool(torch.cuda.is_available())
 
 
 if __name__ == "__main__":
