@@ -105,7 +105,9 @@ class FlowConfig(Settings):
         description="opencv: OpenCV's defaults; fast: a third to a half of the time.",
     )
     backend: Literal["auto", "numba", "torch", "triton", "opencv"] = Field(
-        "auto", title="TV-L1 backend", description="auto: compiled CPU kernels."
+        "auto",
+        title="TV-L1 backend",
+        description="auto: compiled CPU kernels. triton: a GPU, many events at once.",
     )
     register_to_onset: Literal["stored", "residual"] = Field(
         "stored",

@@ -6,7 +6,7 @@ are the torch backend's.
 
 Inner steps are where the time goes, and they run on chip. The image is cut into overlapping tiles;
 a program loads the ten planes of a tile into registers, does a few steps there and stores the part
-that the missing neighbours have not reached: about 16 bytes of memory traffic a step and pixel
+that the missing neighbours have not reached: about 20 bytes of memory traffic a step and pixel
 instead of 64. In a tile each thread holds `rows` pixels of one column. Neighbours along a row come
 from the warp's other lanes, those along a column from the thread itself; only the ends of its
 strip pass through shared memory. The stopping test must hold after every step: a block of steps
