@@ -209,8 +209,21 @@ class TubeletEmbedding(nn.Module):
         self.register_buffer("positions", table, persistent=False)
         self.dropout = nn.Dropout(config.dropout)
 
+    def patches(self, clip: Tensor) -> Tensor:
+        """Embedded tubelets (B, t·h·w, D), w fastest; what is left at the border is cut off.
+
+        This is `self.project(clip)`. A convolution whose stride is its kernel is a product of
+        matrices, and cuDNN may take a thousand times as long for it in bfloat16.
+        """
+        depth, patch, _ = self.project.kernel_size
+        t, h, w = clip.shape[2] // depth, clip.shape[3] // patch, clip.shape[4] // patch
+        whole = clip[:, :, : t * depth, : h * patch, : w * patch]
+        cut = whole.reshape(len(clip), 3, t, depth, h, patch, w, patch)
+        rows = cut.permute(0, 2, 4, 6, 1, 3, 5, 7).reshape(len(clip), t * h * w, -1)
+        return linear(rows, self.project.weight.flatten(1), self.project.bias)
+
     def forward(self, clip: Tensor) -> Tensor:
-        patches = self.project(clip).flatten(2).transpose(1, 2)  # (t, h, w), w fastest
+        patches = self.patches(clip)
         tokens = torch.cat([self.class_token.expand(len(clip), -1, -1), patches], dim=1)
         return self.dropout(tokens + self.positions)
 

@@ -118,6 +118,23 @@ def test_border_pixels_beyond_whole_patches():
         assert not torch.equal(model(video), before)
 
 
+@pytest.mark.parametrize("branch", [SPECIAL, VIDEO])
+def test_embedding_equals_the_convolution_in_values_and_gradients(branch):
+    model, clip = model_and_clip()
+    embed = model.embed[branch]
+    part = model.split(clip)[branch].requires_grad_()
+    inputs = (part, embed.project.weight, embed.project.bias)
+    ours = embed.patches(part)
+    plain = embed.project(part).flatten(2).transpose(1, 2)
+    torch.testing.assert_close(ours, plain, atol=2e-6, rtol=1e-5)
+    seed = torch.randn_like(plain)
+    for mine, theirs in zip(
+        torch.autograd.grad(ours, inputs, seed), torch.autograd.grad(plain, inputs, seed),
+        strict=True,
+    ):  # fmt: skip
+        torch.testing.assert_close(mine, theirs, atol=2e-5, rtol=1e-5)
+
+
 def test_order_of_frames_matters():
     model, clip = model_and_clip()
     with torch.no_grad():
