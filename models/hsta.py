@@ -18,8 +18,9 @@ from __future__ import annotations
 
 import logging
 import re
+from collections import Counter
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -55,6 +56,9 @@ DEPTH_CHOICES: dict[int, tuple[int, int, int]] = {
 
 
 # ------------------------------------------------------------------------------------ configuration
+MlpRatio = Annotated[float, Field(gt=0, le=64)]
+
+
 class HstaConfig(Settings):
     """The network's size and behaviour. Pairs are (special branch, video branch)."""
 
@@ -81,7 +85,7 @@ class HstaConfig(Settings):
         description="Blocks in the special branch, in the video branch, extra exchanges (only 0).",
     )
     num_groups: int = Field(4, ge=1, le=24, title="Groups")
-    mlp_ratio: tuple[float, float] = Field((4.0, 4.0), title="MLP width over token width")
+    mlp_ratio: tuple[MlpRatio, MlpRatio] = Field((4.0, 4.0), title="MLP width over token width")
     tubelet_size: int = Field(
         2, ge=1, le=2, title="Frames per token", description="Divides F and the 2 special frames."
     )
@@ -113,12 +117,12 @@ class HstaConfig(Settings):
         """One number serves both branches; the origin's unused third MLP ratio is dropped."""
         if isinstance(value, int | float):
             return (value, value)
-        return tuple(value)[:2] if len(value) == 3 else value
+        return value[:2] if isinstance(value, list | tuple) and len(value) == 3 else value
 
     @field_validator("depth", mode="before")
     @classmethod
     def _triple(cls, value: Any) -> Any:
-        return (*value, 0) if len(value) == 2 else value
+        return (*value, 0) if isinstance(value, list | tuple) and len(value) == 2 else value
 
     @model_validator(mode="after")
     def _consistent(self) -> HstaConfig:
@@ -467,8 +471,12 @@ def load_authors_checkpoint(source: Checkpoint, **config: Any) -> HSTA:
     try:
         settings = HstaConfig(**{**_infer_config(tensors), **config})
     except ValidationError as error:
+        found = (f"{'.'.join(map(str, e['loc']))} {e['msg']}".strip() for e in error.errors())
         raise ConfigError(
-            "HSTA checkpoint settings", expected="valid ones", got=str(error)
+            "HSTA checkpoint settings",
+            expected=f"valid ones among {', '.join(HstaConfig.model_fields)}",
+            got="; ".join(found),
+            todo="Settings that the tensors cannot tell must be given as they were trained.",
         ) from error
     model = HSTA(settings)
     names = {name: authors_name(name) for name in model.state_dict()}
@@ -488,19 +496,38 @@ def _infer_config(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     def shape(name: str, ndim: int) -> tuple[int, ...]:
         if name not in tensors:
             raise bad_checkpoint("HSTA checkpoint", f"tensor {name!r}", "none of that name")
-        if tensors[name].ndim != ndim:
-            got = f"{tensors[name].ndim}"
-            raise bad_checkpoint(f"HSTA checkpoint, tensor {name}", f"{ndim} axes", got)
-        return tuple(tensors[name].shape)
+        found = tuple(tensors[name].shape)
+        if len(found) != ndim or 0 in found:
+            expected = f"{ndim} axes, none of them empty"
+            raise bad_checkpoint(f"HSTA checkpoint, tensor {name}", expected, f"shape {found}")
+        return found
+
+    def size(*places: tuple[str, int, int]) -> int:
+        """The length that axes of one size agree on; places are (name, ndim, axis)."""
+        lengths = {name: shape(name, ndim)[axis] for name, ndim, axis in places}
+        length = Counter(lengths.values()).most_common(1)[0][0]
+        if odd := {n: found for n, found in lengths.items() if found != length}:
+            agreed = ", ".join(n for n in lengths if n not in odd)
+            raise bad_checkpoint(
+                f"HSTA checkpoint, tensor {', '.join(odd)}",
+                f"an axis of {length}, as in {agreed}",
+                ", ".join(map(str, odd.values())),
+            )
+        return length
 
     def count(pattern: str) -> int:
         return len({m[1] for name in tensors if (m := re.match(pattern, name))})
 
-    patches = [shape(f"patch_embed.{b}.proj.weight", 5) for b in (SPECIAL, VIDEO)]
-    widths = [patch[0] for patch in patches]
-    hidden = [shape(f"blocks.0.blocks.{b}.0.mlp.fc1.weight", 2)[0] for b in (SPECIAL, VIDEO)]
-    classes, head_width = shape("head.weight", 2)
+    widths, patches, hidden = [], [], []
+    for b in (SPECIAL, VIDEO):
+        patch, mlp = f"patch_embed.{b}.proj", f"blocks.0.blocks.{b}.0.mlp"
+        rows = [(f"{mlp}.fc1.bias", 1, 0), (f"{mlp}.fc1.weight", 2, 0), (f"{mlp}.fc2.weight", 2, 1)]
+        tokens = [(f"cls_token.{b}", 3, 2), (f"norm.{b}.weight", 1, 0), (f"{patch}.bias", 1, 0)]
+        patches.append(shape(f"{patch}.weight", 5))
+        widths.append(size(*tokens, (f"{patch}.weight", 5, 0)))
+        hidden.append(size(*rows))
     depths = [count(rf"blocks\.0\.blocks\.{b}\.(\d+)\.") for b in (SPECIAL, VIDEO)]
+    head_width = shape("head.weight", 2)[1]
     return {
         "embed_dim": widths,
         "patch_size": [patch[-1] for patch in patches],
@@ -508,6 +535,6 @@ def _infer_config(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
         "depth": (*depths, 0),
         "num_groups": count(r"blocks\.(\d+)\."),
         "mlp_ratio": [rows / width for rows, width in zip(hidden, widths, strict=True)],
-        "num_classes": classes,
+        "num_classes": size(("head.weight", 2, 0), ("head.bias", 1, 0)),
         "head_mode": 1 if head_width == 2 * sum(widths) else 2,
     }

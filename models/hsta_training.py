@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -41,6 +41,8 @@ logger = logging.getLogger(__name__)
 CHECK_EVERY = 16  # batches between looks at the loss: each look makes a GPU wait
 TEST_STREAM = 1_000_003  # keeps random numbers of evaluation apart from those of any epoch
 
+Beta = Annotated[float, Field(ge=0, lt=1)]
+
 
 class HstaTrainConfig(Settings):
     """One fold's training. Defaults are the origin's scripts unless said otherwise."""
@@ -54,9 +56,9 @@ class HstaTrainConfig(Settings):
         5e-4, gt=0, title="Learning rate", description="For 256 clips; scaled by clips per update."
     )
     min_lr: float = Field(1e-6, ge=0, title="Final learning rate", description="For 256 clips.")
-    warmup_epochs: float = Field(5, ge=0, title="Warm-up, epochs")
+    warmup_epochs: float = Field(5, ge=0, le=100_000, title="Warm-up, epochs")
     weight_decay: float = Field(0.05, ge=0, title="Weight decay")
-    betas: tuple[float, float] = Field((0.9, 0.999), title="AdamW betas")
+    betas: tuple[Beta, Beta] = Field((0.9, 0.999), title="AdamW betas")
     eps: float = Field(1e-8, gt=0, title="AdamW epsilon")
     layer_decay: float = Field(
         0.9, gt=0, le=1, title="Layer decay", description="Learning-rate factor per group down."

@@ -305,6 +305,12 @@ def test_wrong_input_shape_is_named(shape):
         {"num_heads": (0, 12)},
         {"widths": (1, 2)},
         {"dropout": 1.0},
+        {"depth": 2},
+        {"depth": None},
+        {"patch_size": None},
+        {"num_heads": {"special": 2}},
+        {"mlp_ratio": -1},
+        {"mlp_ratio": float("inf")},
     ],
 )
 def test_bad_settings_are_refused(changes):

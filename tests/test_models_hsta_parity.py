@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import re
 
 import pytest
 import torch
@@ -252,6 +253,15 @@ def test_missing_and_misshapen_tensors_are_named():
     for name in ("blocks.1.fusion.0.attn.wk.bias", "norm.1.weight", "cls_token.0"):
         with pytest.raises(InputError, match=name.replace(".", r"\.")):
             load_authors_checkpoint({**state, name: torch.zeros(1, 3, 3)}, **told(**TINY))
+
+
+def test_the_misshapen_tensor_is_named_and_not_its_neighbour():
+    state = authors_state(**TINY)
+    for name, tensor in state.items():
+        for bad in (torch.cat([tensor, tensor[:1]]), tensor[:0], tensor[None]):
+            with pytest.raises(InputError, match=re.escape(name)) as caught:
+                load_authors_checkpoint({**state, name: bad}, **told(**TINY))
+            assert caught.value.code == "bad_checkpoint"
 
 
 def test_tensors_not_used_are_named(caplog):

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from pydantic import ValidationError
 
 from data.errors import ConfigError, StoreError, TrainingError
 from data.identity import file_digest
@@ -101,6 +102,14 @@ def test_layer_decay_scales_and_no_decay():
     of = {id(p): g for g in parameter_groups(model, origin) for p in g["params"]}
     group = of[id(parameters["embed.0.class_token"])]
     assert (group["scale"], group["weight_decay"]) == (1, 0.05)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"betas": (1.0, 0.9)}, {"betas": (-1, 2)}, {"warmup_epochs": float("inf")}]
+)
+def test_settings_the_optimiser_cannot_take_are_refused(changes):
+    with pytest.raises(ValidationError, match=next(iter(changes))):
+        HstaTrainConfig(**changes)
 
 
 def test_learning_rate_of_the_published_recipe():
