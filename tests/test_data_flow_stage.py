@@ -358,3 +358,24 @@ def test_a_gpu_backend_without_a_gpu_stops_the_stage(
     inputs.write(make_clip())
     with pytest.raises(InputError, match="CUDA device"):
         chunk_of(inputs, tmp_path / "part.h5")
+
+
+def test_a_full_gpu_stops_the_stage_and_blames_no_event(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    from data.optical_flow import torch_backend
+
+    def full(*_: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(torch_backend, "solve_batch", full)
+    inputs = ManyInputs(tmp_path, {"a": 5, "b": 4})
+    inputs.write(make_clip())
+    batches = dataclasses.replace(BATCHES, when=lambda config: True)
+    for together in (None, batches):
+        stage = dataclasses.replace(STAGE, together=together)
+        monkeypatch.setattr(engine, "get_stage", lambda name, stage=stage: stage)
+        with pytest.raises(MemoryError, match="out of memory"):
+            chunk_of(inputs, tmp_path / f"{together is None}.h5")

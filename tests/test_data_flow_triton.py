@@ -19,6 +19,7 @@ HAS_TRITON = importlib.util.find_spec("triton") is not None
 
 INTERPRETED = """
 import numpy as np
+import torch
 from data.optical_flow import triton_backend, tvl1
 from tests.flow_pairs import distance, make_pair
 
@@ -38,6 +39,9 @@ for settings in (
     assert distance(flow, plain).max() < 1e-3, distance(flow, plain).max()
     assert distance(flow, plain).mean() < 2e-5
 one = tvl1(first[0], second, backend="triton", **settings)
+assert one[0].tobytes() == flow[0].tobytes()
+turned = torch.from_numpy(first[0].T.copy()).T  # the same pixels, columns first in memory
+one = tvl1(turned, torch.from_numpy(second), backend="triton", **settings).numpy()
 assert one[0].tobytes() == flow[0].tobytes()
 alone = tvl1(first[1], second[1], backend="triton", **settings)
 assert alone.tobytes() == flow[1].tobytes()
@@ -106,12 +110,26 @@ def test_without_triton_or_gpu_the_error_says_what_to_do() -> None:
         assert "numba" in str(caught.value)
 
 
+def test_memory_that_torch_keeps_for_itself_counts_as_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    from data.optical_flow.torch_backend import BYTES_PER_PIXEL, _chunk_pixels
+
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (1 << 20, 1 << 34))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 1 << 33)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 1 << 32)
+    expected = ((1 << 20) + (1 << 32)) // BYTES_PER_PIXEL
+    assert _chunk_pixels(torch.device("cuda"), "triton") == expected
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("backend", ["triton", "torch"])
-def test_on_a_gpu(backend: str) -> None:
+def test_on_a_gpu(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
     torch = pytest.importorskip("torch")
     if not torch.cuda.is_available():
         pytest.skip("no CUDA device")
+    from data.optical_flow import torch_backend
+
     pairs = [make_pair(128, number)[:2] for number in range(4)]
     i0, i1 = (torch.from_numpy(np.stack(images)).cuda() for images in zip(*pairs, strict=True))
     flow = tvl1(i0, i1, backend=backend)
@@ -122,6 +140,12 @@ def test_on_a_gpu(backend: str) -> None:
     assert gap.max() <= 0.03
     again = tvl1(i0[1:3], i1[1:3], backend=backend)
     assert torch.equal(again, flow[1:3])
+    monkeypatch.setitem(torch_backend.CHUNK_PIXELS, "triton", 128 * 128)
+    monkeypatch.setitem(torch_backend.CHUNK_PIXELS, "cuda", 128 * 128)
+    fetched, info = tvl1(i0.cpu().numpy(), i1.cpu().numpy(), backend=backend, return_info=True)
+    assert fetched.tobytes() == flow.cpu().numpy().tobytes()  # a pair a chunk, fetched beside
+    assert info.steps is not None
+    assert (info.steps > 0).all()
     fixed = {"levels": 1, "warps": 1, "outer": 1, "median": 1, "eps": 0.0}
     sharp = tvl1(i0, i1, backend=backend, **fixed).cpu().numpy()
     expected = tvl1(i0.cpu().numpy(), i1.cpu().numpy(), backend="numba", **fixed)

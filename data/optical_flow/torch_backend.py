@@ -220,7 +220,8 @@ def _chunk_pixels(device: torch.device, backend: str) -> int:
     """How many pixels to work on at once: with many small programs, as many as memory holds."""
     if device.type == "cuda" and backend == "triton":
         free, _ = torch.cuda.mem_get_info(device)
-        return min(CHUNK_PIXELS["triton"], free // BYTES_PER_PIXEL)
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return min(CHUNK_PIXELS["triton"], (free + kept) // BYTES_PER_PIXEL)
     return CHUNK_PIXELS.get(device.type, 1 << 20)
 
 
@@ -264,7 +265,10 @@ def _fetcher(
     results: tuple[Tensor, Tensor, Tensor], flow: Tensor, steps: npt.NDArray[Any],
     errors: npt.NDArray[Any], side_stream: torch.cuda.Stream | None,
 ) -> Callable[[], None]:  # fmt: skip
-    """A call that copies results to where they belong, waiting for nothing launched after them."""
+    """A call that copies results to where they belong.
+
+    Into main memory it waits for nothing launched after them, and the results may be freed then.
+    """
 
     def copy() -> None:
         flow.copy_(results[0])
@@ -304,14 +308,21 @@ def check_device(backend: str) -> str:
 def solve_arrays(
     pairs: Pairs, settings: Settings, out: npt.NDArray[Any], backend: str
 ) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-    """NumPy in, NumPy out (written to out); computed on the GPU if there is one."""
+    """NumPy in, NumPy out (written to out); computed on the GPU if there is one.
+
+    Raises MemoryError if the GPU's memory is full.
+    """
     device = check_device(backend)
-    first, second = (
-        torch.from_numpy(np.ascontiguousarray(a)).to(device) for a in (pairs.first, pairs.second)
-    )
-    init = None if pairs.init is None else torch.from_numpy(pairs.init).to(device)
-    with torch.no_grad():
-        return _solve(first, second, init, pairs.gain, settings, torch.from_numpy(out), backend)
+    try:
+        first, second = (
+            torch.from_numpy(np.ascontiguousarray(a)).to(device)
+            for a in (pairs.first, pairs.second)
+        )
+        init = None if pairs.init is None else torch.from_numpy(pairs.init).to(device)
+        with torch.no_grad():
+            return _solve(first, second, init, pairs.gain, settings, torch.from_numpy(out), backend)
+    except torch.OutOfMemoryError as full:  # the machine's state, not these images' fault
+        raise MemoryError(str(full)) from None
 
 
 def solve_tensors(
@@ -323,7 +334,8 @@ def solve_tensors(
     first, second = pairs.first, pairs.second
     shape = (*second.shape, 2)
     flow = check_output(out, shape[1:] if pairs.single else shape, like=second)
-    with torch.no_grad():
+    here = torch.cuda.device_of(second)  # type: ignore[no-untyped-call]
+    with torch.no_grad(), here:  # kernels and events go to the current GPU
         steps, errors = _solve(
             first.to(second.device), second, pairs.init, pairs.gain, settings,
             flow.view(shape), backend,

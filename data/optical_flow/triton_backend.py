@@ -369,8 +369,8 @@ def solve_level(
     from data.optical_flow.torch_backend import central_gradient
 
     n, h, w = i1.shape
-    if i0.stride(0) != 0:
-        i0 = i0.contiguous()
+    repeated = i0.stride(0) == 0
+    i0 = i0[:1].contiguous().expand_as(i1) if repeated else i0.contiguous()
     i1 = i1.contiguous()
     dx, dy = central_gradient(i1)
     state = torch.empty((n, PLANES, h, w), device=i1.device)
@@ -381,8 +381,8 @@ def solve_level(
     cut = choose_tiling(h, w)
     solve_level_kernel[(n,)](
         i0, i1, dx.contiguous(), dy.contiguous(), state, flow, steps, changes,
-        i0.stride(0), settings.lam * settings.theta, settings.theta,
-        settings.tau / settings.theta, settings.eps**2 * h * w,
+        i0.stride(0), float(settings.lam * settings.theta), float(settings.theta),
+        float(settings.tau / settings.theta), float(settings.eps**2 * h * w),
         settings.warps, settings.inner, settings.outer,
         H=h, W=w, MEDIAN=settings.median, ROWS=cut.rows, AHEAD=cut.ahead, DOWN=cut.down,
         ACROSS=cut.across, STRIPS=STRIPS, COLUMNS=COLUMNS, SLOTS=SLOTS,
