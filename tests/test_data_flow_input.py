@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -76,6 +77,27 @@ def test_wrong_types_are_refused(pair: tuple[np.ndarray, np.ndarray]) -> None:
             tvl1(first, second, value_range=255 if first is i0 else None)
 
 
+def test_masked_arrays_are_refused_and_stored_ones_read(
+    tmp_path: Path, pair: tuple[np.ndarray, np.ndarray]
+) -> None:
+    """A mask hides NaN from the check; HDF5 datasets are neither views nor have a minimum."""
+    import h5py
+
+    floats = [image.astype(np.float32) for image in pair]
+    holed = floats[0].copy()
+    holed[3, 4] = np.nan
+    for bad in (np.ma.masked_invalid(holed), np.ma.masked_array(floats[0])):
+        with pytest.raises(InputError, match="mask"):
+            tvl1(bad, floats[1], value_range=255)
+        with pytest.raises(InputError, match="mask"):
+            tvl1(floats[0], floats[1], value_range=255, init=np.ma.zeros((48, 48, 2), np.float32))
+    expected = tvl1(*floats, value_range=255, **QUICK)
+    with h5py.File(tmp_path / "clip.h5", "w") as file:
+        for name, image in zip("ab", floats, strict=True):
+            file[name] = image
+        assert np.array_equal(tvl1(file["a"], file["b"], value_range=255, **QUICK), expected)
+
+
 # --- value range ----------------------------------------------------------------------------------
 
 
@@ -97,6 +119,9 @@ def test_range_mix_ups_raise(pair: tuple[np.ndarray, np.ndarray]) -> None:
         (f0, f1, None),  # not said
         (f0, f1, 1),  # said wrong: OpenCV would silently scale to 0–65025
         (f0 / 255, f1 / 255, 255),
+        (f0 / 255, f1, 255),
+        (f0, f1 / 255, 255),
+        (f0, f1, np.array([255, 255])),
         (f0, f1, 100),
         (f0, f1, True),
         (f0 * 257, f1 * 257, 255),
@@ -105,6 +130,7 @@ def test_range_mix_ups_raise(pair: tuple[np.ndarray, np.ndarray]) -> None:
     for first, second, value_range in bad:
         with pytest.raises(InputError, match="value_range"):
             tvl1(first, second, value_range=value_range)
+    for first, second, value_range in (*bad[:3], *bad[6:]):
         with pytest.raises(InputError, match="value_range"):
             tvl1_sequence(np.stack([first, second]), value_range=value_range)
     with pytest.raises(InputError, match="value_range"):
@@ -133,6 +159,8 @@ def test_non_finite_or_misshapen_initial_flow_raises(pair: tuple[np.ndarray, np.
     start[0, 0, 0] = np.nan
     with pytest.raises(InputError, match="init"):
         tvl1(*pair, init=start)
+    with pytest.raises(InputError, match="finite in float32"):
+        tvl1(*pair, init=np.full((48, 48, 2), 1e300))
 
 
 # --- degenerate images ----------------------------------------------------------------------------
@@ -256,6 +284,28 @@ def test_out_is_filled_and_checked(pair: tuple[np.ndarray, np.ndarray]) -> None:
             tvl1(*pair, out=bad)
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+def test_out_may_lie_in_the_memory_of_what_is_read(threads: int) -> None:
+    """Pairs are written one by one, so a later one must not read what an earlier one wrote."""
+    rng = np.random.default_rng(0)
+    pairs = [make_pair(20, number)[:2] for number in range(6)]
+    first, second = (np.stack(images).astype(np.float32) for images in zip(*pairs, strict=True))
+    start = rng.normal(0, 1, (6, 20, 20, 2)).astype(np.float32)
+    options = {"value_range": 255, "threads": threads, **QUICK}
+    expected = tvl1(first, second, init=start, **options)
+    memory = np.zeros((7, 20, 20, 2), np.float32)
+    for source, target in ((memory[:-1], memory[1:]), (memory[1:], memory[:-1])):
+        source[:] = start
+        assert np.array_equal(tvl1(first, second, init=source, out=target, **options), expected)
+    expected = tvl1(first, second, **options)
+    images = memory.reshape(-1)[: second.size].reshape(second.shape)
+    images[:] = second
+    assert np.array_equal(tvl1(first, images, out=memory[:6], **options), expected)
+    expected = tvl1_sequence(second, **options)
+    images[:] = second
+    assert np.array_equal(tvl1_sequence(images, out=memory[:5], **options), expected)
+
+
 # --- settings and backends ------------------------------------------------------------------------
 
 
@@ -263,6 +313,9 @@ def test_out_is_filled_and_checked(pair: tuple[np.ndarray, np.ndarray]) -> None:
     "setting",
     [
         {"preset": "quick"},
+        {"preset": ["fast"]},
+        {"levels": 65},
+        {"theta": 1e300},
         {"backend": "cuda"},
         {"lam": 0.0},
         {"theta": -1.0},
@@ -281,6 +334,15 @@ def test_bad_settings_raise(setting: dict, pair: tuple[np.ndarray, np.ndarray]) 
     with pytest.raises(ConfigError) as caught:
         tvl1(*pair, **setting)
     assert next(iter(setting)) in str(caught.value)
+
+
+def test_settings_may_be_numpy_numbers_and_unknown_ones_are_named() -> None:
+    changes = {"levels": np.int64(3), "lam": np.float32(0.25), "eps": np.float64(0)}
+    assert make_settings("opencv", **changes) == make_settings("opencv", levels=3, lam=0.25, eps=0)
+    with pytest.raises(ConfigError, match="from 1 to 64"):
+        make_settings("opencv", levels=65)
+    with pytest.raises(ConfigError, match="lamda"):
+        tvl1_sequence(np.zeros((2, 9, 9), np.uint8), lamda=0.2)
 
 
 def test_settings_names_and_presets() -> None:
@@ -318,6 +380,17 @@ def test_tensors_give_tensors(pair: tuple[np.ndarray, np.ndarray]) -> None:
         assert np.array_equal(out[0].numpy(), expected)
     with pytest.raises(InputError):
         tvl1(i0, i1.double())
+    start = torch.zeros((48, 48, 2))
+    with pytest.raises(InputError, match="bfloat16"):
+        tvl1(i0.bfloat16(), i1.bfloat16(), value_range=255)
+    with pytest.raises(InputError, match="init"):
+        tvl1(*pair, init=start)
+    for wrong in ({"init": start.numpy()}, {"out": start.numpy()}):
+        with pytest.raises(InputError, match=next(iter(wrong))):
+            tvl1(i0, i1, backend="torch", **wrong)
+    clip = torch.stack([i0, i1]).float().requires_grad_()
+    expected = tvl1(*pair, **QUICK)
+    assert np.array_equal(tvl1_sequence(clip, value_range=255, **QUICK)[0], expected)
 
 
 def test_kernels_use_whole_vectors() -> None:
@@ -353,6 +426,37 @@ def test_compiled_kernels_are_kept_where_they_can_be_written(
     (tmp_path / "file").write_text("not a folder")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     assert numba_backend.usable_folder().is_dir()
+
+
+@pytest.mark.slow
+def test_a_processor_without_half_precision_stores_the_same(tmp_path: Path) -> None:
+    """Without F16C, compiled code that rounds to float16 would jump to address 0."""
+    code = (
+        "import numpy as np; from data.stage_flow import quantise;"
+        "f = np.random.default_rng(0).normal(0, 2, (1, 20, 20, 2)).astype(np.float32);"
+        "half, _, loss, _ = quantise(f, 'float16');"
+        "assert (half == f.astype(np.float16)).all() and loss == np.abs(half - f).max();"
+    )
+    settings = {"NUMBA_CPU_NAME": "sandybridge", "NUMBA_CPU_FEATURES": ""}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True, text=True, cwd=Path(__file__).parent.parent,
+        env={**os.environ, **settings, "NUMBA_CACHE_DIR": str(tmp_path)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+
+
+def test_numba_without_its_compiler_is_told() -> None:
+    code = (
+        "import numpy as np; from data.optical_flow import ConfigError, tvl1\n"
+        "try: tvl1(*np.zeros((2, 9, 9), np.uint8))\n"
+        "except ConfigError as error: print(error)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True,
+        cwd=Path(__file__).parent.parent, env={**os.environ, "NUMBA_DISABLE_JIT": "1"},
+    )  # fmt: skip
+    assert "NUMBA_DISABLE_JIT" in done.stdout
 
 
 def test_importing_starts_nothing() -> None:

@@ -18,12 +18,13 @@ from __future__ import annotations
 import importlib.util
 import os
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any, Literal, overload
 
 import numpy.typing as npt
 
 from data.errors import ConfigError, InputError
-from data.optical_flow.checks import Pairs, check_frames, check_output, check_pairs
+from data.optical_flow.checks import Pairs, check_frames, check_output, check_pairs, keep_apart
 from data.optical_flow.numba_backend import cache_folder, warm_up
 from data.optical_flow.settings import PRESETS, Settings, make_settings
 
@@ -177,9 +178,8 @@ def tvl1(
         choice = choose_backend(backend)
         pairs = check_pairs(i0, i1, value_range, init)
         shape = (*pairs.second.shape, 2)
-        whole = check_output(out, shape[1:] if pairs.single else shape)
-        flow = whole
-        steps, error = _solve(choice.backend, pairs, settings, whole.reshape(shape), threads)
+        flow = check_output(out, shape[1:] if pairs.single else shape)
+        steps, error = _solve(choice.backend, pairs, settings, flow.reshape(shape), threads)
     if return_info:
         return flow, FlowInfo(choice.backend, choice.why, settings, steps, error)
     return flow
@@ -197,12 +197,13 @@ def tvl1_sequence(
 ) -> Array:
     """Flow of each frame to the next: (T,H,W) gives (T-1,H,W,2); a frame's pyramid is built once.
 
-    Arguments and errors as for `tvl1`, NumPy arrays only; `changes` are its lam … median.
+    Arguments and errors as for `tvl1`, the result is a NumPy array; `changes` are its lam … median.
     """
     settings = make_settings(preset, **changes)
     choice = choose_backend(backend)
-    clip, gain = check_frames(frames, value_range)
+    clip, gain = check_frames(_as_array(frames, "tvl1_sequence(frames)"), value_range)
     out = check_output(out, (len(clip) - 1, *clip.shape[1:], 2))
+    clip = keep_apart(clip, out)
     if choice.backend == "numba":
         from data.optical_flow import numba_backend
 
@@ -220,6 +221,7 @@ def _solve(
 ) -> tuple[Array | None, Array | None]:
     """Run one backend on checked NumPy pairs; returns steps and errors if it tells them."""
     count = _threads(threads)
+    pairs = pairs.apart_from(out)
     if backend == "opencv":
         from data.optical_flow import opencv_backend
 
@@ -243,13 +245,25 @@ def _solve_as_arrays(
     """Tensors in main memory, seen as arrays by an array backend; the result is a tensor."""
     from data.optical_flow.torch_backend import as_tensor
 
-    arrays = [a.detach().numpy() if _is_tensor(a) else a for a in (i0, i1, init)]
-    pairs = check_pairs(arrays[0], arrays[1], value_range, arrays[2])
+    named = {"i0": i0, "i1": i1, "init": init, "out": out}
+    arrays = {name: _as_array(value, f"tvl1({name})") for name, value in named.items()}
+    pairs = check_pairs(arrays["i0"], arrays["i1"], value_range, arrays["init"])
     shape = (*pairs.second.shape, 2)
-    target = out.detach().numpy() if _is_tensor(out) else out
-    whole = check_output(target, shape[1:] if pairs.single else shape)
+    whole = check_output(arrays["out"], shape[1:] if pairs.single else shape)
     steps, error = _solve(choice.backend, pairs, settings, whole.reshape(shape), threads)
     return out if out is not None else as_tensor(whole), steps, error
+
+
+def _as_array(value: Any, who: str) -> Any:
+    """A tensor in main memory as the array it is made of; anything else as it is."""
+    try:
+        return value.detach().numpy() if _is_tensor(value) else value
+    except (TypeError, RuntimeError) as wrong:  # bfloat16, sparse, on a GPU
+        raise InputError(
+            who,
+            expected="a dense tensor in main memory, uint8 or float32",
+            got=f"{value.dtype}, {value.layout}, on {value.device}",
+        ) from wrong
 
 
 def _is_tensor(value: Any) -> bool:
@@ -260,6 +274,6 @@ def _threads(threads: int | None) -> int:
     """Threads to use: as asked, else one for every core this process may run on."""
     if threads is None:
         return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
-    if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
+    if isinstance(threads, bool) or not isinstance(threads, Integral) or threads < 1:
         raise ConfigError("tvl1(threads=…)", expected="a whole number ≥ 1", got=repr(threads))
-    return threads
+    return int(threads)

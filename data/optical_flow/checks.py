@@ -5,7 +5,7 @@ Written for anything with shape, dtype, min and max: NumPy arrays and torch tens
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,19 @@ class Pairs:
     gain: float
     single: bool
 
+    def apart_from(self, out: Array) -> Pairs:
+        """The same, with copies of what lies in the memory of `out`; NumPy arrays only.
+
+        A pair's result may be written before another pair is read.
+        """
+        parts = {"first": self.first, "second": self.second, "init": self.init}
+        return replace(self, **{name: keep_apart(part, out) for name, part in parts.items()})
+
+
+def keep_apart(array: Any, out: Array) -> Any:
+    """The array (or None), copied if writing to `out` may change it."""
+    return array if array is None or not np.may_share_memory(array, out) else array.copy()
+
 
 def check_pairs(i0: Any, i1: Any, value_range: float | None, init: Any, who: str = "tvl1") -> Pairs:
     """Turn the caller's arrays into pairs or raise InputError."""
@@ -47,7 +60,7 @@ def check_pairs(i0: Any, i1: Any, value_range: float | None, init: Any, who: str
         )
     gain = check_range((first, second), value_range, who)
     if init is not None:
-        init = _check_field(init, (*second.shape, 2), f"{who}(init)")
+        init = _check_field(init, second, f"{who}(init)")
     single = second.ndim == 2
     if single:
         second = second[None]
@@ -78,7 +91,8 @@ def check_output(out: Any, shape: tuple[int, ...], like: Any = None) -> Any:
     if good and like is None:
         good = isinstance(out, np.ndarray) and out.flags.c_contiguous and out.flags.writeable
     elif good:
-        good = bool(out.is_contiguous()) and out.device == like.device
+        good = not isinstance(out, np.ndarray)
+        good = good and bool(out.is_contiguous()) and out.device == like.device
     if not good:
         where = "" if like is None else f" on {like.device}"
         raise InputError(
@@ -92,7 +106,7 @@ def check_output(out: Any, shape: tuple[int, ...], like: Any = None) -> Any:
 def check_range(images: tuple[Any, ...], value_range: float | None, who: str) -> float:
     """The factor to 0–255; raises where the stated range and the values cannot belong together."""
     if _dtype(images[0]) == "uint8":
-        if value_range not in (None, 255):
+        if not _is_one_of(value_range, None, 255):
             raise InputError(
                 f"{who}(value_range)",
                 expected="None or 255 for uint8 images",
@@ -100,7 +114,7 @@ def check_range(images: tuple[Any, ...], value_range: float | None, who: str) ->
                 todo="Integer images are 0–255; pass float32 for 0–1.",
             )
         return 1.0
-    if value_range not in (1, 255) or isinstance(value_range, bool):
+    if value_range is None or not _is_one_of(value_range, 1, 255):
         raise InputError(
             f"{who}(value_range)",
             expected="1 or 255 with float32 images",
@@ -108,8 +122,8 @@ def check_range(images: tuple[Any, ...], value_range: float | None, who: str) ->
             todo="Say which value is white; the data weight is for 0–255, so a mix-up is a "
             "different optimisation problem.",
         )
-    ends = [float(end) for image in images if 0 not in image.shape for end in _ends(image)]
-    if not all(np.isfinite(ends)):
+    ends = [tuple(map(float, _ends(image))) for image in images if 0 not in image.shape]
+    if not np.isfinite(ends).all():
         raise InputError(
             f"{who}(images)",
             expected="finite values",
@@ -117,22 +131,27 @@ def check_range(images: tuple[Any, ...], value_range: float | None, who: str) ->
             code="not_finite",
             todo="One bad pixel would spread over the whole field.",
         )
-    low, high = min(ends, default=0.0), max(ends, default=0.0)
-    if high > 1.5 * value_range or low < -0.5 * value_range:
-        raise InputError(
-            f"{who}(value_range)",
-            expected=f"values of about 0–{value_range:g}",
-            got=f"{low:g} to {high:g}",
-            todo="Pass value_range=255 for 0–255 images.",
-        )
-    if value_range == 255 and low < high <= 1.0:
-        raise InputError(
-            f"{who}(value_range)",
-            expected="values of about 0–255",
-            got=f"{low:g} to {high:g}",
-            todo="Pass value_range=1 for 0–1 images.",
-        )
+    for low, high in ends:  # each by itself: i0 in 0–1 against i1 in 0–255 is a mix-up too
+        if high > 1.5 * value_range or low < -0.5 * value_range:
+            raise InputError(
+                f"{who}(value_range)",
+                expected=f"values of about 0–{value_range:g}",
+                got=f"{low:g} to {high:g}",
+                todo="Pass value_range=255 for 0–255 images.",
+            )
+        if value_range == 255 and low < high <= 1.0:
+            raise InputError(
+                f"{who}(value_range)",
+                expected="values of about 0–255",
+                got=f"{low:g} to {high:g}",
+                todo="Pass value_range=1 for 0–1 images, and the same range for both.",
+            )
     return 255.0 / value_range
+
+
+def _is_one_of(value: Any, *allowed: float | None) -> bool:
+    """Whether the value is one of these; an array or a truth value is none of them."""
+    return not np.ndim(value) and not isinstance(value, (bool, np.bool_)) and value in allowed
 
 
 def _ends(image: Any) -> tuple[Any, Any]:
@@ -154,6 +173,7 @@ def _check_images(images: Any, who: str) -> Any:
             got=_dtype(images),
             todo="Cast it, and state value_range if it is float32.",
         )
+    images = _plain(images, who)
     shape = tuple(images.shape)
     colour = len(shape) == 3 and shape[-1] in (3, 4) and min(shape[:2]) >= 8
     if len(shape) not in (2, 3) or colour:
@@ -170,13 +190,39 @@ def _check_images(images: Any, who: str) -> Any:
     return images
 
 
-def _check_field(field: Any, shape: tuple[int, ...], who: str) -> Any:
-    """A finite float flow of exactly this shape, as float32."""
+def _check_field(field: Any, images: Any, who: str) -> Any:
+    """A finite float flow for these images, as float32; array for arrays, tensor for tensors."""
+    shape = (*images.shape, 2)
     got = tuple(getattr(field, "shape", ()))
     if got != shape or not _dtype(field).startswith("float"):
         raise InputError(
             who, expected=f"a float array of shape {shape}", got=f"{_dtype(field)} {got}"
         )
-    if not bool((field - field == 0).all()):
-        raise InputError(who, expected="finite values", got="NaN or infinity", code="not_finite")
-    return np.ascontiguousarray(field, np.float32) if isinstance(field, np.ndarray) else field
+    field = _plain(field, who)
+    if isinstance(field, np.ndarray) != isinstance(images, np.ndarray):
+        kind = type(images).__name__
+        raise InputError(who, expected=f"{kind}, as the images are", got=type(field).__name__)
+    if isinstance(field, np.ndarray):
+        with np.errstate(over="ignore"):  # told below
+            field = np.ascontiguousarray(field, np.float32)
+    else:
+        field = field.float()
+    with np.errstate(invalid="ignore"):
+        finite = bool((field - field == 0).all())
+    if not finite:
+        raise InputError(
+            who, expected="values finite in float32", got="NaN or infinity", code="not_finite"
+        )
+    return field
+
+
+def _plain(value: Any, who: str) -> Any:
+    """The array or tensor; arrays read from files and NumPy's subclasses as an ndarray."""
+    if isinstance(value, np.ma.MaskedArray):
+        raise InputError(
+            who,
+            expected="an array without a mask",
+            got="a masked array",
+            todo="Every pixel counts: fill the masked ones, or pass .data.",
+        )
+    return value if type(value).__module__.split(".")[0] == "torch" else np.asarray(value)

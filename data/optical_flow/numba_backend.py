@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import os
+import platform
 import tempfile
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -20,6 +22,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from data.errors import ConfigError
 from data.optical_flow.settings import Settings
 
 Array = npt.NDArray[Any]
@@ -64,6 +67,13 @@ def kernels() -> ModuleType:
         if _module is None:
             import numba
 
+            if numba.config.DISABLE_JIT:
+                raise ConfigError(
+                    "tvl1(backend='numba')",
+                    expected="numba with its compiler",
+                    got="NUMBA_DISABLE_JIT",
+                    todo="Unset it, or take backend='torch'.",
+                )
             before = numba.config.CACHE_DIR
             numba.config.CACHE_DIR = str(usable_folder())
             try:
@@ -174,12 +184,29 @@ def strain_and_half(fields: Array) -> tuple[Array, Array, float]:
 def _half(values: Array, convert: Callable[[Array, Array], float]) -> tuple[Array, float]:
     """float16 copy of a contiguous float32 array and the largest change; NumPy does the rest."""
     flat, half = values.reshape(-1), np.empty(values.size, np.float16)
-    whole = flat.size // 16 * 16
-    loss = float(convert(flat[:whole], half[:whole].view(np.uint16)))
+    whole = flat.size // 16 * 16 if _compiles_halves() else 0
+    loss = float(convert(flat[:whole], half[:whole].view(np.uint16))) if whole else 0.0
     with np.errstate(over="ignore"):  # the loss tells
         half[whole:] = flat[whole:]
     rest = np.abs(half[whole:].astype(np.float32) - flat[whole:])
     return half.reshape(values.shape), max(loss, float(rest.max(initial=0)))
+
+
+@cache
+def _compiles_halves() -> bool:
+    """Whether compiled code may round to float16: an x86 without F16C would call what is absent.
+
+    Such are processors before 2012 and plain virtual ones; numba may also be told to compile for
+    another processor than this.
+    """
+    import llvmlite.binding as llvm
+    import numba
+
+    if numba.config.CPU_NAME or numba.config.CPU_FEATURES:
+        return "+f16c" in (numba.config.CPU_FEATURES or "")
+    return platform.machine() not in ("x86_64", "AMD64") or bool(
+        llvm.get_host_cpu_features().get("f16c", False)
+    )
 
 
 def plan_for(height: int, width: int, settings: Settings) -> Plan:

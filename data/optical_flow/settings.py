@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, fields, replace
+from numbers import Integral, Real
 from typing import Any
 
 from data.errors import ConfigError
@@ -53,36 +53,41 @@ PRESETS = {
 
 def make_settings(preset: str, **changes: Any) -> Settings:
     """The preset with every change that is not None, checked."""
-    if preset not in PRESETS:
+    if not isinstance(preset, str) or preset not in PRESETS:
         raise ConfigError("tvl1(preset=…)", expected=f"one of {sorted(PRESETS)}", got=repr(preset))
-    given = {name: value for name, value in changes.items() if value is not None}
-    settings = replace(PRESETS[preset], **given)
-    for field in fields(settings):
-        _check(field.name, getattr(settings, field.name))
-    return settings
+    known = [field.name for field in fields(Settings)]
+    for name in changes:
+        if name not in known:
+            raise ConfigError(f"tvl1({name}=…)", expected=f"one of {known}", got=repr(name))
+    given: dict[str, Any] = {
+        name: _checked(name, value) for name, value in changes.items() if value is not None
+    }
+    return replace(PRESETS[preset], **given)
 
 
-_BOUNDS: dict[str, tuple[float, float, str]] = {
-    "lam": (1e-9, math.inf, "a number above 0"),
-    "theta": (1e-9, math.inf, "a number above 0"),
-    "tau": (1e-9, math.inf, "a number above 0 (the scheme converges up to 0.25)"),
-    "levels": (1, 64, "a whole number of at least 1"),
-    "step": (0.1, 0.98, "a number from 0.1 to 0.98"),
-    "warps": (1, 1000, "a whole number of at least 1"),
-    "eps": (0, math.inf, "a number of at least 0"),
-    "inner": (1, 100000, "a whole number of at least 1"),
-    "outer": (1, 100000, "a whole number of at least 1"),
+_BOUNDS: dict[str, tuple[float, float]] = {  # products and ratios of two fit single precision
+    "lam": (1e-9, 1e9),
+    "theta": (1e-9, 1e9),
+    "tau": (1e-9, 1e9),  # the scheme converges up to 0.25
+    "levels": (1, 64),
+    "step": (0.1, 0.98),
+    "warps": (1, 1000),
+    "eps": (0, 1e9),
+    "inner": (1, 100000),
+    "outer": (1, 100000),
 }
 
 
-def _check(name: str, value: Any) -> None:
-    """One parameter: a real number (not a truth value) inside its bounds."""
+def _checked(name: str, value: Any) -> int | float:
+    """One parameter, Python's or NumPy's number (not a truth value), if inside its bounds."""
     whole = name in ("levels", "warps", "inner", "outer", "median")
-    number = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
+    number = isinstance(value, Integral if whole else Real) and not isinstance(value, bool)
     if name == "median":
         good, expected = number and value in (1, 3, 5), "1 (no filter), 3 or 5"
     else:
-        low, high, expected = _BOUNDS[name]
-        good = number and low <= value <= high and not math.isinf(value)
+        low, high = _BOUNDS[name]
+        good = number and low <= value <= high
+        expected = f"a {'whole ' if whole else ''}number from {low:g} to {high:g}"
     if not good:
         raise ConfigError(f"tvl1({name}=…)", expected=expected, got=repr(value))
+    return int(value) if whole else float(value)
