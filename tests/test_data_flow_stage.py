@@ -379,3 +379,19 @@ def test_a_full_gpu_stops_the_stage_and_blames_no_event(
         monkeypatch.setattr(engine, "get_stage", lambda name, stage=stage: stage)
         with pytest.raises(MemoryError, match="out of memory"):
             chunk_of(inputs, tmp_path / f"{together is None}.h5")
+
+
+def test_a_failing_gpu_stops_the_stage_and_blames_no_event(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from data.optical_flow import torch_backend
+
+    def fails(*_: Any) -> None:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr(torch_backend, "check_device", lambda backend: "cuda")
+    monkeypatch.setattr(torch_backend, "solve_batch", fails)
+    inputs = ManyInputs(tmp_path, {"a": 5, "b": 4})
+    inputs.write(make_clip())
+    with pytest.raises(OSError, match="on the GPU"):  # also where torch has no CUDA at all
+        chunk_of(inputs, tmp_path / "part.h5")

@@ -19,6 +19,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from data.errors import ApexflowError
 from data.optical_flow.checks import Pairs, check_output, check_pairs
 from data.optical_flow.settings import Settings
 
@@ -310,7 +311,7 @@ def solve_arrays(
 ) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
     """NumPy in, NumPy out (written to out); computed on the GPU if there is one.
 
-    Raises MemoryError if the GPU's memory is full.
+    Raises MemoryError if the GPU's memory is full, OSError if it fails otherwise.
     """
     device = check_device(backend)
     try:
@@ -321,8 +322,14 @@ def solve_arrays(
         init = None if pairs.init is None else torch.from_numpy(pairs.init).to(device)
         with torch.no_grad():
             return _solve(first, second, init, pairs.gain, settings, torch.from_numpy(out), backend)
-    except torch.OutOfMemoryError as full:  # the machine's state, not these images' fault
+    except (ApexflowError, OSError, MemoryError):
+        raise
+    except torch.OutOfMemoryError as full:
         raise MemoryError(str(full)) from None
+    except Exception as error:  # a dead driver, no C compiler for Triton: not these images' fault
+        if device == "cpu":
+            raise
+        raise OSError(f"TV-L1 on the GPU: {type(error).__name__}: {error}") from error
 
 
 def solve_tensors(
