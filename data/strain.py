@@ -79,22 +79,23 @@ def flow_channels(
     −1…1 and 0…1; "rms": the same with root mean squares. A field without motion stays 0.
     """
     field = _check(flow, "flow_channels(flow)")
-    unknown = [name for name in channels if name not in CHANNELS]
-    if unknown or not channels:
+    names = channels if isinstance(channels, (tuple, list)) else (channels,)
+    unknown = [name for name in names if name not in CHANNELS]
+    if unknown or not names:
         raise ConfigError(
             "flow_channels(channels)", expected=f"some of {CHANNELS}", got=repr(channels)
         )
-    if normalise not in ("none", "peak", "rms"):
+    if not isinstance(normalise, str) or normalise not in ("none", "peak", "rms"):
         raise ConfigError(
             "flow_channels(normalise)", expected="none, peak or rms", got=repr(normalise)
         )
     planes = {"u": field[..., 0], "v": field[..., 1]}
-    if "magnitude" in channels or normalise != "none":
+    if "magnitude" in names or normalise != "none":
         planes["magnitude"] = np.hypot(planes["u"], planes["v"])
-    if "strain" in channels:
+    if "strain" in names:
         planes["strain"] = optical_strain(field)
     parts = []
-    for name in channels:
+    for name in names:
         plane = planes[name]
         if normalise != "none":
             plane = plane / _size(planes["strain" if name == "strain" else "magnitude"], normalise)
@@ -123,7 +124,16 @@ def _difference(plane: Array, axis: int) -> Array:
 
 
 def _check(flow: npt.NDArray[Any], who: str) -> Array:
-    shape = np.shape(flow)
+    """The flow as float32 array; InputError unless it is (…,H,W,2) of real numbers, unmasked."""
+    try:
+        field = np.asarray(flow)
+    except (TypeError, ValueError, RuntimeError) as wrong:  # ragged lists, tensors with a gradient
+        raise InputError(who, expected="an array (…,H,W,2)", got=str(wrong)) from wrong
+    shape = field.shape
     if len(shape) < 3 or shape[-1] != 2 or min(shape[-3:-1]) < 2:
         raise InputError(who, expected="(…,H,W,2) with H, W of at least 2", got=f"shape {shape}")
-    return np.asarray(flow, np.float32)
+    masked = isinstance(flow, np.ma.MaskedArray)
+    if field.dtype.kind not in "fiu" or masked:
+        got = "a masked array" if masked else str(field.dtype)
+        raise InputError(who, expected="real numbers, each of them counting", got=got)
+    return np.asarray(field, np.float32)

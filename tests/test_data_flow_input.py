@@ -428,6 +428,31 @@ def test_compiled_kernels_are_kept_where_they_can_be_written(
     assert numba_backend.usable_folder().is_dir()
 
 
+def test_compiled_kernels_of_a_user_without_a_home_or_with_a_squatted_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No home directory is not an error; compiled code that another user left is not run."""
+    import pwd
+
+    from data.optical_flow import numba_backend
+
+    def unknown(uid: int) -> None:
+        raise KeyError(uid)
+
+    for name in ("HOME", "XDG_CACHE_HOME", "NUMBA_CACHE_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    folder = numba_backend.usable_folder()
+    assert folder == cache_folder() and folder.is_dir()
+    assert folder.parent == tmp_path / f"apexflow-{os.getuid()}"
+    owner = os.getuid() + 1
+    monkeypatch.setattr(os, "getuid", lambda: owner)
+    (tmp_path / f"apexflow-{owner}").mkdir()
+    assert numba_backend.usable_folder().parent.parent == tmp_path
+    assert numba_backend.usable_folder().parent != tmp_path / f"apexflow-{owner}"
+
+
 @pytest.mark.slow
 def test_a_processor_without_half_precision_stores_the_same(tmp_path: Path) -> None:
     """Without F16C, compiled code that rounds to float16 would jump to address 0."""

@@ -94,3 +94,23 @@ def test_bad_input() -> None:
         flow_channels(np.zeros((5, 5, 2)), ())
     with pytest.raises(ConfigError):
         flow_channels(np.zeros((5, 5, 2)), normalise="minmax")
+    for flow in (
+        np.zeros((5, 5, 2), complex),
+        np.full((5, 5, 2), None),
+        np.zeros((5, 5, 2)).astype(str).tolist(),
+        np.ma.zeros((5, 5, 2)),
+        [[0.0], [1.0, 2.0]],
+    ):
+        for function in (optical_strain, flow_channels):
+            with pytest.raises(InputError):
+                function(flow)
+    for channels in (None, 3, "uv", ([],)):
+        with pytest.raises(ConfigError):
+            flow_channels(np.zeros((5, 5, 2)), channels)
+    torch = pytest.importorskip("torch")
+    with pytest.raises(InputError, match="grad"):
+        optical_strain(torch.zeros((5, 5, 2), requires_grad=True))
+
+
+def test_no_loss_is_a_plain_zero() -> None:
+    assert not np.signbit(strain_and_half(np.zeros((1, 16, 16, 2), np.float32))[2])

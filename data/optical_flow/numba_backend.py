@@ -35,6 +35,8 @@ _module: ModuleType | None = None
 def cache_folder() -> Path:
     """Where compiled kernels are kept: NUMBA_CACHE_DIR if set, else the user's cache folder.
 
+    A user without a home, as some containers make them, keeps them under the temporary folder.
+
     The last part of the path is a digest of the kernels' source, so that an edited or updated
     checkout never meets old machine code (numba itself looks at one file only).
     """
@@ -42,22 +44,37 @@ def cache_folder() -> Path:
     for name in _KERNEL_FILES:
         digest.update((Path(__file__).parent / name).read_bytes())
     chosen = os.environ.get("NUMBA_CACHE_DIR")
-    caches = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-    base = Path(chosen) if chosen else caches / "apexflow"
-    return base / f"tvl1-{digest.hexdigest()[:12]}"
+    try:
+        base = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "apexflow"
+    except RuntimeError:
+        base = _temporary_folder()
+    return Path(chosen or base) / f"tvl1-{digest.hexdigest()[:12]}"
+
+
+def _temporary_folder() -> Path:
+    """This user's folder under the temporary folder, whether it exists or not."""
+    return Path(tempfile.gettempdir()) / f"apexflow-{os.getuid()}"
 
 
 def usable_folder() -> Path:
-    """The cache folder, or one for this user under the temporary folder if that is read-only."""
-    folder = cache_folder()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            return folder
-    except OSError:
-        fallback = Path(tempfile.gettempdir()) / f"apexflow-{os.getuid()}" / folder.name
-        fallback.mkdir(parents=True, exist_ok=True, mode=0o700)
-        return fallback
+    """The cache folder, or one for this user under the temporary folder if that is read-only.
+
+    What lies in it is run: a folder there that another user made is not taken, a new one is.
+    """
+    folder, base = cache_folder(), _temporary_folder()
+    if folder.parent != base:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):
+                return folder
+        except OSError:
+            pass
+    base.mkdir(exist_ok=True, mode=0o700)
+    if base.lstat().st_uid != os.getuid():
+        base = Path(tempfile.mkdtemp(prefix="apexflow-"))
+    fallback = base / folder.name
+    fallback.mkdir(exist_ok=True)
+    return fallback
 
 
 def kernels() -> ModuleType:
@@ -189,7 +206,7 @@ def _half(values: Array, convert: Callable[[Array, Array], float]) -> tuple[Arra
     with np.errstate(over="ignore"):  # the loss tells
         half[whole:] = flat[whole:]
     rest = np.abs(half[whole:].astype(np.float32) - flat[whole:])
-    return half.reshape(values.shape), max(loss, float(rest.max(initial=0)))
+    return half.reshape(values.shape), max(abs(loss), float(rest.max(initial=0)))
 
 
 @cache
