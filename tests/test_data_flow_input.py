@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -381,6 +382,12 @@ def test_tensors_give_tensors(pair: tuple[np.ndarray, np.ndarray]) -> None:
     with pytest.raises(InputError):
         tvl1(i0, i1.double())
     start = torch.zeros((48, 48, 2))
+    for bad in (i0.float().to_sparse(), i0.float().to("meta")):
+        with pytest.raises(InputError):
+            tvl1(bad, bad, value_range=255, backend="torch")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # a gradient is not asked about
+        tvl1(i0.float().requires_grad_(), i1.float(), value_range=255, backend="torch", **QUICK)
     with pytest.raises(InputError, match="bfloat16"):
         tvl1(i0.bfloat16(), i1.bfloat16(), value_range=255)
     with pytest.raises(InputError, match="init"):

@@ -217,7 +217,7 @@ def _check_field(field: Any, images: Any, who: str) -> Any:
 
 
 def _plain(value: Any, who: str) -> Any:
-    """The array or tensor; arrays read from files and NumPy's subclasses as an ndarray."""
+    """The array, or the tensor without its gradient; files' arrays and subclasses as ndarray."""
     if isinstance(value, np.ma.MaskedArray):
         raise InputError(
             who,
@@ -225,4 +225,9 @@ def _plain(value: Any, who: str) -> Any:
             got="a masked array",
             todo="Every pixel counts: fill the masked ones, or pass .data.",
         )
-    return value if type(value).__module__.split(".")[0] == "torch" else np.asarray(value)
+    if type(value).__module__.split(".")[0] != "torch":
+        return np.asarray(value)
+    if str(value.layout) != "torch.strided" or value.device.type == "meta":
+        got = f"{value.layout} on {value.device}"
+        raise InputError(who, expected="a dense tensor that holds values", got=got)
+    return value.detach()
