@@ -7,10 +7,10 @@ A unit is an event. Its group holds, for P frame pairs at H × W pixels of the (
     pairs (P,2) int32, kind (P,)   video frame index from, to; "onset_apex", "apex_offset",
                                    "sampled" or "consecutive"
 
-A pair of a frame with itself is left out; a reader takes it as zero. One HDF5 chunk is one pair,
-which is what training reads. Attributes of the group: size, backend; of `flow`: scale and
-quantisation_error_px, the largest difference made by the number format. Preset and registration are
-among the part's `settings`.
+A pair of a frame with itself is left out; a reader takes it as zero. So an event of one frame has
+P = 0. One HDF5 chunk is one pair, which is what training reads. Attributes of the group: size,
+backend; of `flow`: scale and quantisation_error_px, the largest difference made by the number
+format. Preset and registration are among the part's `settings`.
 
 Alignment has registered the crops of a segment to one reference frame, so also to the onset;
 `register_to_onset: residual` removes what head motion is left. An event that crosses a cut, or
@@ -34,7 +34,7 @@ from data.errors import InputError
 from data.optical_flow import choose_backend, tvl1, tvl1_sequence
 from data.optical_flow.numba_backend import strain_and_half
 
-NAME, VERSION = "flow", 1
+NAME, VERSION = "flow", 2
 MAX_LOSS_PX = 0.005
 NO_CROP = ("unreadable", "no_face", "failed", "missing")  # align's states without a true crop
 HELD_POSE = ("align_held", "held")  # registered as the frame before, for want of anything better
@@ -75,11 +75,16 @@ def read_event(
     if onset is None:
         part.drop(unit.id, "no_onset", "the annotation gives no onset frame")
         return None
-    apex = inputs.row("apex", unit.id)["apex"]
-    wanted = choose_pairs(onset, None if pd.isna(apex) else int(apex), offset, config)
-    if not wanted:
+    row = inputs.row("apex", unit.id)
+    apex = None if pd.isna(row["apex"]) else int(row["apex"])
+    wanted = choose_pairs(onset, apex, offset, config)
+    still = apex == onset and offset in (None, onset)
+    if not wanted and not still:
         part.drop(unit.id, "no_motion_pair", f"onset {onset}, apex {apex}, offset {offset}")
         return None
+    if still:  # one frame: no pairs, which a reader takes as no motion; it must show a face
+        wanted = [("onset_apex", onset, onset)]
+        part.note(unit.id, "one_frame", f"onset, apex and offset are frame {onset}: no motion")
     with inputs.open("align", unit.video) as group:
         source = None if "crops" in group else inputs.frame_source(unit.video)
         crops = open_crops(group, source)
@@ -90,7 +95,7 @@ def read_event(
         part.note(unit.id, "frames_without_face", lost)
     if held:
         part.note(unit.id, "frames_not_registered", f"head motion may remain in frames {held}")
-    return clip, usable
+    return clip, [pair for pair in usable if pair[1] != pair[2]]
 
 
 def write_event(
@@ -227,8 +232,12 @@ def compute_many(events: list[Event], config: FlowConfig) -> list[Field]:
     for number, (clip, _) in enumerate(events):
         by_size.setdefault(next(iter(clip.values())).shape, []).append(number)
     fields: list[Field] = [np.empty(0, np.float32)] * len(events)
-    for numbers in by_size.values():
+    for shape, numbers in by_size.items():
         pairs = [(events[n][0][a], events[n][0][b]) for n in numbers for _, a, b in events[n][1]]
+        if not pairs:
+            for n in numbers:
+                fields[n] = np.empty((0, *shape, 2), np.float32)
+            continue
         first, second = (np.stack(images) for images in zip(*pairs, strict=True))
         flow = tvl1(first, second, preset=config.preset, backend=config.backend)
         ends = np.cumsum([len(events[n][1]) for n in numbers])
@@ -277,10 +286,11 @@ def similarity_motion(field: Field) -> Field:
 def _write(group: h5py.Group, wanted: list[Pair], fields: Field, config: FlowConfig) -> None:
     """Fill the unit's group."""
     stored, scale, loss, strain = quantise(fields, config.store)
-    flow = group.create_dataset("flow", data=stored, chunks=(1, *stored.shape[1:]))
+    chunked = len(stored) > 0 or None  # an empty dataset has no chunks
+    flow = group.create_dataset("flow", data=stored, chunks=chunked and (1, *stored.shape[1:]))
     flow.attrs["scale"] = scale
     flow.attrs["quantisation_error_px"] = loss
-    group.create_dataset("strain", data=strain, chunks=(1, *strain.shape[1:]))
+    group.create_dataset("strain", data=strain, chunks=chunked and (1, *strain.shape[1:]))
     group.create_dataset("pairs", data=np.array([p[1:] for p in wanted], np.int32))
     group.create_dataset("kind", data=np.array([kind for kind, *_ in wanted], KIND))
     group.attrs["size"] = int(fields.shape[1])

@@ -238,6 +238,8 @@ def _flow(shown: Shown) -> Iterator[Drawn]:
             main = [i for i, kind in enumerate(kinds) if kind in ("onset_apex", "apex_offset")]
             rest = [i for i in range(len(kinds)) if i not in main]
             chosen = main + evenly(rest, max(0, MOST_PAIRS - len(main)))
+            if not chosen:  # an event of one frame
+                continue
             fields = np.stack([read_flow(group, i) for i in chosen])
             strains = np.stack([group["strain"][i] for i in chosen]).astype(np.float32)
         fig = flow_figure(fields, strains, [kinds[i] for i in chosen])

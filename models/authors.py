@@ -8,7 +8,7 @@ missing, misshapen or not understood is an error or a name in the answer.
 from __future__ import annotations
 
 import argparse
-import pickle
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from data.errors import InputError
 
 WRAPPERS = ("model", "module", "state_dict")
-PREFIXES = ("module.", "backbone.", "encoder.", "_orig_mod.")
+PREFIXES = ("module.", "model.", "backbone.", "encoder.", "_orig_mod.")
 
 Checkpoint = str | Path | Mapping[str, Any]
 
@@ -78,6 +78,9 @@ def assign_tensors(
                 f"{tuple(theirs.shape)}",
                 "Settings that the tensors cannot tell must be given as they were trained.",
             )
+        if theirs.layout is not torch.strided or theirs.is_meta or theirs.is_complex():
+            kind = "meta" if theirs.is_meta else f"{theirs.layout}, {theirs.dtype}"
+            raise bad_checkpoint(f"{who}, tensor {names[name]}", "dense real numbers", kind)
     model.load_state_dict({n: tensors[names[n]].to(own[n].dtype) for n in own})
     return sorted(set(tensors) - {names[n] for n in own})
 
@@ -90,26 +93,21 @@ def _open(path: Path, who: str) -> Any:
             return safetensors.torch.load_file(path)
         with torch.serialization.safe_globals([argparse.Namespace]):
             return torch.load(path, map_location="cpu", weights_only=True)
-    except (
-        pickle.UnpicklingError,
-        RuntimeError,
-        EOFError,
-        OSError,
-        ValueError,
-        KeyError,
-        safetensors.SafetensorError,
-    ) as error:
+    except Exception as error:  # readers raise anything on bytes that are no checkpoint
+        refused = re.search(r"WeightsUnpickler error: (.*)", str(error))  # torch's advice is unsafe
         raise bad_checkpoint(
             f"{who}, {path.name}",
             "a file that loads weights-only",
-            f"{error}".split("\n")[0],
+            refused[1] if refused else f"{type(error).__name__}: {error}".split("\n")[0][:200],
             "Re-save its state dict alone, or convert it to safetensors.",
         ) from error
 
 
 def _unwrap(content: Any) -> Any:
     """Follow `model` / `module` / `state_dict` down to the mapping that holds tensors."""
-    while isinstance(content, Mapping):
+    seen: list[Any] = []
+    while isinstance(content, Mapping) and not any(content is outer for outer in seen):
+        seen.append(content)
         inner = next((content[k] for k in WRAPPERS if isinstance(content.get(k), Mapping)), None)
         if inner is None:
             return content

@@ -7,7 +7,9 @@ rename, so a reader sees the old one or the new one.
 
 from __future__ import annotations
 
+import hashlib
 import json
+import logging
 import random
 import resource
 import sys
@@ -23,6 +25,8 @@ from torch import Tensor, nn
 
 from data.errors import TrainingError
 from data.stores import replacing
+
+logger = logging.getLogger(__name__)
 
 
 def seed_everything(*numbers: int) -> int:
@@ -59,14 +63,19 @@ def save_resume_point(
         for name, value in moments.items():
             tensors[f"optimiser.{number}.{name}"] = torch.as_tensor(value)
     path.parent.mkdir(parents=True, exist_ok=True)
-    _save(tensors, path, {"facts": json.dumps(facts)})
+    text = json.dumps(facts)
+    _save(tensors, path, {"facts": text, "digest": _digest(tensors, text)})
 
 
 def load_resume_point(
     path: Path, model: nn.Module, optimiser: torch.optim.Optimizer
 ) -> dict[str, Any]:
-    """Restore what `save_resume_point` wrote and return its facts."""
-    tensors, header = _load(path)
+    """Restore what `save_resume_point` wrote and return its facts.
+
+    Raises TrainingError when the file is damaged, before anything is restored, or of another
+    training.
+    """
+    tensors, facts = _read_resume_point(path)
     state: dict[int, dict[str, Tensor]] = {}
     weights = {}
     for name, tensor in tensors.items():
@@ -80,15 +89,53 @@ def load_resume_point(
     try:
         model.load_state_dict(weights)
         optimiser.load_state_dict({"state": state, "param_groups": groups})
-        facts: dict[str, Any] = json.loads(header["facts"])
     except (RuntimeError, ValueError, KeyError) as error:
-        raise TrainingError(
-            str(path),
-            expected="a resume point of this training",
-            got=str(error).replace("\n", " "),
-            todo="Delete the fold's resume folder to start it again.",
-        ) from error
+        raise _no_resume_point(path, str(error)) from error
     return facts
+
+
+def discard_if_damaged(path: Path, who: str) -> None:
+    """Delete a resume point that cannot be trusted, and say so: training starts again."""
+    if not path.exists():
+        return
+    try:
+        _read_resume_point(path)
+    except TrainingError as error:
+        logger.warning("%s starts again, its resume point is damaged: %s", who, error.got)
+        path.unlink()
+
+
+def _read_resume_point(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and facts as they were saved. Raises TrainingError for anything else."""
+    try:
+        tensors, header = _load(path)
+        if header["digest"] != _digest(tensors, header["facts"]):
+            raise ValueError("content that does not match its digest")
+        facts: dict[str, Any] = json.loads(header["facts"])
+    except TrainingError as error:
+        raise _no_resume_point(path, error.got) from error
+    except (ValueError, KeyError) as error:
+        raise _no_resume_point(path, f"{type(error).__name__}: {error}") from error
+    return tensors, facts
+
+
+def _no_resume_point(path: Path, got: str) -> TrainingError:
+    return TrainingError(
+        str(path),
+        expected="a resume point of this training",
+        got=got.replace("\n", " "),
+        todo="Delete the fold's resume folder to start it again.",
+    )
+
+
+def _digest(tensors: Mapping[str, Tensor], facts: str) -> str:
+    """Of names, types, shapes and bytes, in order of names, and of the facts."""
+    digest = hashlib.sha256(facts.encode())
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def autocast_type(precision: str, device: torch.device) -> torch.dtype | None:

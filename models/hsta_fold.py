@@ -24,7 +24,13 @@ from data.errors import ConfigError, StoreError, TrainingError
 from data.stores import write_table
 from data.workspace import Workspace
 from models.bootstrap import Statistic, group_counts, subject_interval
-from models.fitting import load_weights, save_weights, seed_everything, write_json
+from models.fitting import (
+    discard_if_damaged,
+    load_weights,
+    save_weights,
+    seed_everything,
+    write_json,
+)
 from models.hsta import HSTA, HstaConfig, create
 from models.hsta_clips import ClipBank, Scale, read_clips
 from models.hsta_training import Fit, HstaTrainConfig, fit, predict
@@ -83,6 +89,8 @@ def fit_fold(job: FoldJob) -> None:
     split = len(job.train_events)
     training, held_out = list(range(split)), list(range(split, len(bank)))
     scale = bank.scale(training, train.input.pixels)
+    resume = scratch / "state.safetensors"
+    discard_if_damaged(resume, job.fold)
     seed_everything(job.seed)
     model = create(config)
     result = fit(
@@ -93,7 +101,7 @@ def fit_fold(job: FoldJob) -> None:
         seed=job.seed,
         device=device,
         scale=scale,
-        resume=scratch / "state.safetensors",
+        resume=resume,
         who=job.fold,
         progress=job.progress,
     )

@@ -24,7 +24,13 @@ from data.errors import ConfigError, TrainingError
 from data.stores import write_table
 from data.workspace import Workspace
 from models import me_tst, me_tst_plus
-from models.fitting import load_weights, save_weights, seed_everything, write_json
+from models.fitting import (
+    discard_if_damaged,
+    load_weights,
+    save_weights,
+    seed_everything,
+    write_json,
+)
 from models.me_tst import MeTstConfig
 from models.me_tst_curves import VideoMotion, curves_of, read_curves, read_videos, write_curves
 from models.me_tst_labels import EMOTIONS, require_positives, sample_windows
@@ -72,6 +78,8 @@ def fit_fold(job: FoldJob) -> None:
     seed_everything(job.seed)
     network = _network(recipe, tested)
     history: list[dict[str, float]] = []
+    resume = job.out / "resume" / "state.safetensors"
+    discard_if_damaged(resume, job.fold)
     windows = training_windows(training, train, job.seed, job.fold)
     if train.epochs:
         history = fit(
@@ -81,7 +89,7 @@ def fit_fold(job: FoldJob) -> None:
             strategy=recipe.decode.strategy,
             seed=job.seed,
             device=job.device,
-            resume=job.out / "resume" / "state.pt",
+            resume=resume,
             progress=job.progress,
         )
     curves = [

@@ -8,12 +8,11 @@ from its last saved epoch and ends with the same weights.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +23,7 @@ from torch.nn import functional as F
 
 from data.config import Settings
 from data.errors import TrainingError
+from models.fitting import load_resume_point, save_resume_point
 from models.me_tst_labels import class_weights, jitter_factors
 
 SECONDS_BETWEEN_SAVES = 15.0
@@ -152,13 +152,12 @@ def fit(
     )
     data = [torch.from_numpy(a).to(device) for a in (windows.motion, windows.spot, windows.classes)]
     history: list[dict[str, float]] = []
-    parts = {"network": network, "optimiser": optimiser, "schedule": schedule}
     devices = [torch.device(device)] if torch.device(device).type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
         rng = np.random.default_rng([seed, 1])
         if resume is not None and resume.exists():
-            history = _restore(resume, parts, rng)
+            history = _restore(resume, network, optimiser, schedule, rng)
         saved = time.monotonic()
         for epoch in range(len(history), config.epochs):
             order = rng.permutation(len(windows))
@@ -173,7 +172,7 @@ def fit(
                     todo="Lower max_lr; check the motion features.",
                 )
             if resume is not None and time.monotonic() - saved > SECONDS_BETWEEN_SAVES:
-                _save(resume, parts, rng, history)
+                _save(resume, network, optimiser, schedule, rng, history)
                 saved = time.monotonic()
             if progress is not None:
                 progress((epoch + 1) / config.epochs, f"loss {row['loss']:.4f}")
@@ -235,28 +234,42 @@ def predict(
 
 
 def _save(
-    path: Path, parts: dict[str, Any], rng: np.random.Generator, history: list[dict[str, float]]
+    path: Path,
+    network: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    schedule: torch.optim.lr_scheduler.LRScheduler,
+    rng: np.random.Generator,
+    history: list[dict[str, float]],
 ) -> None:
-    """Write the state beside `path` and rename, so that a kill leaves the last whole one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    state = {name: part.state_dict() for name, part in parts.items()}
-    state["torch"] = torch.get_rng_state()
-    if torch.cuda.is_available():
-        state["cuda"] = torch.cuda.get_rng_state_all()
-    state["numpy"] = json.dumps(rng.bit_generator.state)
-    state["history"] = history
-    temporary = path.with_suffix(".new")
-    torch.save(state, temporary)
-    temporary.replace(path)
+    """Write all that the next epoch depends on."""
+    devices = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    groups = optimiser.state_dict()["param_groups"]
+    facts = {
+        "history": history,
+        "schedule": schedule.state_dict(),
+        "groups": [{k: v for k, v in group.items() if k != "params"} for group in groups],
+        "numpy": rng.bit_generator.state,
+        "torch": [state.numpy().tobytes().hex() for state in (torch.get_rng_state(), *devices)],
+    }
+    save_resume_point(path, network, optimiser, facts)
 
 
-def _restore(path: Path, parts: dict[str, Any], rng: np.random.Generator) -> list[dict[str, float]]:
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    for name, part in parts.items():
-        part.load_state_dict(state[name])
-    torch.set_rng_state(state["torch"])
-    if "cuda" in state and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(state["cuda"])
-    rng.bit_generator.state = json.loads(state["numpy"])
-    history: list[dict[str, float]] = state["history"]
+def _restore(
+    path: Path,
+    network: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    schedule: torch.optim.lr_scheduler.LRScheduler,
+    rng: np.random.Generator,
+) -> list[dict[str, float]]:
+    """Restore what `_save` wrote and return the history. Raises TrainingError for another file."""
+    facts = load_resume_point(path, network, optimiser)
+    for group, saved in zip(optimiser.param_groups, facts["groups"], strict=True):
+        group.update({k: tuple(v) if isinstance(v, list) else v for k, v in saved.items()})
+    schedule.load_state_dict(facts["schedule"])
+    rng.bit_generator.state = facts["numpy"]
+    own, *devices = (torch.tensor([*bytes.fromhex(s)], dtype=torch.uint8) for s in facts["torch"])
+    torch.set_rng_state(own)
+    if devices and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all(devices)
+    history: list[dict[str, float]] = facts["history"]
     return history

@@ -129,7 +129,7 @@ def load_recipe(name_or_path: str, overrides: dict[str, Any] | None = None) -> R
             )
     try:
         values = yaml.safe_load(path.read_text())
-    except (OSError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(
             f"recipe {path}", expected="a readable YAML file", got=str(error)
         ) from error

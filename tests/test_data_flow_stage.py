@@ -30,6 +30,7 @@ from data.stage_flow import (
     similarity_motion,
 )
 from data.strain import optical_strain
+from models.hsta_clips import read_special_flow
 from tests.flow_pairs import distance, known_motion, photograph
 
 STATES = ["ok", "unreadable", "held", "no_face"]
@@ -171,9 +172,28 @@ def test_pairs_of_a_frame_with_itself_are_left_out(tmp_path: Path) -> None:
     assert choose_pairs(3, None, 6, FlowConfig(pairs=("sampled",))) == [
         ("sampled", 3, 4), ("sampled", 3, 5), ("sampled", 3, 6),
     ]  # fmt: skip
+    inputs = Inputs(tmp_path, apex=3)
+    inputs.write(make_clip())
+    only = FlowConfig(pairs=("apex_offset",))
+    inputs.events["offset"] = pd.NA
+    assert run(inputs, only, tmp_path / "part.h5").status == {"s/e1": "no_motion_pair"}
+
+
+def test_an_event_of_one_frame_has_no_motion_and_is_kept(tmp_path: Path) -> None:
     inputs = Inputs(tmp_path, apex=0, offset=0)
     inputs.write(make_clip())
-    assert run(inputs, FAST, tmp_path / "part.h5").status == {"s/e1": "no_motion_pair"}
+    writer = run(inputs, FAST, tmp_path / "part.h5")
+    assert writer.status == {"s/e1": "ok"}
+    assert writer.counts["s/e1"] == {"pairs": 0, "size": SIDE}
+    assert [row["reason"] for row in writer.ledger] == ["one_frame"]
+    with h5py.File(tmp_path / "part.h5") as file:
+        assert file["s/e1/flow"].shape == (0, SIDE, SIDE, 2)
+        assert read_flow(file["s/e1"]).shape == (0, SIDE, SIDE, 2)
+        assert not read_special_flow(file["s/e1"], 16).any()
+    (together,) = compute_many([({0: make_clip()[0]}, [])], FAST)
+    assert together.shape == (0, SIDE, SIDE, 2)
+    inputs.write(make_clip(), status={0: STATES.index("no_face")})
+    assert run(inputs, FAST, tmp_path / "part.h5").status == {"s/e1": "unusable_frame"}
 
 
 @pytest.mark.parametrize(

@@ -295,7 +295,17 @@ def test_a_file_that_would_run_code_is_refused(tmp_path):
     torch.save({"model": authors_state(**TINY), "args": _Evil()}, tmp_path / "evil.pth")
     with pytest.raises(InputError, match=r"evil\.pth"):
         load_authors_checkpoint(tmp_path / "evil.pth", **told(**TINY))
+    with pytest.raises(InputError) as caught:
+        load_authors_checkpoint(tmp_path / "evil.pth", **told(**TINY))
+    assert "exec" in str(caught.value) and "to `False`" not in str(caught.value)
     (tmp_path / "noise.pth").write_bytes(b"not a checkpoint")
+    (tmp_path / "short.pth").write_bytes(b"\x80\x02.")
+    with pytest.raises(InputError, match=r"short\.pth"):
+        load_authors_checkpoint(tmp_path / "short.pth")
+    round_and_round = {}
+    round_and_round["model"] = round_and_round
+    with pytest.raises(InputError, match="tensors by name"):
+        load_authors_checkpoint(round_and_round)
     for name in ("noise.pth", "absent.pth"):
         with pytest.raises(InputError, match=name):
             load_authors_checkpoint(tmp_path / name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from types import SimpleNamespace
 
 import h5py
@@ -11,6 +12,7 @@ import pandas as pd
 import pytest
 import torch
 from pydantic import ValidationError
+from safetensors.torch import save
 
 from data.errors import ConfigError, StoreError, TrainingError
 from data.identity import file_digest
@@ -204,8 +206,16 @@ def test_a_resume_point_of_something_else_is_refused(tmp_path):
     other = create(SMALL.model_copy(update={"num_groups": 2}))
     with pytest.raises(TrainingError, match="resume point"):
         fit(other, bank, [0, 1], QUICK, seed=0, device=CPU, scale=(1, 1, 1, 1), resume=path)
+    whole = path.read_bytes()
+    flipped = bytearray(whole)
+    flipped[-len(whole) // 3] ^= 64
+    other_kind = save({"x": torch.zeros(2)})
+    for content in (whole[: len(whole) // 2], bytes(flipped), other_kind):
+        path.write_bytes(content)
+        with pytest.raises(TrainingError, match="resume point of this training"):
+            train(bank, resume=path)
     path.write_bytes(b"damaged")
-    with pytest.raises(TrainingError, match="safetensors"):
+    with pytest.raises(TrainingError, match="resume point"):
         train(bank, resume=path)
 
 
@@ -429,9 +439,16 @@ def test_killed_fold_goes_on_and_ends_the_same(workspace, tmp_path):
     with pytest.raises(Killed):
         fit_fold(FoldJob(**{**vars(killed), "progress": kill}))
     assert (tmp_path / "killed" / "resume" / "state.safetensors").exists()
+    damaged = FoldJob(**{**vars(killed), "out": tmp_path / "damaged"})
+    shutil.copytree(killed.out, damaged.out)
+    (damaged.out / "resume" / "state.safetensors").write_bytes(b"cut short")
     fit_fold(killed)
+    fit_fold(damaged)  # starts again
     for name in ("weights.safetensors", "model.json", "history.parquet", "predictions.parquet"):
-        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "killed" / name).read_bytes()
+        for folder in ("killed", "damaged"):
+            assert (tmp_path / "whole" / name).read_bytes() == (
+                tmp_path / folder / name
+            ).read_bytes()
 
 
 def test_clips_of_frames_and_memory_mapping_agree(workspace, tmp_path):

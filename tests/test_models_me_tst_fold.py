@@ -152,6 +152,24 @@ def test_fold_files(trained: tuple[RunPlan, pd.DataFrame]) -> None:
     assert not (folder / "resume").exists()
 
 
+def test_a_damaged_resume_point_is_left_and_the_fold_starts_again(
+    workspace: Workspace,
+    trained: tuple[RunPlan, pd.DataFrame],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    plan, _ = trained
+    job = job_in(workspace, tmp_path / "fold")
+    state = job.out / "resume" / "state.safetensors"
+    state.parent.mkdir(parents=True)
+    state.write_bytes(b"damaged")
+    with caplog.at_level("WARNING"):
+        fit_fold(job)
+    assert "starts again" in caplog.text
+    same = (job.out / "weights.safetensors").read_bytes()
+    assert same == (plan.folder / job.fold / "weights.safetensors").read_bytes()
+
+
 def test_curves_hold_what_scoring_needs(trained: tuple[RunPlan, pd.DataFrame]) -> None:
     plan, _ = trained
     path = plan.folder / plan.jobs[-1].fold / "curves.h5"

@@ -314,10 +314,15 @@ def test_a_killed_run_ends_with_the_same_weights(
 
         return progress
 
-    state = tmp_path / "resume" / "state.pt"
+    state = tmp_path / "resume" / "state.safetensors"
     for limit in (2 / 6, 4 / 6):
         with pytest.raises(Killed):
             fit(small(), toy_windows(), config, seed=3, resume=state, progress=kill_at(limit))
+    flipped = bytearray(state.read_bytes())
+    flipped[-len(flipped) // 3] ^= 64
+    (tmp_path / "flipped").write_bytes(flipped)
+    with pytest.raises(TrainingError, match="digest"):
+        fit(small(), toy_windows(), config, seed=3, resume=tmp_path / "flipped")
     resumed = small(9)  # another start: what it ends with can only come from the saved state
     got = fit(resumed, toy_windows(), config, seed=3, resume=state)
     assert got == want
