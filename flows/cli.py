@@ -60,6 +60,17 @@ def _guard(command: Callable[..., Any]) -> Callable[..., Any]:
             typer.secho(f"error: {error}", fg="red", err=True)
             wrong_usage = isinstance(error, ConfigError) or error.code == "unknown_layout"
             raise typer.Exit(2 if wrong_usage else 1) from error
+        except BrokenPipeError:  # whoever read our output has gone
+            raise
+        except (OSError, MemoryError) as error:  # a full disk, a folder gone, no memory left
+            logging.getLogger(__name__).debug("where it came from", exc_info=True)
+            typer.secho(
+                f"error: {type(error).__name__}: {error}. What was finished is whole and kept: put "
+                "this right and run again to go on.",
+                fg="red",
+                err=True,
+            )
+            raise typer.Exit(1) from error
         except KeyboardInterrupt:
             typer.secho("stopped; finished parts are kept, run again to go on", err=True)
             raise typer.Exit(1) from None

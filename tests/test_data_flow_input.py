@@ -307,6 +307,25 @@ def test_out_may_lie_in_the_memory_of_what_is_read(threads: int) -> None:
     assert np.array_equal(tvl1_sequence(images, out=memory[:5], **options), expected)
 
 
+def test_tensors_whose_out_lies_in_what_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Chunks are fetched one behind: a chunk in between would be overwritten before it is read."""
+    import torch
+
+    from data.optical_flow import torch_backend
+
+    pairs = [make_pair(20, number)[:2] for number in range(6)]
+    first, second = (
+        torch.from_numpy(np.stack(images).astype(np.float32)) for images in zip(*pairs, strict=True)
+    )
+    options = {"value_range": 255, "backend": "torch", **QUICK}
+    expected = tvl1(first, second, **options)
+    monkeypatch.setitem(torch_backend.CHUNK_PIXELS, "cpu", 20 * 20)
+    memory = torch.zeros(6, 20, 20, 2)
+    images = memory.view(-1)[: second.numel()].view(second.shape)
+    images[:] = second
+    assert torch.equal(tvl1(first, images, out=memory, **options), expected)
+
+
 # --- settings and backends ------------------------------------------------------------------------
 
 

@@ -332,19 +332,27 @@ def solve_arrays(
         raise OSError(f"TV-L1 on the GPU: {type(error).__name__}: {error}") from error
 
 
+def _keep_apart(tensor: Any, out: Tensor) -> Any:
+    """The tensor (or None), copied if it lies in the memory that `out` is part of."""
+    if tensor is None or tensor.untyped_storage().data_ptr() != out.untyped_storage().data_ptr():
+        return tensor
+    return tensor.clone()
+
+
 def solve_tensors(
     i0: Tensor, i1: Tensor, settings: Settings, value_range: float | None,
     init: Tensor | None, out: Tensor | None, backend: str,
 ) -> tuple[Tensor, npt.NDArray[Any], npt.NDArray[Any]]:  # fmt: skip
     """Tensors in, a tensor on the device of i1 out; nothing passes through main memory."""
     pairs = check_pairs(i0, i1, value_range, init)
-    first, second = pairs.first, pairs.second
-    shape = (*second.shape, 2)
+    shape = (*pairs.second.shape, 2)
+    second = pairs.second
     flow = check_output(out, shape[1:] if pairs.single else shape, like=second)
+    first, second, start = (_keep_apart(t, flow) for t in (pairs.first, second, pairs.init))
     here = torch.cuda.device_of(second)  # type: ignore[no-untyped-call]
     with torch.no_grad(), here:  # kernels and events go to the current GPU
         steps, errors = _solve(
-            first.to(second.device), second, pairs.init, pairs.gain, settings,
+            first.to(second.device), second, start, pairs.gain, settings,
             flow.view(shape), backend,
         )  # fmt: skip
     return flow, steps, errors
