@@ -5,7 +5,7 @@
 on the GPU: images and flows stay there. from main memory: NumPy images in, NumPy flows out, as the
 flow stage calls it. bound: the measured bandwidth of a copy, divided by the bytes that the tiles of
 an inner step move; warps and medians come on top. gap: mean end-point distance to the numba
-backend, and to OpenCV where `cv2.optflow` is installed. Times are medians of wall times between
+backend; the JSON also has that to OpenCV where `cv2.optflow` is installed. Times are medians of wall times between
 synchronisations; kernels are compiled before (a minute or two, kept on disk by Triton).
 
 Without a GPU nothing is timed, unless TRITON_INTERPRET=1 is set: then the script checks itself on
@@ -58,7 +58,7 @@ def bandwidth(device: str) -> float:
 
 
 def step_bytes(side: int, info: FlowInfo) -> tuple[float, float]:
-    """Bytes moved by the inner steps of all pairs of `info`, and their pixel-iterations.
+    """Bytes that the inner steps of all pairs of `info` move at least, and their pixel-iterations.
 
     Per block of `ahead` steps a tile reads ten planes; six are written, each pixel once.
     """
