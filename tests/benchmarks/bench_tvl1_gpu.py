@@ -5,8 +5,9 @@
 on the GPU: images and flows stay there. from main memory: NumPy images in, NumPy flows out, as the
 flow stage calls it. bound: the measured bandwidth of a copy, divided by the bytes that the tiles of
 an inner step move; warps and medians come on top. gap: mean end-point distance to the numba
-backend; the JSON also has that to OpenCV where `cv2.optflow` is installed. Times are medians of wall times between
-synchronisations; kernels are compiled before (a minute or two, kept on disk by Triton).
+backend; the JSON also has that to OpenCV where `cv2.optflow` is installed. Times are medians of
+wall times between synchronisations; kernels are compiled before (a minute or two, kept on disk by
+Triton).
 
 Without a GPU nothing is timed, unless TRITON_INTERPRET=1 is set: then the script checks itself on
 the CPU, for which `--sizes 24 --pairs 2 --repeats 1` is plenty.
