@@ -82,11 +82,11 @@ def rigid_removed(fields: F32, mask: Mask) -> F32:
     rows, columns = np.nonzero(mask)
     size = mask.shape[0]
     basis = np.stack([np.ones(len(rows)), columns / size - 0.5, rows / size - 0.5], axis=1)
-    q = np.linalg.qr(basis)[0].astype(np.float32)
-    inside = fields[:, rows, columns]
+    q = np.linalg.qr(basis)[0]
+    inside = fields[:, rows, columns].astype(np.float64)  # sums over all pixels of small values
     common = np.einsum("pk,mpc->mkc", q, inside, optimize=True)
-    removed: F32 = inside - np.einsum("pk,mkc->mpc", q, common, optimize=True)
-    return removed
+    inside -= np.einsum("pk,mkc->mpc", q, common, optimize=True)
+    return inside.astype(np.float32)
 
 
 @functools.lru_cache(maxsize=256)

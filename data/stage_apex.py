@@ -27,7 +27,7 @@ from data.config import ApexConfig
 from data.engine import PartWriter, Stage, StageInputs, Unit
 from data.errors import InputError
 
-NAME, VERSION = "apex", 1
+NAME, VERSION = "apex", 2
 NAN = float("nan")
 
 
