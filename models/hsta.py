@@ -96,7 +96,7 @@ class TubeletEmbedding(nn.Module):
         """Embedded tubelets (B, t·h·w, D), w fastest; what is left at the border is cut off.
 
         This is `self.project(clip)`. A convolution whose stride is its kernel is a product of
-        matrices, and cuDNN may take a thousand times as long for it in bfloat16.
+        matrices, and cuDNN is reported to take seconds for it in bfloat16 (transformers #45750).
         """
         depth, patch, _ = self.project.kernel_size
         t, h, w = clip.shape[2] // depth, clip.shape[3] // patch, clip.shape[4] // patch
