@@ -19,12 +19,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from data.crops import CropReader, noted_root
+from data.align.crops import CropReader, noted_root
 from data.errors import ConfigError, InputError, StoreError
-from data.identity import stable_hash
-from data.pictures import faces_shown, png_bytes
-from data.stores import StageStore, read_manifest, read_table, replacing
-from data.workspace import Workspace
+from data.pictures.drawing import faces_shown, png_bytes
+from data.stages.identity import stable_hash
+from data.stages.stores import StageStore, read_manifest, read_table, replacing
+from data.stages.workspace import Workspace
 
 MEGC_COLUMNS = ("vid", "pred_onset", "pred_offset", "type")
 TABLES = ("videos", "frames", "events", "ledger", "findings")
@@ -96,7 +96,7 @@ def export_before_after(
     written. Raises ConfigError `unknown_unit` (naming some that exist) and `faces_not_shown`,
     StoreError `no_data` and `no_raw_frames`, InputError for another ending or an unreadable frame.
     """
-    from data.align_pictures import export_clip
+    from data.align.pictures import export_clip
 
     if path.suffix not in CLIP_SUFFIXES or fps <= 0:
         raise ConfigError(
@@ -148,7 +148,7 @@ def export_flow(
     A field is float32 (H, W, 2), (dx, dy) in pixels of the crop, x right, y down; `_strain.npy` is
     float32 (H, W). `out/pairs.csv` lists them all. Raises StoreError `no_data` without flow.
     """
-    from data.stage_flow import read_flow
+    from data.flow.stage import read_flow
 
     store = _store(workspace, dataset, "flow")
     chosen = _chosen(store, events)

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from data.errors import SplitError
-from data.identity import stable_hash
+from data.stages.identity import stable_hash
 
 Fold = tuple[tuple[str, ...], tuple[str, ...]]
 COLUMNS = ("dataset", "person", "video", "event")

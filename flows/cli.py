@@ -206,7 +206,7 @@ def check(
 
     Exit code 0: clean; 3: usable with the repairs listed; 4: unusable.
     """
-    from data.check import check_dataset
+    from data.ingest.check import check_dataset
 
     report = check_dataset(layout, root, deep=deep)
     typer.echo(report.to_json() if as_json else report.to_text())
@@ -231,7 +231,7 @@ def synthesize(
     workers: Annotated[int, typer.Option(min=0, help="Processes; 0: one per core.")] = 0,
 ) -> None:
     """Render a synthetic dataset of real face pixels with known truth in a dataset's own layout."""
-    from data.pool import cpu_count
+    from data.stages.pool import cpu_count
     from data.synthetic import write_dataset
     from flows.launch import terminal_progress
 
@@ -311,9 +311,9 @@ def report(
     ] = None,
 ) -> None:
     """Write a run's report again: one HTML file that needs no network."""
-    from data.stores import replacing
-    from models.report import write_report
-    from models.runs import find_run
+    from data.stages.stores import replacing
+    from models.report.write import write_report
+    from models.runs.files import find_run
 
     found = find_run(str(run_folder))
     target = (out or found.folder / "report.html").absolute()
@@ -331,8 +331,8 @@ def compare(
     as_json: Json = False,
 ) -> None:
     """Runs side by side with paired bootstrap differences; refuses different sample lists."""
-    from models.compare import compare as compare_runs
-    from models.runs import find_run
+    from models.runs.compare import compare as compare_runs
+    from models.runs.files import find_run
 
     found = compare_runs([find_run(str(r)) for r in runs])
     typer.echo(json.dumps(found.to_json(), indent=1) if as_json else found.to_text())
@@ -368,8 +368,8 @@ def predict(
 ) -> None:
     """Spot and recognise micro-expressions in a video of your own with a trained run."""
     from flows.launch import terminal_progress
-    from models.predict import predict_video
-    from models.runs import find_run
+    from models.predict.spot import predict_video
+    from models.runs.files import find_run
 
     target = out or Path(f"{video.name}-prediction")
     with terminal_progress() as show:

@@ -39,7 +39,7 @@ def _say(text: str) -> None:
 
 
 def _synthesize(folder: Path, seed: int) -> dict[str, str]:
-    from data.pool import cpu_count
+    from data.stages.pool import cpu_count
     from data.synthetic import write_dataset
     from flows.launch import terminal_progress
 
@@ -81,8 +81,8 @@ def _run_recipes(
 
 def _closing_text(records: dict[str, list[dict[str, Any]]], state: Any, seconds: float) -> str:
     from flows.launch import summary
-    from models.run_pages import scoreboard
-    from models.runs import RunFiles
+    from models.runs.files import RunFiles
+    from models.runs.pages import scoreboard
 
     lines = []
     for recipe, steps in records.items():

@@ -61,7 +61,7 @@ def _quiet_console() -> None:
 
 def run_plain(request: RunRequest) -> list[dict[str, Any]]:
     """All stages without Prefect: the same steps, a process pool, a progress bar."""
-    from data.pool import cpu_count
+    from data.stages.pool import cpu_count
     from tasks.context import PlainExecutor, open_context
     from tasks.steps import run_stages
 
@@ -123,11 +123,11 @@ def summary(records: list[dict[str, Any]]) -> str:
 def export_files(what: str, source: Path, out: Path, dataset: str | None, with_faces: bool) -> str:
     """Write ordinary files from stores; returns one line saying what was written."""
     from data import export
-    from data.workspace import Workspace
-    from models.runs import find_run
+    from data.stages.workspace import Workspace
+    from models.runs.files import find_run
 
     if what == "spotting":
-        from models.run_pages import export_spotting
+        from models.runs.pages import export_spotting
 
         return f"{export_spotting(find_run(str(source)), out)} intervals to {out}"
     writers: dict[str, Callable[..., int]] = {
@@ -151,7 +151,7 @@ def export_files(what: str, source: Path, out: Path, dataset: str | None, with_f
 def export_before_after(workspace: Path, out: Path, dataset: str | None, **choice: Any) -> str:
     """`data.export.export_before_after` of a workspace; `dataset` None for the only one."""
     from data import export
-    from data.workspace import Workspace
+    from data.stages.workspace import Workspace
 
     store = Workspace(workspace)
     known = store.datasets()

@@ -14,7 +14,7 @@ from typing import Any
 from prefect import Flow, flow, get_run_logger, tags
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from data.pool import cpu_count
+from data.stages.pool import cpu_count
 from flows import planner
 from tasks.context import RunContext, current_context, open_context
 from tasks.prefect_executor import PrefectExecutor, close_ghosts

@@ -6,10 +6,11 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from data import ingest_store, planning, stores
 from data.errors import ApexflowError, ConfigError
-from data.workspace import Workspace
-from models import experiment
+from data.ingest import store as ingest_store
+from data.stages import planning, stores
+from data.stages.workspace import Workspace
+from models.runs import experiment
 from tasks.context import (
     RunContext,
     dataset_root,

@@ -5,7 +5,7 @@ the F1 that enters STRS: the harmonic mean of macro precision and macro recall, 
 compute it. Spotting is micro precision / recall / F1 over all videos. STRS is their product.
 
 Everything here is a function of counts (a confusion matrix; TP, FP, FN), so a score of any subset
-is the score of summed counts: see `models/bootstrap.py`.
+is the score of summed counts: see `models/scores/bootstrap.py`.
 """
 
 from __future__ import annotations

@@ -13,11 +13,12 @@ from typing import Any, Literal
 import yaml
 from pydantic import Field, SerializeAsAny, ValidationError, model_validator
 
-from data.config import Settings, StageSettings
-from data.engine import with_upstream
 from data.errors import ConfigError
-from data.identity import stable_hash
-from models.me_tst_training import DecodeConfig
+from data.settings import Settings
+from data.stages.engine import with_upstream
+from data.stages.identity import stable_hash
+from data.stages.registry import StageSettings
+from models.me_tst.training import DecodeConfig
 from models.registry import MODELS, Entry, find_model
 
 LABELS = ("label_3", "label_4", "label_5", "label_7", "objective_class", "emotion")

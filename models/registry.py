@@ -16,12 +16,14 @@ from typing import Any, Literal
 from pydantic import ValidationError
 from torch import nn
 
-from data.config import Settings
 from data.errors import ConfigError
-from models import hsta, me_tst, me_tst_plus
+from data.settings import Settings
 from models.authors import Checkpoint
-from models.hsta_training import HstaTrainConfig
-from models.me_tst_training import MeTstTrainConfig
+from models.hsta import network as hsta
+from models.hsta.training import HstaTrainConfig
+from models.me_tst import network as me_tst
+from models.me_tst import plus as me_tst_plus
+from models.me_tst.training import MeTstTrainConfig
 
 
 @dataclass(frozen=True)

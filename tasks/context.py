@@ -16,10 +16,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from data.engine import UNIT_STAGES, StageInputs, with_upstream
 from data.errors import ConfigError
-from data.pool import cpu_count, worker_pool
-from data.workspace import Workspace
+from data.stages.engine import UNIT_STAGES, StageInputs, with_upstream
+from data.stages.pool import cpu_count, worker_pool
+from data.stages.workspace import Workspace
 from models.recipe import Recipe, load_recipe
 from tasks.request import RunRequest
 

@@ -31,9 +31,9 @@ from prefect.context import FlowRunContext
 from prefect.futures import as_completed
 from prefect.states import Crashed
 
-from data.identity import stable_hash
-from data.pool import worker_pool
-from data.workspace import Workspace
+from data.stages.identity import stable_hash
+from data.stages.pool import worker_pool
+from data.stages.workspace import Workspace
 from tasks.context import watcher
 
 GPU_LIMIT = "apexflow-gpu"  # global concurrency limit made by `python -m flows up`

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from data.engine import UNIT_STAGES
+from data.stages.engine import UNIT_STAGES
 
 STAGES = ("ingest", *UNIT_STAGES, "train", "evaluate")
 StageName = Annotated[str, Field(json_schema_extra={"enum": list(STAGES)})]

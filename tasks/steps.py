@@ -8,12 +8,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from data import ingest_store, planning
-from data.engine import ChunkJob, ChunkResult, compute_chunk, get_stage
 from data.errors import ApexflowError, StoreError
-from data.stage_pages import stage_page
-from models import experiment, run_pages
-from models.runs import RunFiles
+from data.ingest import store as ingest_store
+from data.pictures.pages import stage_page
+from data.stages import planning
+from data.stages.engine import ChunkJob, ChunkResult, compute_chunk, get_stage
+from models.runs import experiment
+from models.runs import pages as run_pages
+from models.runs.files import RunFiles
 from tasks.context import RunContext, resolve_device
 
 logger = logging.getLogger(__name__)
@@ -158,7 +160,7 @@ def _warm_up(stage: str, context: RunContext) -> None:
 
         seconds += optical_flow.warm_up()
     if stage == "motion":
-        from data import motion
+        from data.motion import features as motion
 
         seconds += motion.warm_up()
     if seconds > 1:

@@ -30,11 +30,11 @@ def test_import_contracts_hold() -> None:
 def test_importing_the_lower_layers_is_silent_and_light() -> None:
     """Importing data and models prints nothing and pulls in neither Prefect nor dlib."""
     code = (
-        "import sys, data.planning, data.optical_flow, data.alignment, data.synthetic\n"
+        "import sys, data.stages.planning, data.optical_flow, data.align.geometry, data.synthetic\n"
         "import models.recipe\n"
         "heavy = {'prefect', 'dlib', 'matplotlib.pyplot'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
-        "import data.config, data.stores\n"
+        "import data.settings, data.stages.stores\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
@@ -47,7 +47,8 @@ def test_data_imports_without_torch() -> None:
     """The data layer works on a machine without torch."""
     code = (
         "import sys; sys.modules['torch'] = None\n"
-        "import data.planning, data.optical_flow, data.synthetic, data.datasets, data.alignment\n"
+        "import data.stages.planning, data.optical_flow, data.synthetic, data.datasets\n"
+        "import data.align.geometry\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False

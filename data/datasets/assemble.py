@@ -17,6 +17,7 @@ from data.datasets.census import kept_and_dropped, take_census
 from data.datasets.checks import Annotation, EventChecker, Interval
 from data.datasets.grouping import no_videos
 from data.datasets.images import image_size, video_size
+from data.datasets.label_maps import map_labels
 from data.datasets.listing import (
     Tree,
     content_identity,
@@ -28,7 +29,6 @@ from data.datasets.report import Report
 from data.datasets.sheets import SUFFIXES
 from data.errors import DatasetError, InputError
 from data.frames import MAX_PIXELS, VIDEO_SUFFIXES
-from data.labels import map_labels
 from data.schema import EVENTS, VIDEOS, conform
 
 

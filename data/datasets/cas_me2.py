@@ -17,12 +17,12 @@ from typing import ClassVar
 from data.datasets.base import Adapter, Video, VideoSpec
 from data.datasets.checks import Annotation, Rules, numbers_of, read_units
 from data.datasets.grouping import choose_group, group_by_pattern, leave_out_strangers
+from data.datasets.label_maps import normalise_emotion
 from data.datasets.listing import Folder, Tree
 from data.datasets.parsing import Cell, identifier, text
 from data.datasets.report import Report
 from data.datasets.sheets import Search, Sheet, find_sheets
 from data.datasets.tables import no_sheet
-from data.labels import normalise_emotion
 
 CLIP = re.compile(r"([a-z]+\d+)_(\d+)", re.IGNORECASE)
 TYPE = re.compile(r"(macro|micro)[- ]?expression", re.IGNORECASE)

@@ -22,12 +22,12 @@ from data.datasets.grouping import (
     leave_out_strangers,
     same_variant,
 )
+from data.datasets.label_maps import normalise_emotion
 from data.datasets.listing import Tree
 from data.datasets.parsing import Cell, frame_number, text
 from data.datasets.report import Report
 from data.datasets.sheets import Table
 from data.datasets.tables import Layout, annotation_rows, choose_table
-from data.labels import normalise_emotion
 
 CODING = Layout(
     {

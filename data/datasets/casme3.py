@@ -19,12 +19,12 @@ from typing import ClassVar
 from data.datasets.base import Adapter, Video, VideoSpec
 from data.datasets.checks import Annotation, numbers_of, read_units
 from data.datasets.grouping import choose_group, group_by_pattern, leave_out_strangers
+from data.datasets.label_maps import normalise_emotion
 from data.datasets.listing import Tree
 from data.datasets.parsing import Cell, objective_class, text
 from data.datasets.report import Report, corrections
 from data.datasets.sheets import Sheet, Table, find_sheets
 from data.datasets.tables import Layout, annotation_rows, near_misses, no_sheet
-from data.labels import normalise_emotion
 
 SUBJECT = r"spNO\.?\s*(\d+)"
 LABELS = Layout(

@@ -14,12 +14,12 @@ from typing import ClassVar
 from data.datasets.base import Adapter, Video, VideoSpec
 from data.datasets.checks import Annotation, Rules, numbers_of, read_units
 from data.datasets.grouping import choose_group, group_by_pattern, leave_out_strangers
+from data.datasets.label_maps import normalise_emotion
 from data.datasets.listing import Tree
 from data.datasets.parsing import Cell, frame_number, identifier, text
 from data.datasets.report import Report
 from data.datasets.sheets import Table
 from data.datasets.tables import Layout, annotation_rows, choose_table, optional_table
-from data.labels import normalise_emotion
 
 ROWS = Layout(
     {

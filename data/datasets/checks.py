@@ -12,10 +12,10 @@ from typing import Literal, TypedDict
 
 import numpy as np
 
+from data.datasets.action_units import action_units
 from data.datasets.listing import FrameList
 from data.datasets.parsing import Cell, Number, frame_number, text
 from data.datasets.report import Correction, Report, corrections
-from data.datasets.units import action_units
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from pathlib import Path, PurePosixPath
 
 from data.datasets.base import Adapter, Video, VideoSpec
 from data.datasets.checks import Annotation, Rules, numbers_of, read_units
+from data.datasets.label_maps import MAPS, normalise_emotion
 from data.datasets.listing import Tree
 from data.datasets.parsing import MISSING, Cell, identifier, objective_class, text
 from data.datasets.report import Report
@@ -23,7 +24,6 @@ from data.datasets.sheets import Sheet, Table, find_sheets, find_table
 from data.datasets.tables import no_sheet
 from data.errors import DatasetError
 from data.frames import VIDEO_SUFFIXES
-from data.labels import MAPS, normalise_emotion
 
 COLUMNS: dict[str, tuple[str, ...]] = {
     name: (name.replace("_", ""),)

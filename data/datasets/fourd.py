@@ -18,16 +18,16 @@ from __future__ import annotations
 import re
 from typing import ClassVar
 
+from data.datasets.action_units import unit_numbers
 from data.datasets.base import Adapter, Video, VideoSpec
 from data.datasets.checks import Annotation, numbers_of, read_units
 from data.datasets.grouping import Group, choose_group, leave_out_strangers
+from data.datasets.label_maps import normalise_emotion
 from data.datasets.listing import Tree
 from data.datasets.parsing import Cell, text
 from data.datasets.report import Report
 from data.datasets.sheets import Table, header_word
 from data.datasets.tables import Layout, choose_table
-from data.datasets.units import unit_numbers
-from data.labels import normalise_emotion
 
 ROWS = Layout(
     {

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from data.datasets.images import is_cut_off, video_length
 from data.frames import IMAGE_SUFFIXES, VIDEO_SUFFIXES, count_video_frames
-from data.identity import KEY_LENGTH
+from data.stages.identity import KEY_LENGTH
 
 MAX_DEPTH = 12  # nested archives add levels; a deeper tree is a loop of links
 MAX_NUMBER = 2**53  # beyond this a "number" is a time stamp or a hash

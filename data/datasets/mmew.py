@@ -18,12 +18,12 @@ from typing import ClassVar
 from data.datasets.base import Adapter, Video, VideoSpec
 from data.datasets.checks import Annotation, numbers_of, read_units
 from data.datasets.grouping import Group, no_videos
+from data.datasets.label_maps import normalise_emotion
 from data.datasets.listing import Tree
 from data.datasets.parsing import Cell, Number, text
 from data.datasets.report import Report
 from data.datasets.sheets import Table
 from data.datasets.tables import Layout, annotation_rows, choose_table
-from data.labels import normalise_emotion
 
 CLIP = re.compile(r"S(\d{2})-(\d{2})-(\d{3})", re.IGNORECASE)
 ROWS = Layout(

@@ -15,13 +15,13 @@ from typing import ClassVar
 
 from data.datasets.base import Adapter, Video, VideoSpec
 from data.datasets.checks import Annotation, numbers_of, read_units
+from data.datasets.label_maps import normalise_emotion
 from data.datasets.listing import Tree
 from data.datasets.parsing import Cell, objective_class, text
 from data.datasets.report import Report
 from data.datasets.samm import CLIP, CODES, recordings
 from data.datasets.sheets import Table
 from data.datasets.tables import Layout, annotation_rows, choose_table, optional_table
-from data.labels import normalise_emotion
 
 MOVEMENTS = Layout(
     {

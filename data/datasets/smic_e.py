@@ -18,6 +18,7 @@ import numpy as np
 from data.datasets.base import Adapter, Video, VideoSpec
 from data.datasets.checks import Annotation, Rules
 from data.datasets.grouping import no_videos
+from data.datasets.label_maps import normalise_emotion
 from data.datasets.listing import Folder, Tree
 from data.datasets.parsing import Cell, Number, frame_number, text
 from data.datasets.report import Report
@@ -34,7 +35,6 @@ from data.datasets.smic import (
     person_of,
 )
 from data.datasets.tables import Layout, near_misses, no_sheet
-from data.labels import normalise_emotion
 
 
 def _names(word: str) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
 """Numba kernels for what becomes of a flow field: its strain, its float16 twin.
 
-`data.strain` has the definitions in NumPy; these are the same without temporary arrays, for stages
-that store millions of fields. This module imports numba: import it inside functions only.
+`data.flow.strain` has the definitions in NumPy; these are the same without temporary arrays, for
+stages that store millions of fields. This module imports numba: import it inside functions only.
 """
 
 # mypy: disable-error-code="untyped-decorator,no-untyped-def,no-untyped-call"

@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.errors import ConfigError, DatasetError
-from data.pool import cpu_count, worker_pool
+from data.stages.pool import cpu_count, worker_pool
 from data.synthetic.layouts import get_layout
 from data.synthetic.layouts.base import Layout, Planted, Video
 from data.synthetic.presets import Preset, resolve

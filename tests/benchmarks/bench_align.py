@@ -31,14 +31,14 @@ import h5py
 import numpy as np
 import pandas as pd
 
-from data.alignment import CropMaker, apply, hull_points, unplace
-from data.alignment_modes import Options
-from data.alignment_run import align_frames
-from data.alignment_store import FILTERS, StoredPoses, open_crops
-from data.config import AlignConfig
+from data.align.geometry import CropMaker, apply, hull_points, unplace
+from data.align.modes import Options
+from data.align.run import align_frames
+from data.align.settings import AlignConfig
+from data.align.store import FILTERS, StoredPoses, open_crops
 from data.datasets import open_dataset
-from data.engine import ChunkJob, StageInputs, compute_chunk, get_stage
 from data.faces import examine, face_finder
+from data.stages.engine import ChunkJob, StageInputs, compute_chunk, get_stage
 from data.synthetic import load_truth, write_dataset
 from data.synthetic.geometry import Head
 from data.synthetic.subjects import make_subject
@@ -206,7 +206,7 @@ def make_crops(blocks: Sequence[Any]) -> list[np.ndarray]:
 
 def per_frame(finder: Any, images: list[np.ndarray], size: int) -> None:
     """The usual pipeline: full-size detection, 68 landmarks, one warp, in every frame."""
-    from data.alignment import face_geometry
+    from data.align.geometry import face_geometry
 
     for image in images:
         faces = finder.detect(image)

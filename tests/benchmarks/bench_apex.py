@@ -26,14 +26,16 @@ import numpy as np
 if str(Path(__file__).parents[2]) not in sys.path:
     sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from data import apex, apex_flow
-from data.config import AlignConfig, ApexConfig
-from data.engine import StageInputs
-from data.ingest_store import plan_ingest, run_ingest
-from data.planning import run_stage
-from data.stores import StageStore
+from data.align.settings import AlignConfig
+from data.apex import flow_peak as apex_flow
+from data.apex import spotting as apex
+from data.apex.settings import ApexConfig
+from data.ingest.store import plan_ingest, run_ingest
+from data.stages.engine import StageInputs
+from data.stages.planning import run_stage
+from data.stages.stores import StageStore
+from data.stages.workspace import Workspace
 from data.synthetic import load_truth, write_dataset
-from data.workspace import Workspace
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "normal": {"amplitude": 1.5, "head": 1.0, "noise": 1.5, "confounder": 0.3},

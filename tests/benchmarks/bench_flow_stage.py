@@ -28,12 +28,12 @@ import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from data.config import FlowConfig
-from data.engine import ChunkJob, compute_chunk
-from data.identity import file_digest, stable_hash
+from data.flow.settings import FlowConfig
+from data.flow.stage import STAGE, compute_fields, compute_many, quantise, wants_batches
 from data.optical_flow import warm_up
-from data.stage_flow import STAGE, compute_fields, compute_many, quantise, wants_batches
-from tests.flow_pairs import make_pair
+from data.stages.engine import ChunkJob, compute_chunk
+from data.stages.identity import file_digest, stable_hash
+from tests.fakes.flow_pairs import make_pair
 
 ONSET, APEX, OFFSET = 0, 6, 11
 

@@ -33,10 +33,10 @@ from torch.nn import functional as F
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from models.hsta import HSTA, HstaConfig, create
-from models.hsta_clips import ClipBank, draw_batch
-from models.hsta_input import HstaInputConfig
-from models.hsta_training import HstaTrainConfig, make_optimiser, parameter_groups
+from models.hsta.clips import ClipBank, draw_batch
+from models.hsta.input import HstaInputConfig
+from models.hsta.network import HSTA, HstaConfig, create
+from models.hsta.training import HstaTrainConfig, make_optimiser, parameter_groups
 from models.layers import linear as onednn
 
 GMAC_FORWARD = 44.2  # of one clip at the main setting, matrix products and convolutions

@@ -28,14 +28,14 @@ from sklearn.linear_model import LogisticRegression
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from data.folds import leave_one_subject_out, subject_kfold
-from data.stores import StageStore, read_table
-from models.bootstrap import group_counts, paired_difference, subject_interval
+from data.stages.stores import StageStore, read_table
 from models.fitting import seed_everything
-from models.hsta import create
-from models.hsta_clips import ClipBank, read_clips, read_special_flow
-from models.hsta_training import fit, predict
+from models.hsta.clips import ClipBank, read_clips, read_special_flow
+from models.hsta.network import create
+from models.hsta.training import fit, predict
 from models.metrics import confusion_counts, recognition_from_counts
 from models.recipe import load_recipe
+from models.scores.bootstrap import group_counts, paired_difference, subject_interval
 
 CELLS = 8
 

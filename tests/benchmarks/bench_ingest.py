@@ -37,7 +37,7 @@ def measure(root: Path) -> dict[str, float]:
     code = (
         "import resource, sys, time\n"
         "from pathlib import Path\n"
-        "from data.stage_ingest import ingest\n"
+        "from data.ingest.tables import ingest\n"
         "base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "cpu, wall = time.process_time(), time.perf_counter()\n"
         "tables = ingest(Path(sys.argv[1]), 'casme3')\n"

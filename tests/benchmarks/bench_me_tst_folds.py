@@ -28,11 +28,11 @@ import numpy as np
 import pandas as pd
 import torch
 
-from data import stores
-from data.workspace import Workspace
-from models import experiment
+from data.stages import stores
+from data.stages.workspace import Workspace
 from models.recipe import Recipe, load_recipe
-from tests.fabricated_run import write_ingest, write_store
+from models.runs import experiment
+from tests.fakes.fabricated_run import write_ingest, write_store
 
 DATASET = "samm_lv"
 SUBJECTS, VIDEOS, EVENTFUL, EVENTS = 29, 147, 79, 159

@@ -3,8 +3,8 @@
     python -m tests.benchmarks.bench_motion [--size 640x480] [--frames 180] [--k 30] [--json PATH]
 
 A synthetic long video is written as JPEG files and measured three ways, one thread, CPU seconds,
-decoding and face detection included: by `data.motion` (what the stage runs), by the plain
-per-window transcription (`data.motion_reference`: Python lists sorted), and by the same
+decoding and face detection included: by `data.motion.features` (what the stage runs), by the plain
+per-window transcription (`tests.references.motion`: Python lists sorted), and by the same
 transcription with its only pixel loop replaced by argsort. Outputs are compared bit for bit.
 """
 
@@ -26,9 +26,12 @@ import numpy as np
 if str(Path(__file__).parents[2]) not in sys.path:
     sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from data import motion, motion_farneback, motion_kernels, motion_reference
 from data.frames import FrameSource
+from data.motion import farneback as motion_farneback
+from data.motion import features as motion
+from data.motion import kernels as motion_kernels
 from data.synthetic import write_dataset
+from tests.references import motion as motion_reference
 
 
 def write_video(folder: Path, size: tuple[int, int], frames: int) -> FrameSource:
@@ -90,7 +93,9 @@ def measure(source: FrameSource, options: motion.MotionOptions) -> list[dict[str
     find, view = motion.dlib_face(), range(len(source))
     motion.warm_up()
     fast_s, fast = timed(lambda: motion.motion_features(source, view, options, find))
-    rows = [{"roi_set": options.roi_set, "way": "data.motion", "cpu_s": fast_s, "equal": True}]
+    rows = [
+        {"roi_set": options.roi_set, "way": "data.motion.features", "cpu_s": fast_s, "equal": True}
+    ]
     plain = motion_reference._mean
     for way, mean in (("transcription, argsort", argsort_mean), ("transcription", plain)):
         motion_reference._mean = mean

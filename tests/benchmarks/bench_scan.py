@@ -28,8 +28,8 @@ import torch
 from torch import Tensor
 
 from models.layers.selective_scan import selective_scan
-from models.me_tst import MeTst, MeTstConfig
-from models.me_tst_plus import MeTstPlus, MeTstPlusConfig
+from models.me_tst.network import MeTst, MeTstConfig
+from models.me_tst.plus import MeTstPlus, MeTstPlusConfig
 
 WIDTH, STATES = 128, 64
 NETWORKS: dict[str, Callable[[str], torch.nn.Module]] = {

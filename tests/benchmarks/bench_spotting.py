@@ -29,15 +29,15 @@ import pandas as pd
 import torch
 import yaml
 
-from data.engine import StageInputs
-from data.ingest_store import plan_ingest, run_ingest
-from data.planning import run_stage
+from data.ingest.store import plan_ingest, run_ingest
+from data.stages.engine import StageInputs
+from data.stages.planning import run_stage
+from data.stages.workspace import Workspace
 from data.synthetic import write_dataset
-from data.workspace import Workspace
-from models import experiment
-from models.me_tst_fold import score
+from models.me_tst.fold import score
 from models.recipe import Recipe, parse_recipe
-from models.runs import RunFiles
+from models.runs import experiment
+from models.runs.files import RunFiles
 
 LAYOUT, TOKEN = "samm_lv", "bench"
 REDUCED: dict[str, dict[str, Any]] = {

@@ -31,7 +31,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from data.optical_flow import tvl1, warm_up
-from tests.flow_pairs import distance, make_pair
+from tests.fakes.flow_pairs import distance, make_pair
 
 CONTENDERS = {
     "opencv": {"backend": "opencv"},

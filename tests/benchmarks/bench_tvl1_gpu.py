@@ -31,7 +31,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from data.errors import ApexflowError, MissingExtraError
 from data.optical_flow import FlowInfo, tvl1
-from tests.flow_pairs import distance, make_pair
+from tests.fakes.flow_pairs import distance, make_pair
 
 FLOORS = {128: (5000, 15000), 224: (2000, 6000)}  # pairs/s: first, then with state on chip
 DIFFERENT = 8  # pairs; the batch repeats them

@@ -2,7 +2,7 @@
 
     python -m tests.golden.make_flow            (needs cv2.optflow 5.0 and scikit-image)
 
-Each flow_<case>.npz holds i0, i1 (N,H,W) uint8 cut from the pairs of tests/flow_pairs.py, flow
+Each flow_<case>.npz holds i0, i1 (N,H,W) uint8 cut from tests/fakes/flow_pairs.py, flow
 (N,H,W,2) as OpenCV returned it (float32 where the test is sharp, else float16), and as scalars the
 parameters that differ from the defaults. The pairs are ones that rounding moves little: on many
 others OpenCV's own result changes by 1e-3 px (fixed steps) or 0.02 px (defaults) when its input is
@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 
 from data.optical_flow import tvl1
-from tests.flow_pairs import make_pair
+from tests.fakes.flow_pairs import make_pair
 
 HERE = Path(__file__).parent
 SINGLE = {"levels": 1, "warps": 1, "outer": 1, "inner": 30, "median": 1, "eps": 0.0}

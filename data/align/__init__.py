@@ -1,0 +1,1 @@
+"""Stage align: faces cropped and registered, frame by frame."""

@@ -1,0 +1,186 @@
+"""Stage align: every video's face, registered to a reference frame, as crops with their poses.
+
+A unit is a video. Its group holds, T frames and G segments (runs of frames with one reference):
+
+    crops (T,S,S) uint8 grey, or (T,S,S,3) RGB     absent with `store: transforms`
+    transforms (T,2,3) float64      original px → crop px, parallax left out
+    poses (T,6) float64             full pose against the segment's reference, `data.align.geometry`
+    landmarks (68,2) float32        of the first reference, original px; landmarks_crop: crop px
+    status (T,) uint8               with attribute status_names
+    inlier_ratio, residual_px (T,)  float32; NaN where no points were tracked
+    segment (T,) int16; segment_reference (G,) int32; segment_landmarks (G,68,2) original px
+    depth (B,…), depth_of (T,)      what a crop is made by, `data.align.store`
+    points (N,2), point_rms (N,)    tracked points of the first block, original px, and how far
+                                    each strays from the head, px
+
+Attributes: size, mode, ipd_px, colour, reference_index, fps, and the predictor's digest. A video
+without a usable face is dropped: `no_face`, `bad_pose`, `partial`, `unreadable_video`. Decoding,
+tracking and writing overlap; memory holds a few blocks of face patches, never a video.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import cv2
+import numpy as np
+
+from data.align.modes import FACELESS, STATUS, Block, Image, Options, grey_of
+from data.align.run import align_frames
+from data.align.settings import AlignConfig
+from data.align.store import BlockWriter, ahead
+from data.errors import InputError
+from data.faces import (
+    FaceFinder,
+    Reference,
+    assumed_reference,
+    face_finder,
+    find_reference,
+    predictor_identity,
+    search_order,
+)
+from data.frames import FrameSource
+from data.stages.engine import PartWriter, Stage, StageInputs, Unit
+
+NAME, VERSION = "align", 2
+
+
+def list_units(inputs: StageInputs, config: AlignConfig) -> list[Unit]:
+    """One unit per video."""
+    settings = config.model_dump(mode="json")
+    settings["landmark_model"] = (
+        predictor_identity(config.landmark_model) if config.mode not in FACELESS else None
+    )
+    table = inputs.videos
+    units = []
+    for row in table.itertuples(index=False):
+        identity = (row.identity, int(row.num_frames), float(row.fps), bool(row.provided_crop))
+        units.append(
+            Unit(str(row.video), str(row.video), inputs.key(NAME, VERSION, settings, *identity))
+        )
+    return units
+
+
+def process(unit: Unit, inputs: StageInputs, config: AlignConfig, part: PartWriter) -> None:
+    """Align one video."""
+    cv2.setNumThreads(1)
+    row = inputs.video(unit.video)
+    who = f"{inputs.dataset}/{unit.video}"
+    options = options_of(config, float(row.fps), who)
+    finder = None if config.mode in FACELESS else face_finder(config.landmark_model)
+    reference, image = find(
+        inputs.frame_source(unit.video), finder, config, bool(row.provided_crop), options
+    )
+    source = inputs.frame_source(unit.video)
+    writer = BlockWriter(part.group(unit.id), len(source), config)
+    blocks = align_frames(
+        ahead(source.iter(colour=config.colour)), image, reference, finder, options
+    )
+    write_all(blocks, writer)
+    writer.finish(
+        mode=config.mode,
+        fps=options.fps,
+        landmark_model=predictor_identity(config.landmark_model) if finder else "none",
+    )
+    _report(unit.id, writer, reference, part)
+
+
+def options_of(config: AlignConfig, fps: float, who: str) -> Options:
+    """The settings of one video."""
+    return Options(
+        mode=config.mode,
+        size=config.size,
+        upright=config.upright,
+        points=config.points,
+        parallax=config.parallax and config.mode == "track",
+        smooth_frames=config.smooth_frames,
+        fps=fps if fps > 0 else 100.0,
+        who=who,
+    )
+
+
+def find(
+    source: FrameSource,
+    finder: FaceFinder | None,
+    config: AlignConfig,
+    provided_crop: bool,
+    options: Options,
+) -> tuple[Reference, Image]:
+    """The video's first reference and its frame. Raises as `find_reference` does."""
+
+    def read(index: int) -> Image | None:
+        try:
+            return source.read(index, colour=config.colour)
+        except InputError:
+            return None
+
+    order = search_order(len(source), options.fps)
+    if finder is None:
+        index, image = next(
+            ((i, image) for i in order if (image := read(i)) is not None), (0, None)
+        )
+        if image is None:
+            raise InputError(
+                options.who, expected="readable frames", got="none", code="unreadable_video"
+            )
+        return assumed_reference(grey_of(image), index, None), image
+    reference = find_reference(
+        finder,
+        lambda i: None if (image := read(i)) is None else grey_of(image),
+        order,
+        provided_crop=provided_crop,
+        who=options.who,
+    )
+    found = read(reference.index)
+    assert found is not None
+    return reference, found
+
+
+def write_all(blocks: Iterator[Block], writer: BlockWriter) -> None:
+    """Write each block while the next is being tracked."""
+    with ThreadPoolExecutor(1, thread_name_prefix="crops") as pool:
+        waiting: Future[None] | None = None
+        for block in blocks:
+            if waiting is not None:
+                waiting.result()
+            waiting = pool.submit(writer.write, block)
+        if waiting is not None:
+            waiting.result()
+
+
+def _report(unit: str, writer: BlockWriter, reference: Reference, part: PartWriter) -> None:
+    """Counts for the manifest; a ledger row for each kind of problem, with its frames."""
+    counts: Counter[str] = Counter(STATUS[code] for code in writer.status.tolist())
+    for name in STATUS[1:]:
+        if counts[name] and name not in ("ecc",):
+            where = _ranges(np.flatnonzero(writer.status == STATUS.index(name)))
+            detail = f"{counts[name]} of {len(writer.status)} frames: {where}"
+            part.note(unit, name, detail, kind="frame")
+    for flag in reference.flags[1:]:  # the first one is every frame's status
+        part.note(unit, flag, f"in the reference frame {reference.index}")
+    if writer.references[1:]:
+        detail = f"new reference at frames {', '.join(map(str, writer.references[1:]))}"
+        part.note(unit, "re_referenced", detail)
+    facts: dict[str, Any] = {
+        "frames": len(writer.status),
+        "ok": counts["ok"],
+        "held": counts["align_held"] + counts["no_face"] + counts["unreadable"],
+        "segments": len(writer.references),
+        "residual_px": round(float(np.nanmedian(writer.residual)), 4)
+        if np.isfinite(writer.residual).any()
+        else None,
+    }
+    part.done(unit, **facts)
+
+
+def _ranges(indices: Any, most: int = 8) -> str:
+    """Indices as '3-7, 12', at most `most` runs."""
+    runs = np.split(indices, np.flatnonzero(np.diff(indices) > 1) + 1)
+    text = [f"{r[0]}-{r[-1]}" if len(r) > 1 else str(r[0]) for r in runs[:most]]
+    return ", ".join(text) + (f" and {len(runs) - most} more runs" if len(runs) > most else "")
+
+
+STAGE = Stage(NAME, VERSION, ("ingest",), ".h5", "video", list_units, process)

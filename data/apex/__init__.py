@@ -1,0 +1,1 @@
+"""Stage apex: the apex frame of every event, labelled or spotted."""

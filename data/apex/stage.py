@@ -1,0 +1,206 @@
+"""Stage apex: one row per event with its apex frame, where it comes from, and the motion curve.
+
+Columns: event, video, apex (frame index), source (label | spotted | middle), confidence (peak over
+median motion; NaN without a curve), label_apex, error_frames (spotted − label, NaN without one of
+them), middle_error (middle of the event − label), method, curve (list of float32, from frame
+curve_start on). A valid label is always the apex; the spotted frame is computed beside it, so that
+the stage states its own error.
+
+Dropped: an event without onset, one that crosses a cut in alignment, one that leaves its video,
+and, without a valid label, one without offset or without enough usable frames.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import h5py
+import numpy as np
+import pandas as pd
+
+from data.align.modes import HELD
+from data.align.store import open_crops
+from data.apex.settings import ApexConfig
+from data.apex.spotting import MIN_FRAMES, Spotted, evenly, spot_apex, valid_label
+from data.errors import InputError
+from data.stages.engine import PartWriter, Stage, StageInputs, Unit
+
+NAME, VERSION = "apex", 2
+NAN = float("nan")
+
+
+@dataclass(frozen=True)
+class _Event:
+    onset: int
+    apex: int | None
+    offset: int | None
+    fps: float
+
+
+def list_units(inputs: StageInputs, config: ApexConfig) -> list[Unit]:
+    """One unit per event."""
+    align = inputs.keys("align")
+    fps = dict(zip(inputs.videos["video"].astype(str), inputs.videos["fps"], strict=True))
+    units = []
+    for row in inputs.events.to_dict("records"):
+        event, video = str(row["event"]), str(row["video"])
+        marks = {n: None if pd.isna(row[n]) else int(row[n]) for n in ("onset", "apex", "offset")}
+        payload = {**marks, "fps": float(fps[video])}
+        key = inputs.key(NAME, VERSION, config, align.get(video), payload)
+        units.append(Unit(event, video, key, payload))
+    return units
+
+
+def process(unit: Unit, inputs: StageInputs, config: ApexConfig, part: PartWriter) -> None:
+    """Find or confirm the apex of one event."""
+    cv2.setNumThreads(1)
+    if unit.payload["onset"] is None:
+        part.drop(unit.id, "no_onset", "the annotation gives no onset frame")
+        return
+    event = _Event(**unit.payload)
+    label = event.apex if valid_label(event.onset, event.apex, event.offset) else None
+    if label is None and event.apex is not None:
+        where = f"apex {event.apex} outside {event.onset}-{event.offset}: spotted instead"
+        part.note(unit.id, "label_outside_event", where)
+    who = f"{inputs.dataset}/{unit.id}"
+    with inputs.open("align", unit.video) as group:
+        usable = usable_frames(group, event.onset, event.offset, label, who)
+        spotted = _spot(group, inputs, unit, event, usable, config)
+    apex, source = _decide(label, spotted, event, config, who)
+    row = _row(unit, event, apex, source, label, spotted, config)
+    part.rows(unit.id, [row])
+    errors = {n: None if np.isnan(row[n]) else row[n] for n in ("error_frames", "middle_error")}
+    part.done(unit.id, source=source, **errors)
+
+
+def usable_frames(
+    group: h5py.Group, onset: int, offset: int | None, label: int | None, who: str
+) -> list[int]:
+    """Frames of the event that show a face where alignment says it is.
+
+    Raises InputError `event_outside_video` and `event_crosses_cut`.
+    """
+    frames = len(group["status"])
+    last = offset if offset is not None else (label if label is not None else onset)
+    if not 0 <= onset <= last < frames:
+        raise InputError(
+            who,
+            expected=f"an event within frames 0-{frames - 1}",
+            got=f"{onset}-{last}",
+            code="event_outside_video",
+        )
+    segments = group["segment"][onset : last + 1]
+    if segments.min() != segments.max():
+        cut = onset + 1 + int(np.flatnonzero(np.diff(segments))[0])
+        raise InputError(
+            who,
+            expected="an event within one aligned segment",
+            got=f"a new reference at frame {cut}",
+            code="event_crosses_cut",
+        )
+    names = list(group["status"].attrs["status_names"])
+    held = [names.index(name) for name in HELD if name in names]
+    status = group["status"][onset : last + 1]
+    return [onset + int(i) for i in np.flatnonzero(~np.isin(status, held))]
+
+
+def _spot(
+    group: h5py.Group,
+    inputs: StageInputs,
+    unit: Unit,
+    event: _Event,
+    usable: list[int],
+    config: ApexConfig,
+) -> Spotted | None:
+    """The spotted apex, also of labelled events; None where nothing can be measured."""
+    if event.offset is None:
+        return None
+    length = event.offset - event.onset + 1
+    method = "flow_peak" if config.method == "label" else config.method
+    if method != "middle" and length >= MIN_FRAMES and len(usable) < max(MIN_FRAMES, length // 2):
+        return None
+    crops = np.zeros((1, config.size, config.size), np.uint8)
+    times = np.zeros(1, np.int64)
+    if method != "middle" and length >= MIN_FRAMES:
+        stored = open_crops(group, inputs.frame_source(unit.video))
+        chosen = [usable[i] for i in evenly(len(usable))]
+        crops, times = stored[chosen], np.array(chosen) - event.onset
+    return spot_apex(
+        crops,
+        _segment_landmarks(group, event.onset),
+        method,
+        fps=event.fps,
+        times=times,
+        length=length,
+        size=config.size,
+        smooth_ms=config.smooth_ms,
+        margin=config.margin,
+    )
+
+
+def _segment_landmarks(group: h5py.Group, frame: int) -> Any:
+    """Landmarks (68,2) crop px of the segment a frame belongs to."""
+    number = int(group["segment"][frame])
+    to_crop = group["segment_to_crop"][number]
+    points = group["segment_landmarks"][number]
+    return points @ to_crop[:, :2].T + to_crop[:, 2]
+
+
+def _decide(
+    label: int | None, spotted: Spotted | None, event: _Event, config: ApexConfig, who: str
+) -> tuple[int, str]:
+    """(apex frame, source). Raises InputError where there is neither a label nor a way to spot."""
+    if label is not None:
+        return label, "label"
+    if config.method == "label":
+        raise InputError(who, expected="a labelled apex", got="none", code="no_apex_label")
+    if event.offset is None:
+        raise InputError(who, expected="a label or an offset", got="neither", code="no_offset")
+    if spotted is None:
+        raise InputError(
+            who,
+            expected="at least four usable frames and half of the event's",
+            got="fewer",
+            code="frames_without_face",
+        )
+    measured = config.method != "middle" and len(spotted.curve) > 0
+    return event.onset + spotted.apex, "spotted" if measured else "middle"
+
+
+def _row(
+    unit: Unit,
+    event: _Event,
+    apex: int,
+    source: str,
+    label: int | None,
+    spotted: Spotted | None,
+    config: ApexConfig,
+) -> dict[str, Any]:
+    middle = None if event.offset is None else (event.onset + event.offset) // 2
+    found = None if spotted is None else event.onset + spotted.apex
+    return {
+        "event": unit.id,
+        "video": unit.video,
+        "apex": apex,
+        "source": source,
+        "confidence": NAN if spotted is None else spotted.confidence,
+        "label_apex": NAN if label is None else float(label),
+        "error_frames": NAN if label is None or found is None else float(found - label),
+        "middle_error": NAN if label is None or middle is None else float(middle - label),
+        "method": "flow_peak" if config.method == "label" else config.method,
+        "curve": np.zeros(0, np.float32) if spotted is None else spotted.curve,
+        "curve_start": event.onset,
+    }
+
+
+STAGE = Stage(
+    name=NAME,
+    version=VERSION,
+    upstream=("ingest", "align"),
+    suffix=".parquet",
+    unit_kind="event",
+    list_units=list_units,
+    process=process,
+)

@@ -1,0 +1,1 @@
+"""Stage flow: TV-L1 fields and strain between chosen frames of every event."""

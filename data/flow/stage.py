@@ -1,0 +1,332 @@
+"""Stage flow: TV-L1 fields and optical strain between chosen frames of every event.
+
+A unit is an event. Its group holds, for P frame pairs at H × W pixels of the (reduced) crop,
+
+    flow (P,H,W,2)   (dx, dy), x right, y down; times attribute `scale` = pixels of the field
+    strain (P,H,W)   optical strain magnitude (data.flow.strain), pixels per pixel, float16
+    pairs (P,2) int32, kind (P,)   video frame index from, to; "onset_apex", "apex_offset",
+                                   "sampled" or "consecutive"
+
+A pair of a frame with itself is left out; a reader takes it as zero. So an event of one frame has
+P = 0. One HDF5 chunk is one pair, which is what training reads. Attributes of the group: size,
+backend; of `flow`: scale and quantisation_error_px, the largest difference made by the number
+format. Preset and registration are among the part's `settings`.
+
+Alignment has registered the crops of a segment to one reference frame, so also to the onset;
+`register_to_onset: residual` removes what head motion is left. An event that crosses a cut, or
+whose onset or apex shows no face, is dropped.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import cv2
+import h5py
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from data.align.store import MadeCrops, open_crops
+from data.errors import InputError
+from data.flow.settings import FlowConfig
+from data.optical_flow import choose_backend, tvl1, tvl1_sequence
+from data.optical_flow.numba_backend import strain_and_half
+from data.stages.engine import PartWriter, Stage, StageInputs, Together, Unit
+
+NAME, VERSION = "flow", 2
+MAX_LOSS_PX = 0.005
+NO_CROP = ("unreadable", "no_face", "failed", "missing")  # align's states without a true crop
+HELD_POSE = ("align_held", "held")  # registered as the frame before, for want of anything better
+GRID = 4  # spacing of the pixels that vote on residual head motion
+KIND = h5py.string_dtype("utf-8", 12)  # the longest pair kind, "apex_offset", rounded up
+TUKEY = 4.685  # tuning constant of the biweight, in robust standard deviations
+
+Field = npt.NDArray[np.float32]
+Grey = npt.NDArray[np.uint8]
+Pair = tuple[str, int, int]  # kind, from, to
+Event = tuple[dict[int, Grey], list[Pair]]  # grey crops by video frame, the pairs they are for
+
+
+def list_units(inputs: StageInputs, config: FlowConfig) -> list[Unit]:
+    """One unit per event."""
+    align, apex = inputs.keys("align"), inputs.keys("apex")
+    units = []
+    for row in inputs.events.to_dict("records"):
+        video, event = str(row["video"]), str(row["event"])
+        onset, offset = (None if pd.isna(row[c]) else int(row[c]) for c in ("onset", "offset"))
+        key = inputs.key(NAME, VERSION, config, align.get(video), apex.get(event), onset, offset)
+        units.append(Unit(event, video, key, {"onset": onset, "offset": offset}))
+    return units
+
+
+def process(unit: Unit, inputs: StageInputs, config: FlowConfig, part: PartWriter) -> None:
+    """Flow and strain of one event's pairs."""
+    event = read_event(unit, inputs, config, part)
+    if event is not None:
+        write_event(unit, event, compute_fields(*event, config), config, part)
+
+
+def read_event(
+    unit: Unit, inputs: StageInputs, config: FlowConfig, part: PartWriter
+) -> Event | None:
+    """The event's usable pairs and the grey crops they need, or None if it was dropped."""
+    onset, offset = unit.payload["onset"], unit.payload["offset"]
+    if onset is None:
+        part.drop(unit.id, "no_onset", "the annotation gives no onset frame")
+        return None
+    row = inputs.row("apex", unit.id)
+    apex = None if pd.isna(row["apex"]) else int(row["apex"])
+    wanted = choose_pairs(onset, apex, offset, config)
+    still = apex == onset and offset in (None, onset)
+    if not wanted and not still:
+        part.drop(unit.id, "no_motion_pair", f"onset {onset}, apex {apex}, offset {offset}")
+        return None
+    if still:  # one frame: no pairs, which a reader takes as no motion; it must show a face
+        wanted = [("onset_apex", onset, onset)]
+        part.note(unit.id, "one_frame", f"onset, apex and offset are frame {onset}: no motion")
+    with inputs.open("align", unit.video) as group:
+        source = None if "crops" in group else inputs.frame_source(unit.video)
+        crops = open_crops(group, source)
+        usable, held = usable_pairs(wanted, group, len(crops), onset, f"{inputs.dataset}/{unit.id}")
+        clip = _read_crops(crops, usable, config.size)
+    if len(usable) < len(wanted):
+        lost = f"{len(wanted) - len(usable)} of {len(wanted)} pairs left out"
+        part.note(unit.id, "frames_without_face", lost)
+    if held:
+        part.note(unit.id, "frames_not_registered", f"head motion may remain in frames {held}")
+    return clip, [pair for pair in usable if pair[1] != pair[2]]
+
+
+def write_event(
+    unit: Unit, event: Event, fields: Field, config: FlowConfig, part: PartWriter
+) -> None:
+    """Store the fields (P,H,W,2) of an event's pairs."""
+    _, usable = event
+    _write(part.group(unit.id), usable, fields, config)
+    part.done(unit.id, pairs=len(usable), size=int(fields.shape[2]))
+
+
+def choose_pairs(
+    onset: int, apex: int | None, offset: int | None, config: FlowConfig
+) -> list[Pair]:
+    """(kind, from, to) in the order of config.pairs; without pairs of a frame with itself."""
+    last = offset if offset is not None else apex
+    chosen: list[Pair] = []
+    for kind in dict.fromkeys(config.pairs):
+        if kind == "onset_apex" and apex is not None:
+            chosen.append((kind, onset, apex))
+        elif kind == "apex_offset" and apex is not None and offset is not None:
+            chosen.append((kind, apex, offset))
+        elif kind == "sampled" and last is not None:
+            targets = np.linspace(onset, last, config.samples + 1).round().astype(int)[1:]
+            chosen += [(kind, onset, int(t)) for t in dict.fromkeys(targets)]
+        elif kind == "consecutive" and last is not None:
+            chosen += [(kind, t, t + 1) for t in range(onset, last)]
+    return [pair for pair in chosen if pair[1] != pair[2]]
+
+
+def usable_pairs(
+    wanted: list[Pair], align: h5py.Group, total: int, onset: int, who: str
+) -> tuple[list[Pair], list[int]]:
+    """The pairs whose two frames show the aligned face, and which of these frames held a pose.
+
+    `align` is the video's group, of `total` frames.
+
+    Raises InputError with code `outside_video`, `event_crosses_cut`, or `unusable_frame` when no
+    pair, or not the onset→apex pair that was asked for, is left.
+    """
+    frames = [onset, *(frame for _, *both in wanted for frame in both)]
+    low, high = min(frames), max(frames)
+    if low < 0 or high >= total:
+        raise InputError(
+            who, expected=f"frames 0–{total - 1}", got=f"{low}–{high}", code="outside_video"
+        )
+    segments, states = align["segment"][low : high + 1], align["status"]
+    if (segments != segments[0]).any():
+        raise InputError(
+            who,
+            expected="an event inside one segment between cuts",
+            got=f"segments {sorted(set(segments.tolist()))}",
+            code="event_crosses_cut",
+        )
+    names = [str(name) for name in states.attrs["status_names"]]
+    numbers = states[low : high + 1].tolist()
+    bad = {low + i for i, number in enumerate(numbers) if names[number] in NO_CROP}
+    good = [pair for pair in wanted if not bad & set(pair[1:])]
+    lost = {kind for kind, *_ in wanted} - {kind for kind, *_ in good}
+    if not good or "onset_apex" in lost:
+        raise InputError(
+            who,
+            expected="a face in both frames of a pair",
+            got=f"none in frames {sorted(bad & set(frames))}",
+            code="unusable_frame",
+        )
+    used = sorted({frame for _, *both in good for frame in both})
+    return good, [frame for frame in used if names[numbers[frame - low]] in HELD_POSE]
+
+
+def _read_crops(
+    crops: h5py.Dataset | MadeCrops, wanted: list[Pair], size: int | None
+) -> dict[int, Grey]:
+    """Grey crops of every frame that a pair needs, reduced to `size`."""
+    used = sorted({frame for _, *pair in wanted for frame in pair})
+    side = crops.shape[1]
+    clip = {}
+    for frame in used:
+        image = crops[frame]
+        if image.ndim == 3:
+            image = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+        if size is not None and size < side:
+            image = cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA)
+        clip[frame] = np.ascontiguousarray(image)
+    return clip
+
+
+def compute_fields(clip: dict[int, Grey], wanted: list[Pair], config: FlowConfig) -> Field:
+    """Flow (P,H,W,2) of the pairs; pairs that share a frame share its pyramid."""
+    options: dict[str, Any] = {"preset": config.preset, "backend": config.backend, "threads": 1}
+    fields = np.empty((len(wanted), *next(iter(clip.values())).shape, 2), np.float32)
+    same_start: dict[int, list[int]] = {}
+    for chain in _chains(wanted):
+        if len(chain) > 1:
+            frames = np.stack([clip[wanted[chain[0]][1]], *(clip[wanted[i][2]] for i in chain)])
+            tvl1_sequence(frames, out=fields[chain[0] : chain[-1] + 1], **options)
+        else:
+            same_start.setdefault(wanted[chain[0]][1], []).extend(chain)
+    for first, group in same_start.items():
+        fields[group] = tvl1(clip[first], np.stack([clip[wanted[i][2]] for i in group]), **options)
+    return _registered(fields, config)
+
+
+def _registered(fields: Field, config: FlowConfig) -> Field:
+    """The fields, with what head motion is left taken out if so configured; in place."""
+    if config.register_to_onset == "residual":
+        for field in fields:
+            field -= similarity_motion(field)
+    return fields
+
+
+def wants_batches(config: FlowConfig) -> bool:
+    """Whether flow is computed on a GPU, which a single event's pairs would leave idle.
+
+    Raises InputError if that is asked for and there is none.
+    """
+    backend = choose_backend(config.backend).backend
+    if backend not in ("torch", "triton"):
+        return False
+    from data.optical_flow.torch_backend import check_device
+
+    return check_device(backend) == "cuda"
+
+
+def result_bytes(event: Event) -> int:
+    """Bytes of the event's fields."""
+    clip, pairs = event
+    return 8 * len(pairs) * next(iter(clip.values())).size
+
+
+def compute_many(events: list[Event], config: FlowConfig) -> list[Field]:
+    """`compute_fields` of each event, all pairs of one image size in one call."""
+    by_size: dict[tuple[int, ...], list[int]] = {}
+    for number, (clip, _) in enumerate(events):
+        by_size.setdefault(next(iter(clip.values())).shape, []).append(number)
+    fields: list[Field] = [np.empty(0, np.float32)] * len(events)
+    for shape, numbers in by_size.items():
+        pairs = [(events[n][0][a], events[n][0][b]) for n in numbers for _, a, b in events[n][1]]
+        if not pairs:
+            for n in numbers:
+                fields[n] = np.empty((0, *shape, 2), np.float32)
+            continue
+        first, second = (np.stack(images) for images in zip(*pairs, strict=True))
+        flow = tvl1(first, second, preset=config.preset, backend=config.backend)
+        ends = np.cumsum([len(events[n][1]) for n in numbers])
+        for n, part in zip(numbers, np.split(flow, ends[:-1]), strict=True):
+            fields[n] = _registered(part, config)
+    return fields
+
+
+def _chains(wanted: list[Pair]) -> list[list[int]]:
+    """Neighbouring pairs each of which begins at the frame the one before ended with."""
+    chains: list[list[int]] = []
+    for i, (_, first, _) in enumerate(wanted):
+        if chains and wanted[i - 1][2] == first:
+            chains[-1].append(i)
+        else:
+            chains.append([i])
+    return chains
+
+
+def similarity_motion(field: Field) -> Field:
+    """The shift, turn and zoom (H,W,2) that most of a field (H,W,2) agrees on.
+
+    Least squares of dx = a·x − b·y + c, dy = b·x + a·y + d with Tukey's biweight, so that the
+    moving part of the face does not count.
+    """
+    h, w, _ = field.shape
+    y, x = np.mgrid[:h, :w].astype(np.float64)
+    x, y = x - (w - 1) / 2, y - (h - 1) / 2
+    spot = (slice(None, None, GRID), slice(None, None, GRID))
+    px, py = x[spot].ravel(), y[spot].ravel()
+    one, nil = np.ones_like(px), np.zeros_like(px)
+    design = np.concatenate([np.stack([px, -py, one, nil], 1), np.stack([py, px, nil, one], 1)])
+    target = np.concatenate([field[..., 0][spot].ravel(), field[..., 1][spot].ravel()])
+    weight = np.ones(len(px))
+    a = b = c = d = 0.0
+    for _ in range(10):
+        root = np.sqrt(np.tile(weight, 2))
+        a, b, c, d = np.linalg.lstsq(design * root[:, None], target * root, rcond=None)[0]
+        miss = (target - design @ np.array([a, b, c, d])).reshape(2, -1)
+        distance = np.hypot(*miss)
+        spread = max(1.4826 * float(np.median(distance)), 1e-3)
+        weight = np.clip(1 - (distance / (TUKEY * spread)) ** 2, 0, None) ** 2
+    return np.stack([a * x - b * y + c, b * x + a * y + d], -1).astype(np.float32)
+
+
+def _write(group: h5py.Group, wanted: list[Pair], fields: Field, config: FlowConfig) -> None:
+    """Fill the unit's group."""
+    stored, scale, loss, strain = quantise(fields, config.store)
+    chunked = len(stored) > 0 or None  # an empty dataset has no chunks
+    flow = group.create_dataset("flow", data=stored, chunks=chunked and (1, *stored.shape[1:]))
+    flow.attrs["scale"] = scale
+    flow.attrs["quantisation_error_px"] = loss
+    group.create_dataset("strain", data=strain, chunks=chunked and (1, *strain.shape[1:]))
+    group.create_dataset("pairs", data=np.array([p[1:] for p in wanted], np.int32))
+    group.create_dataset("kind", data=np.array([kind for kind, *_ in wanted], KIND))
+    group.attrs["size"] = int(fields.shape[1])
+    group.attrs["backend"] = choose_backend(config.backend).backend
+
+
+def quantise(
+    fields: Field, store: str
+) -> tuple[npt.NDArray[Any], float, float, npt.NDArray[np.float16]]:
+    """Flows in the number format `store`, what to multiply by to have pixels, the loss, the strain.
+
+    The loss is the largest change of a component in pixels. int16 uses steps of 1/1024 px, doubled
+    until the largest value fits. float16 that would lose more than MAX_LOSS_PX becomes float32.
+    """
+    half, strain, loss = strain_and_half(fields)
+    if store == "int16":
+        scale = 2.0**-10
+        while _largest(fields) / scale > np.iinfo(np.int16).max:
+            scale *= 2
+        whole = np.rint(fields / np.float32(scale)).astype(np.int16)
+        return whole, scale, _largest(whole * np.float32(scale) - fields), strain
+    if store == "float16" and loss <= MAX_LOSS_PX:
+        return half, 1.0, loss, strain
+    return fields, 1.0, 0.0, strain
+
+
+def _largest(values: Field) -> float:
+    return float(max(values.max(initial=0), -values.min(initial=0)))
+
+
+def read_flow(group: h5py.Group, index: int | None = None) -> Field:
+    """Stored flow in pixels, float32: one pair (H,W,2), or all (P,H,W,2)."""
+    flow = group["flow"]
+    values = flow[:] if index is None else flow[index]
+    return values.astype(np.float32) * np.float32(flow.attrs["scale"])
+
+
+BATCHES = Together(wants_batches, read_event, result_bytes, compute_many, write_event)
+STAGE = Stage(NAME, VERSION, ("align", "apex"), ".h5", "event", list_units, process, BATCHES)

@@ -1,0 +1,301 @@
+"""What a dataset folder holds against what it should: a report one can mail. Writes nothing."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pandas as pd
+
+from data.datasets import Dataset, get_adapter, open_dataset
+from data.datasets.composite import MEGC_DATASETS, why_not_megc2019
+from data.datasets.images import end_problem
+from data.datasets.label_maps import ALL_MAPS, label_of, why_dropped
+from data.errors import DatasetError, InputError
+from data.frames import FrameSource
+
+CLEAN, REPAIRED, UNUSABLE = 0, 3, 4
+VERDICTS = {CLEAN: "clean", REPAIRED: "usable with the repairs listed", UNUSABLE: "unusable"}
+EXAMPLES = 5
+NOT_LOOKED = "not looked at"
+FACES = "not to be passed on: pictures show none, unless --with-faces is given"
+MANY_FRAMES = 200_000  # below this, the end of every image file is looked at
+_DIGITS = re.compile(r"([0-9]+)[^0-9]*$")
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """The result of `check_dataset`; every field is plain JSON.
+
+    `counts`: what was found, `sheet`: kind of event -> what the sheet says of it, before any row
+    is corrected or dropped, `reference`: [what, found, published] where both are known,
+    `numbering`: paddings, first numbers, gaps, `images`: sizes and unreadable frames,
+    `defects`: action, reason, how many, examples, `classes`: map -> class -> events,
+    `unlabelled`: map -> reason -> events dropped under that map, `show_faces`: whether pictures of
+    this copy's faces may be passed on, `findings`: every defect with its repair, one by one.
+    """
+
+    dataset: str
+    root: str
+    exit_code: int
+    error: str = ""
+    variant: dict[str, str] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
+    sheet: dict[str, dict[str, int]] = field(default_factory=dict)
+    reference: list[list[Any]] = field(default_factory=list)
+    numbering: dict[str, Any] = field(default_factory=dict)
+    images: dict[str, Any] = field(default_factory=dict)
+    defects: list[dict[str, Any]] = field(default_factory=list)
+    classes: dict[str, dict[str, int]] = field(default_factory=dict)
+    unlabelled: dict[str, dict[str, int]] = field(default_factory=dict)
+    show_faces: bool = False
+    findings: list[dict[str, str]] = field(default_factory=list)
+
+    def to_json(self) -> str:
+        """The report as indented JSON."""
+        content = {**self.__dict__, "verdict": VERDICTS[self.exit_code]}
+        return json.dumps(content, indent=2, ensure_ascii=False)
+
+    def to_text(self) -> str:
+        """The report as text, 100 columns."""
+        lines = [f"{self.dataset} at {self.root}: {VERDICTS[self.exit_code]}"]
+        if self.error:
+            lines.append(f"  {self.error}")
+        found = [f"{k}: {v}" for k, v in self.variant.items()]
+        if found:
+            found.append(f"faces: {'may be shown' if self.show_faces else FACES}")
+        lines += _section("Found", found)
+        lines += _section("Counts, after drops", [f"{k}: {v}" for k, v in self.counts.items()])
+        lines += _section(
+            "Annotations as the sheet has them",
+            [
+                f"{kind}: " + ", ".join(f"{name} {n}" for name, n in said.items())
+                for kind, said in self.sheet.items()
+            ],
+        )
+        lines += _section(
+            "Against the published numbers",
+            [
+                f"{what}: {found}, published {said}{'' if found == said else '  <- differs'}"
+                for what, found, said in self.reference
+            ],
+        )
+        lines += _section("Numbering", [f"{k}: {v}" for k, v in self.numbering.items()])
+        lines += _section("Images", [f"{k}: {v}" for k, v in self.images.items()])
+        lines += _section("Defects and repairs", _defect_lines(self.defects))
+        for name, classes in self.classes.items():
+            found = [f"{c}: {n}" for c, n in classes.items()]
+            lost = [f"dropped, {why}: {n}" for why, n in self.unlabelled.get(name, {}).items()]
+            lines += _section(f"Classes under {name}", [", ".join(found) or "none", *lost])
+        return "\n".join(lines) + "\n"
+
+
+def _section(title: str, rows: list[str]) -> list[str]:
+    return ["", title, *(f"  {row}" for row in rows)] if rows else []
+
+
+def _defect_lines(defects: list[dict[str, Any]]) -> list[str]:
+    lines = []
+    for defect in defects:
+        lines.append(
+            f"{defect['action']}  {defect['reason']}  ({defect['count']} {defect['kind']})"
+        )
+        lines += [f"    {e}" for e in defect["examples"]]
+        if defect["count"] > len(defect["examples"]):
+            more = defect["count"] - len(defect["examples"])
+            lines.append(f"    ... and {more} more (--json has every one)")
+    return lines or ["none"]
+
+
+def check_dataset(name: str, root: str | Path, deep: bool = False) -> CheckReport:
+    """Read the dataset, decode the first, middle and last frame of every video (all, if `deep`).
+
+    Never raises for the dataset's sake: an unusable folder is a report with exit code 4. Raises
+    DatasetError only for an unknown layout name.
+    """
+    adapter = get_adapter(name)
+    where = str(Path(root).expanduser())
+    try:
+        dataset = open_dataset(name, root)
+    except DatasetError as error:
+        return CheckReport(name, where, UNUSABLE, f"{error} [{error.code}]")
+    images, unreadable = _look_at_images(dataset, deep)
+    findings = dataset.findings
+    if images["truncated"] != NOT_LOOKED:  # ingest opens suspicious files only: said file by file
+        findings = findings[findings["reason"] != "truncated_file"]
+    findings = pd.concat([findings, unreadable], ignore_index=True)
+    defects = _group_defects(findings)
+    code, message = (REPAIRED if defects else CLEAN), ""
+    if dataset.events.empty:
+        code, message = UNUSABLE, "no event is left: see the dropped rows below"
+    elif images["decoded"] and images["unreadable"] == images["decoded"]:
+        code, message = UNUSABLE, "not one of the frames looked at can be decoded"
+    classes, unlabelled = _classes(dataset)
+    return CheckReport(
+        name,
+        where,
+        code,
+        message,
+        dataset.variant,
+        _counts(dataset),
+        dataset.sheet,
+        _against_reference(dataset, adapter.reference),
+        _numbering(dataset),
+        images,
+        defects,
+        classes,
+        unlabelled,
+        dataset.show_faces,
+        findings.astype("string").fillna("").to_dict("records"),
+    )
+
+
+def _counts(dataset: Dataset) -> dict[str, int]:
+    events, videos = dataset.events, dataset.videos
+    micro = events[events["type"] == "micro"]
+    counts = {
+        **dataset.counts,
+        "frames": len(dataset.frames),
+        "subjects": int(videos["subject"].nunique()),
+        "subjects_with_events": int(events["subject"].nunique()),
+        "micro_subjects": int(micro["subject"].nunique()),
+        "micro_videos": int(micro["video"].nunique()),
+        "videos_without_events": len(videos) - int(events["video"].nunique()),
+    }
+    counts |= {str(k): int(v) for k, v in events["type"].value_counts().sort_index().items()}
+    cameras = events["video"].str.extract(r"^(HS|VIS|NIR)/", expand=False).dropna()
+    return counts | {str(k): int(v) for k, v in cameras.value_counts().sort_index().items()}
+
+
+def _against_reference(dataset: Dataset, reference: dict[str, int]) -> list[list[Any]]:
+    """[what, found, published]; "micro rows" is of the sheet, "videos" of the folders."""
+    found = _counts(dataset)
+    for kind, said in dataset.sheet.items():
+        found |= {f"{kind} {name}": n for name, n in said.items()}
+    return [[what, found.get(what, 0), said] for what, said in reference.items()]
+
+
+def _numbering(dataset: Dataset) -> dict[str, Any]:
+    """Paddings, first numbers and gaps over all videos made of files."""
+    videos = dataset.videos[dataset.videos["source"] == "frames"]
+    if videos.empty:
+        return {"source": "video files"}
+    frames = dataset.frames[dataset.frames["video"].isin(videos["video"])]
+    groups = frames.groupby("video", sort=False)["number"]
+    first, last, count = groups.min(), groups.max(), groups.size()
+    ends = pd.concat([frames.groupby("video").head(1), frames.groupby("video").tail(1)])
+    widths = Counter(_width(path) for path in ends["path"])
+    missing = last - first + 1 - count
+    return {
+        "digits": ", ".join(f"{w}: {n} names" for w, n in sorted(widths.items())),
+        "first_number": f"{int(first.min())}..{int(first.max())}",
+        "videos_starting_at_1": int((first == 1).sum()),
+        "videos_with_gaps": int((missing > 0).sum()),
+        "numbers_without_file": int(missing.sum()),
+    }
+
+
+def _width(path: str) -> int:
+    match = _DIGITS.search(path.rpartition("/")[2].rpartition(".")[0])
+    return len(match[1]) if match else 0
+
+
+def _look_at_images(dataset: Dataset, deep: bool) -> tuple[dict[str, Any], pd.DataFrame]:
+    """Decode frames; (summary, findings of the unreadable ones)."""
+    sizes = Counter(
+        "unknown" if pd.isna(w) else f"{w}x{h}"
+        for w, h in zip(dataset.videos["width"], dataset.videos["height"], strict=True)
+    )
+    decoded, rows = 0, []
+    tails = len(dataset.frames) <= MANY_FRAMES
+    paths = dict(iter(dataset.frames.groupby("video", sort=False)["path"]))
+    for video in dataset.videos.itertuples(index=False):
+        files = [dataset.root / p for p in paths[video.video]]
+        is_file = video.source == "video_file"
+        source = FrameSource(files[0] if is_file else files, video.num_frames)
+        length = video.num_frames
+        if tails and not is_file:
+            ends = ((file.name, end_problem(file)) for file in files)
+            rows += [[video.video, "frame", "flagged", said, name] for name, said in ends if said]
+        for index in range(length) if deep else sorted({0, length // 2, length - 1}):
+            decoded += 1
+            try:
+                source.read(index)
+            except (InputError, cv2.error) as error:  # OpenCV refuses a huge picture its own way
+                said = " ".join(str(error).split())
+                rows.append([video.video, "frame", "flagged", "unreadable_frame", said])
+    table = pd.DataFrame(rows, columns=["who", "kind", "action", "reason", "detail"])
+    return {
+        "sizes": dict(sorted(sizes.items())),
+        "decoded": decoded,
+        "unreadable": sum(row[3] == "unreadable_frame" for row in rows),
+        "truncated": sum(row[3] == "truncated_file" for row in rows) if tails else NOT_LOOKED,
+        "looked_at": "every frame" if deep else "first, middle and last frame of each video",
+    }, table
+
+
+def _group_defects(findings: pd.DataFrame) -> list[dict[str, Any]]:
+    """One entry a kind of defect: dropped ones first, then the commonest."""
+    groups = []
+    for key, rows in findings.groupby(["action", "reason", "kind"], sort=True):
+        action, reason, kind = (str(k) for k in key)
+        shown = rows.head(EXAMPLES)
+        groups.append(
+            {
+                "action": action,
+                "reason": reason,
+                "kind": kind,
+                "count": len(rows),
+                "examples": [_example(r) for r in shown.to_dict("records")],
+            }
+        )
+    order = ("dropped", "repaired", "flagged")
+    return sorted(groups, key=lambda g: (order.index(g["action"]), -g["count"], g["reason"]))
+
+
+def _example(row: dict[str, Any]) -> str:
+    cells = {k: "" if pd.isna(v) else str(v) for k, v in row.items()}
+    change = ""
+    if cells.get("column"):
+        change = f"{cells['column']} {cells['old'] or 'empty'}"
+        if cells["action"] == "repaired":
+            change += f" -> {cells['new'] or 'empty'}"
+    parts = [change, cells.get("detail", ""), cells.get("source", "")]
+    return f"{cells['who']}: " + "; ".join(p for p in parts if p)
+
+
+def _classes(dataset: Dataset) -> tuple[dict[str, dict[str, int]], dict[str, dict[str, int]]]:
+    """Events by class under every map, and why events have none (micro-expressions only)."""
+    micro = dataset.events[dataset.events["type"] == "micro"]
+    emotions = [None if pd.isna(e) else str(e) for e in micro["emotion"]]
+    classes = {"emotion": _sorted_counts(e for e in emotions if e)}
+    lost: dict[str, dict[str, int]] = {}
+    for name in ALL_MAPS:
+        found = (
+            [None if pd.isna(v) else str(v) for v in micro[name]]
+            if name in micro
+            else [label_of(dataset.name, name, e) for e in emotions]
+        )
+        classes[name] = _sorted_counts(v for v in found if v)
+        lost[name] = _sorted_counts(
+            why_dropped(dataset.name, name, e)
+            for e, v in zip(emotions, found, strict=True)
+            if v is None
+        )
+    if dataset.name in MEGC_DATASETS:
+        out = why_not_megc2019(dataset.name, micro)
+        classes["megc2019"] = _sorted_counts(map(str, micro.loc[out == "", "label_3"]))
+        lost["megc2019"] = _sorted_counts(map(str, out[out != ""]))
+    objective = micro["objective_class"].dropna().astype(np.int64)
+    classes["objective_class"] = {str(k): int(n) for k, n in sorted(Counter(objective).items())}
+    return classes, lost
+
+
+def _sorted_counts(words: Any) -> dict[str, int]:
+    return dict(sorted(Counter(words).items(), key=lambda item: (-item[1], item[0])))

@@ -1,0 +1,158 @@
+"""Stage motion: ME-TST's per-window ROI series of every video, from the raw frames.
+
+A unit is a video. Its group holds `features` (W, C, k) float32, `status` (W,) uint8 with attribute
+`status_names`, and `view_index` (T',) int32: the video's frame that each frame of ME-TST's time
+base (gaps filled, every n-th kept) shows. Windows without a face stay zero and are flagged; a video
+shorter than one window is dropped, reason `too_short`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from data.errors import InputError
+from data.motion.features import (
+    HELD_FRAME,
+    LATE_REFERENCE,
+    NO_FACE,
+    STATUS_NAMES,
+    Motion,
+    MotionOptions,
+    dlib_face,
+    motion_features,
+)
+from data.motion.settings import MotionConfig
+from data.stages.engine import PartWriter, Stage, StageInputs, Unit
+
+NAME, VERSION = "motion", 1
+MAX_FILL = 4  # numbering that would need more than this many frames per file is no numbering
+
+Index = npt.NDArray[np.int32]
+
+
+def list_units(inputs: StageInputs, config: MotionConfig) -> list[Unit]:
+    """One unit per video."""
+    settings = _settings(config)
+    videos = inputs.videos
+    numbers = _numbers(inputs) if config.gaps == "fill" else {}
+    units = []
+    for video, identity, frames in zip(
+        videos["video"].astype(str), videos["identity"], videos["num_frames"], strict=True
+    ):
+        key = inputs.key(NAME, VERSION, settings, identity, frames, numbers.get(video))
+        units.append(Unit(video, video, key, {"numbers": numbers.get(video)}))
+    return units
+
+
+def process(unit: Unit, inputs: StageInputs, config: MotionConfig, part: PartWriter) -> None:
+    """Measure one video."""
+    source = inputs.frame_source(unit.video)
+    view = view_of(len(source), unit.payload["numbers"], config, f"{inputs.dataset}/{unit.video}")
+    options = MotionOptions(
+        k=config.k, roi_set=config.roi_set, flow=config.flow, clamp=config.clamp
+    )
+    find_face = dlib_face(_model(config))
+    motion = motion_features(
+        source, view.tolist(), options, find_face, who=f"{inputs.dataset}/{unit.video}"
+    )
+    _write(part, unit, motion, view, config)
+
+
+def view_of(
+    frames: int, numbers: list[int] | None, config: MotionConfig, who: str = "view"
+) -> Index:
+    """Frame index (T',) int32 that each position of ME-TST's time base shows.
+
+    With `numbers` (the files' own, increasing) position p stands for file number p + 1 and shows
+    the first image numbered p + 1 or more; a file numbered 0 is left out. Without them positions
+    are frames. Then every `frame_skip`-th is kept. Raises InputError `bad_numbering` when the
+    numbers do not increase or would need more than four positions per file.
+    """
+    base = np.arange(frames, dtype=np.int32)
+    if numbers is not None:
+        known = np.asarray(numbers, np.int64)
+        if len(known) != frames or (np.diff(known) <= 0).any() or known[:1].min(initial=0) < 0:
+            raise InputError(
+                who, expected="increasing file numbers", got=str(numbers[:5]), code="bad_numbering"
+            )
+        if known.size and known[-1] > MAX_FILL * frames:
+            raise InputError(
+                who,
+                expected=f"file numbers up to {MAX_FILL * frames} for {frames} files",
+                got=str(int(known[-1])),
+                todo="Use gaps: list.",
+                code="bad_numbering",
+            )
+        last = int(known[-1]) if known.size else 0
+        base = np.searchsorted(known, np.arange(1, last + 1)).astype(np.int32)
+    return base[:: config.frame_skip]
+
+
+def position_in_view(view: Index, frame: int) -> int:
+    """Position of a video frame in the view: the last one showing it or an earlier frame."""
+    return int(np.searchsorted(view, frame, side="right")) - 1
+
+
+def _settings(config: MotionConfig) -> dict[str, Any]:
+    """What the results depend on: the landmark model's contents, not where it lies."""
+    from data.faces import predictor_identity
+
+    model = predictor_identity(_model(config))
+    return {**config.model_dump(mode="json"), "landmark_model": model}
+
+
+def _model(config: MotionConfig) -> Path | None:
+    return None if config.landmark_model is None else Path(config.landmark_model)
+
+
+def _numbers(inputs: StageInputs) -> dict[str, list[int] | None]:
+    """Video → its files' own numbers, None where a file has none."""
+    return {
+        str(video): None if group.isna().any() else [int(n) for n in group]
+        for video, group in inputs.frames.groupby("video")["number"]
+    }
+
+
+def _write(part: PartWriter, unit: Unit, motion: Motion, view: Index, config: MotionConfig) -> None:
+    group = part.group(unit.id)
+    group.create_dataset(
+        "features", data=motion.features, chunks=True, compression="lzf", shuffle=True
+    )
+    status = group.create_dataset("status", data=motion.status)
+    status.attrs["status_names"] = list(STATUS_NAMES)
+    group.create_dataset("view_index", data=view)
+    group.attrs.update(
+        k=config.k,
+        stride=config.k // 2,
+        frame_skip=config.frame_skip,
+        gaps=config.gaps,
+        roi_set=config.roi_set,
+        flow=config.flow,
+        clamp=config.clamp,
+    )
+    windows = len(motion.status)
+    counts = np.bincount(motion.status, minlength=len(STATUS_NAMES))
+    for code, words in (
+        (NO_FACE, "without a face: zeros"),
+        (LATE_REFERENCE, "measured from a later frame than their first"),
+        (HELD_FRAME, "repeat the column before an unreadable frame"),
+    ):
+        if counts[code]:
+            detail = f"{counts[code]} of {windows} windows {words}"
+            part.note(unit.id, STATUS_NAMES[code], detail)
+    part.done(unit.id, windows=windows, frames=len(view), no_face=int(counts[NO_FACE]))
+
+
+STAGE = Stage(
+    name=NAME,
+    version=VERSION,
+    upstream=("ingest",),
+    suffix=".h5",
+    unit_kind="video",
+    list_units=list_units,
+    process=process,
+)

@@ -1,0 +1,1 @@
+"""What people look at: drawing, pages and pictures of stages."""

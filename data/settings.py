@@ -1,0 +1,15 @@
+"""The base of all settings: frozen, strict, self-describing.
+
+Titles and descriptions feed the Prefect form and `--help`. An unknown key is an error. Every value
+a result depends on is a setting, so that keys can be made from settings.
+"""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Settings(BaseModel):
+    """Base of all settings: immutable, unknown keys refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")

@@ -1,0 +1,1 @@
+"""What every stage shares: the contract, planning, stores, locks, identity."""

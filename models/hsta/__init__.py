@@ -1,0 +1,1 @@
+"""HSTA (arXiv 2405.03202): recognition from clips."""

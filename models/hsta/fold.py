@@ -1,0 +1,310 @@
+"""One fold of HSTA: clips from the stores in, weights and predictions out; and the run's scores.
+
+`fit_fold` writes into the fold's folder `weights.safetensors` (the last epoch's: nothing is chosen
+on held-out subjects), `model.json` (what is needed to use them), `history.parquet`,
+`predictions.parquet` and `timings.parquet`. Killed, it goes on from its last resume point.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import torch
+
+from data.errors import ConfigError, StoreError, TrainingError
+from data.stages.stores import write_table
+from data.stages.workspace import Workspace
+from models.fitting import (
+    discard_if_damaged,
+    load_weights,
+    save_weights,
+    seed_everything,
+    write_json,
+)
+from models.hsta.clips import ClipBank, Scale, read_clips
+from models.hsta.network import HSTA, HstaConfig, create
+from models.hsta.training import Fit, HstaTrainConfig, fit, predict
+from models.metrics import confusion_counts, recognition_from_counts
+from models.recipe import Recipe
+from models.runs.files import FoldJob, RunFiles, Sample, read_tables
+from models.scores.bootstrap import Statistic, group_counts, subject_interval
+
+logger = logging.getLogger(__name__)
+
+# Label maps with fixed classes; those of the others are the dataset's own, found in its events.
+CLASSES: dict[str, tuple[str, ...]] = {
+    "label_3": ("negative", "positive", "surprise"),
+    "label_4": ("negative", "positive", "surprise", "others"),
+    "objective_class": ("1", "2", "3", "4", "5", "6", "7"),
+}
+PREDICTION_COLUMNS = ("dataset", "subject", "person", "event", "fold", "label", "predicted")
+METRIC_COLUMNS = {
+    "name": "string",
+    "scope": "string",
+    "value": "float64",
+    "low": "float64",
+    "high": "float64",
+    "chance": "float64",
+    "majority": "float64",
+    "count": "int64",
+    "note": "string",
+}
+
+
+def class_names(recipe: Recipe, labels: Sequence[str]) -> tuple[str, ...]:
+    """The classes of a recipe's label map, in the order of the network's outputs."""
+    known = CLASSES.get(recipe.labels, tuple(sorted(set(labels))))
+    unknown = sorted(set(labels) - set(known))
+    if unknown or len(known) < 2:
+        raise ConfigError(
+            f"recipe {recipe.name}, labels {recipe.labels}",
+            expected=f"at least two classes, among {list(known)}",
+            got=f"{unknown or list(known)}",
+        )
+    return known
+
+
+def fit_fold(job: FoldJob) -> None:
+    """Train on the fold's training events, predict its test events, write the fold's files.
+
+    Raises TrainingError (`loss_not_finite`, naming the batch), StoreError for missing inputs.
+    """
+    recipe, train = job.recipe, _train_config(job.recipe)
+    device = torch.device(job.device)
+    events = _events(job)
+    classes = class_names(recipe, list(events.label))
+    config = _model_config(recipe).model_copy(update={"num_classes": len(classes)})
+    ids = [classes.index(label) for label in events.label]
+    scratch = job.out / "resume"
+    bank = read_clips(job.workspace, events, ids, config, train.input, scratch)
+    split = len(job.train_events)
+    training, held_out = list(range(split)), list(range(split, len(bank)))
+    scale = bank.scale(training, train.input.pixels)
+    resume = scratch / "state.safetensors"
+    discard_if_damaged(resume, job.fold)
+    seed_everything(job.seed)
+    model = create(config)
+    result = fit(
+        model,
+        bank,
+        training,
+        train,
+        seed=job.seed,
+        device=device,
+        scale=scale,
+        resume=resume,
+        who=job.fold,
+        progress=job.progress,
+    )
+    chances = predict(model, bank, held_out, train, seed=job.seed, device=device, scale=scale)
+    _write(job, model, result, _predictions(job, events[split:], classes, chances), classes, scale)
+
+
+@dataclass(frozen=True)
+class TrainedFold:
+    """A fold's network as it was left, in eval mode, and what its inputs and outputs mean."""
+
+    model: HSTA
+    train: HstaTrainConfig
+    classes: tuple[str, ...]
+    scale: Scale
+    seed: int
+
+    def predict(self, bank: ClipBank, device: str = "cpu") -> npt.NDArray[np.float64]:
+        """Class probabilities (len(bank), classes) of other clips."""
+        positions = list(range(len(bank)))
+        return predict(
+            self.model,
+            bank,
+            positions,
+            self.train,
+            seed=self.seed,
+            device=torch.device(device),
+            scale=self.scale,
+        )
+
+
+def load_fold(folder: Path) -> TrainedFold:
+    """Read a fold's weights and side file. Raises TrainingError when they are not of one kind."""
+    try:
+        facts = json.loads((folder / "model.json").read_text())
+        config = HstaConfig.model_validate(facts["model"])
+        train = HstaTrainConfig.model_validate(facts["train"])
+        u, v, strain, change, *rest = facts["input_scale"]
+        classes, seed = tuple(facts["classes"]), int(facts["seed"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise TrainingError(
+            str(folder / "model.json"), expected="the side file of a fold", got=str(error)
+        ) from error
+    model = create(config)
+    load_weights(model, folder / "weights.safetensors")
+    scale = (u, v, strain, change, rest[0] if rest else 1.0)
+    return TrainedFold(model.eval(), train, classes, scale, seed)
+
+
+def _model_config(recipe: Recipe) -> HstaConfig:
+    if not isinstance(recipe.model, HstaConfig):
+        raise ConfigError(f"recipe {recipe.name}", expected="model: hsta", got=recipe.model.name)
+    return recipe.model
+
+
+def _train_config(recipe: Recipe) -> HstaTrainConfig:
+    if not isinstance(recipe.train, HstaTrainConfig):
+        raise ConfigError(f"recipe {recipe.name}", expected="HSTA's train settings", got="others")
+    return recipe.train
+
+
+def _events(job: FoldJob) -> pd.DataFrame:
+    """Training events, then test events, in the job's order, with their `label` as text."""
+    table = read_tables(Workspace(job.workspace), job.datasets, "events")
+    table["label"] = table[job.recipe.labels].astype("string")
+    table.index = pd.MultiIndex.from_arrays([table.dataset, table.event])
+    wanted: list[Sample] = [*job.train_events, *job.test_events]
+    missing = [f"{d}:{e}" for d, e in wanted if (d, e) not in table.index]
+    if missing:
+        raise StoreError(
+            job.fold, expected="its events in the ingest store", got=f"no {missing[:5]}"
+        )
+    events = table.loc[wanted].reset_index(drop=True)
+    if events.label.isna().any():
+        names = list(events.event[events.label.isna()][:5])
+        raise StoreError(
+            job.fold, expected=f"a {job.recipe.labels} of each event", got=f"none of {names}"
+        )
+    return events
+
+
+def _predictions(
+    job: FoldJob, events: pd.DataFrame, classes: tuple[str, ...], chances: npt.NDArray[np.float64]
+) -> pd.DataFrame:
+    table = events.assign(fold=job.fold, predicted=[classes[i] for i in chances.argmax(1)])
+    table = table[list(PREDICTION_COLUMNS)].astype("string").reset_index(drop=True)
+    for number, name in enumerate(classes):
+        table[f"prob_{name}"] = chances[:, number]
+    return table
+
+
+def _write(
+    job: FoldJob,
+    model: HSTA,
+    result: Fit,
+    predictions: pd.DataFrame,
+    classes: tuple[str, ...],
+    scale: Scale,
+) -> None:
+    save_weights(model, job.out / "weights.safetensors")
+    facts: dict[str, Any] = {
+        "model": model.config.model_dump(mode="json"),
+        "train": _train_config(job.recipe).model_dump(mode="json"),
+        "classes": list(classes),
+        "input_scale": list(scale),
+        "seed": job.seed,
+        "fold": job.fold,
+        "recipe": job.recipe.name,
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "num_train": len(job.train_events),
+        "num_test": len(job.test_events),
+        "versions": {"python": platform.python_version(), "torch": torch.__version__},
+    }
+    write_json(job.out / "model.json", facts)
+    write_table(pd.DataFrame(result.history), job.out / "history.parquet")
+    write_table(pd.DataFrame(result.timings), job.out / "timings.parquet")
+    write_table(predictions, job.out / "predictions.parquet")
+
+
+# ------------------------------------------------------------------------------------------- scores
+
+
+def score(run: RunFiles) -> pd.DataFrame:
+    """The run's metrics, pooled over folds first: name, scope, value, 95 % interval, baselines.
+
+    Scopes: "pooled" (uf1, uar, accuracy with intervals by bootstrap over people), "fold:<id>" (the
+    same three, and no interval: one subject has none), "class:<label>" (f1, recall, precision).
+    `chance` is the score of guessing by class frequencies' complement, 1 / classes; `majority` that
+    of always answering the most frequent true class; `count` the clips scored.
+    """
+    table = run.predictions()
+    classes = [c.removeprefix("prob_") for c in table.columns if c.startswith("prob_")]
+    rows = _pooled_rows(table, classes)
+    for fold, part in table.groupby("fold", sort=True):
+        rows += _score_rows(part, classes, f"fold:{fold}")
+    counts = _counts(table, classes)
+    result = recognition_from_counts(counts, classes)
+    for number, name in enumerate(classes):
+        support = int(counts[number].sum())
+        values = {"f1": result.f1, "recall": result.recall, "precision": result.precision}
+        rows += [
+            _row(key, f"class:{name}", float(value[number]), count=support)
+            for key, value in values.items()
+        ]
+    return pd.DataFrame(rows).astype(METRIC_COLUMNS)
+
+
+def _pooled_rows(table: pd.DataFrame, classes: Sequence[str]) -> list[dict[str, Any]]:
+    each = np.stack([_counts(table[i : i + 1], classes) for i in range(len(table))])
+    _, per_person = group_counts([str(p) for p in table.person], each)
+    rows = _score_rows(table, classes, "pooled")
+    for row in rows:
+        interval = subject_interval(per_person, _statistic(row["name"], classes))
+        row["low"], row["high"] = interval.low, interval.high
+    return rows
+
+
+def _statistic(name: str, classes: Sequence[str]) -> Statistic:
+    """One score as a function of confusion counts."""
+
+    def value(counts: npt.NDArray[Any]) -> float:
+        return float(getattr(recognition_from_counts(counts, classes), name))
+
+    return value
+
+
+def _score_rows(table: pd.DataFrame, classes: Sequence[str], scope: str) -> list[dict[str, Any]]:
+    counts = _counts(table, classes)
+    result = recognition_from_counts(counts, classes)
+    majority_counts = np.zeros_like(counts)
+    support = counts.sum(axis=1)
+    majority_counts[:, int(support.argmax())] = support
+    majority = recognition_from_counts(majority_counts, classes)
+    used = max(1, int((support > 0).sum()))
+    return [
+        _row(
+            name,
+            scope,
+            float(getattr(result, name)),
+            chance=1 / used,
+            majority=float(getattr(majority, name)),
+            count=len(table),
+            note=result.note,
+        )
+        for name in ("uf1", "uar", "accuracy")
+    ]
+
+
+def _counts(table: pd.DataFrame, classes: Sequence[str]) -> npt.NDArray[np.int64]:
+    return confusion_counts(list(table.label), list(table.predicted), list(classes))
+
+
+def _row(
+    name: str,
+    scope: str,
+    value: float,
+    *,
+    low: float = float("nan"),
+    high: float = float("nan"),
+    chance: float = float("nan"),
+    majority: float = float("nan"),
+    count: int = 0,
+    note: str = "",
+) -> dict[str, Any]:
+    facts = {"low": low, "high": high, "chance": chance, "majority": majority}
+    return {"name": name, "scope": scope, "value": value, **facts, "count": count, "note": note}

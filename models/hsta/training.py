@@ -1,0 +1,385 @@
+"""HSTA's training: settings, optimiser groups, schedule, balanced sampler, and the fit loop.
+
+The recipe is the origin's (AdamW, layer decay per group, warm-up and cosine per step, balanced
+sampling, no augmentation), with its class-token rule repaired. Every epoch seeds its own random
+numbers, so training resumed at any epoch continues exactly as if it had not stopped.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from data.errors import TrainingError
+from data.settings import Settings
+from models.fitting import (
+    autocast_type,
+    load_resume_point,
+    peak_memory_mb,
+    save_resume_point,
+    seed_everything,
+)
+from models.hsta.clips import Batch, ClipBank, Scale, draw_batch, prefetched, to_clip
+from models.hsta.input import MIRROR, HstaInputConfig
+from models.hsta.network import HSTA
+from models.metrics import recognition
+
+logger = logging.getLogger(__name__)
+
+CHECK_EVERY = 16  # batches between looks at the loss: each look makes a GPU wait
+TEST_STREAM = 1_000_003  # keeps random numbers of evaluation apart from those of any epoch
+
+Beta = Annotated[float, Field(ge=0, lt=1)]
+
+
+class HstaTrainConfig(Settings):
+    """One fold's training. Defaults are the origin's scripts unless said otherwise."""
+
+    epochs: int = Field(150, ge=1, le=100_000, title="Epochs", description="The last one counts.")
+    batch_size: int = Field(32, ge=1, title="Clips per step")
+    accumulate: int = Field(
+        1, ge=1, title="Steps per update", description="Gradients of so many batches are averaged."
+    )
+    base_lr: float = Field(
+        5e-4, gt=0, title="Learning rate", description="For 256 clips; scaled by clips per update."
+    )
+    min_lr: float = Field(1e-6, ge=0, title="Final learning rate", description="For 256 clips.")
+    warmup_epochs: float = Field(5, ge=0, le=100_000, title="Warm-up, epochs")
+    weight_decay: float = Field(0.05, ge=0, title="Weight decay")
+    betas: tuple[Beta, Beta] = Field((0.9, 0.999), title="AdamW betas")
+    eps: float = Field(1e-8, gt=0, title="AdamW epsilon")
+    layer_decay: float = Field(
+        0.9, gt=0, le=1, title="Layer decay", description="Learning-rate factor per group down."
+    )
+    class_tokens: Literal["fixed", "origin"] = Field(
+        "fixed",
+        title="Class-token rule",
+        description="fixed: no decay, the embeddings' rate; origin: decayed, the head's rate.",
+    )
+    balanced: bool = Field(
+        True, title="Balanced sampler", description="Draw with replacement by 1 / class count."
+    )
+    macro: bool = Field(
+        False,
+        title="Train on macro-expressions too",
+        description="As most of the origin's CAS(ME)^3 scripts; never on those of tested people.",
+    )
+    class_weights: Literal["none", "inverse"] = Field(
+        "none", title="Loss weights", description="inverse: 1 / class count, mean one."
+    )
+    label_smoothing: float = Field(0.0, ge=0, lt=1, title="Label smoothing")
+    clip_norm: float | None = Field(None, gt=0, title="Gradient norm limit")
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        "auto", title="Precision", description="auto: bf16 on a GPU that has it, else fp32."
+    )
+    compile: bool = Field(False, title="torch.compile")
+    activation_checkpointing: bool = Field(
+        False, title="Activation checkpointing", description="Less memory, about a third slower."
+    )
+    resume_every: int = Field(
+        10, ge=0, title="Resume point", description="Every so many epochs; 0: none."
+    )
+    input: HstaInputConfig = HstaInputConfig()
+
+
+# ------------------------------------------------------------------------------ optimiser, schedule
+
+
+def parameter_groups(model: HSTA, config: HstaTrainConfig) -> list[dict[str, Any]]:
+    """AdamW groups, each with its `scale` of the learning rate and its weight decay.
+
+    Embeddings: layer_decay^(G+1); group g of G: layer_decay^(G-g); norms and head: 1. Vectors and
+    biases do not decay. Class tokens follow `config.class_tokens`.
+    """
+    num_groups = model.config.num_groups
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        parts = name.split(".")
+        depth = num_groups + 1
+        if parts[0] == "embed":
+            depth = 0
+        elif parts[0] == "groups":
+            depth = int(parts[1]) + 1
+        decay = 0.0 if parameter.ndim <= 1 else config.weight_decay
+        if parts[-1] == "class_token":
+            fixed = config.class_tokens == "fixed"
+            depth, decay = (0, 0.0) if fixed else (num_groups + 1, config.weight_decay)
+        scale = config.layer_decay ** (num_groups + 1 - depth)
+        groups.setdefault((scale, decay), []).append(parameter)
+    return [
+        {"params": parameters, "scale": scale, "weight_decay": decay}
+        for (scale, decay), parameters in groups.items()
+    ]
+
+
+def make_optimiser(model: HSTA, config: HstaTrainConfig) -> torch.optim.AdamW:
+    """AdamW over `parameter_groups`, one fused kernel per group."""
+    groups = parameter_groups(model, config)
+    return torch.optim.AdamW(groups, lr=0.0, betas=config.betas, eps=config.eps, fused=True)
+
+
+def learning_rate(update: int, per_epoch: int, config: HstaTrainConfig) -> float:
+    """Rate of the head at an optimiser update: linear from 0 over warm-up, then cosine to min_lr.
+
+    Both ends are scaled by clips per update / 256.
+    """
+    share = config.batch_size * config.accumulate / 256
+    high, low = config.base_lr * share, config.min_lr * share
+    warm = round(config.warmup_epochs * per_epoch)
+    if update < warm:
+        return high * update / warm
+    rest = max(1, config.epochs * per_epoch - warm)
+    return low + 0.5 * (high - low) * (1 + math.cos(math.pi * (update - warm) / rest))
+
+
+# ------------------------------------------------------------------------------------------ sampler
+
+
+def epoch_order(
+    labels: npt.NDArray[np.int64], config: HstaTrainConfig, rng: np.random.Generator
+) -> list[npt.NDArray[np.int64]]:
+    """Positions of each batch of one epoch: as many draws as clips, a last partial batch dropped.
+
+    Balanced: with replacement, weight 1 / class count; else a permutation. Fewer clips than
+    `batch_size` make one small batch.
+    """
+    n = len(labels)
+    if config.balanced:
+        counts = np.bincount(labels)
+        weight = 1.0 / counts[labels]
+        order = rng.choice(n, n, replace=True, p=weight / weight.sum())
+    else:
+        order = rng.permutation(n)
+    size = min(config.batch_size, n)
+    return [order[i : i + size] for i in range(0, n - size + 1, size)]
+
+
+def loss_weights(
+    labels: npt.NDArray[np.int64], num_classes: int, config: HstaTrainConfig
+) -> Tensor | None:
+    """Class weights of the loss, mean one over the classes present; None for equal ones."""
+    if config.class_weights == "none":
+        return None
+    counts = np.bincount(labels, minlength=num_classes)
+    inverse = np.where(counts > 0, 1.0 / np.maximum(counts, 1), 0.0)
+    return torch.tensor(inverse / inverse[counts > 0].mean(), dtype=torch.float32)
+
+
+# ---------------------------------------------------------------------------------------------- fit
+
+
+_Done = tuple[tuple[str, ...], Tensor, Tensor, Tensor]  # of a batch: names, labels, loss, guesses
+
+
+@dataclass
+class Fit:
+    """What fitting leaves: per epoch its scores, and, apart from them, what it cost."""
+
+    history: list[dict[str, float]] = field(default_factory=list)
+    timings: list[dict[str, float]] = field(default_factory=list)
+
+
+def fit(
+    model: HSTA,
+    bank: ClipBank,
+    positions: Sequence[int],
+    config: HstaTrainConfig,
+    *,
+    seed: int,
+    device: torch.device,
+    scale: Scale,
+    resume: Path | None = None,
+    who: str = "training",
+    progress: Callable[[float, str], None] | None = None,
+) -> Fit:
+    """Train `model` in place on the clips at `positions`, from `resume` if that file exists.
+
+    Raises TrainingError naming the batch when the loss stops being finite.
+    """
+    model.to(device).train()
+    model.activation_checkpointing = config.activation_checkpointing
+    optimiser = make_optimiser(model, config)
+    half = autocast_type(config.precision, device)
+    scaler = torch.amp.GradScaler(device.type, enabled=half is torch.float16)
+    result, first = Fit(), 0
+    if resume is not None and resume.exists():
+        facts = load_resume_point(resume, model, optimiser)
+        first, result.history = int(facts["epoch"]) + 1, list(facts["history"])
+        result.timings = list(facts["timings"])
+        if facts["scaler"]:
+            scaler.load_state_dict(facts["scaler"])
+        logger.info("%s: resumed after epoch %d", who, first)
+    labels = bank.labels[np.asarray(positions)]
+    weights = loss_weights(labels, model.config.num_classes, config)
+    forward: Callable[[Tensor], Tensor] = torch.compile(model) if config.compile else model
+    step = _Step(forward, optimiser, scaler, half, weights, config, device, scale)
+    for epoch in range(first, config.epochs):
+        seed_everything(seed, epoch)
+        rng = np.random.default_rng([seed, epoch])
+        order = epoch_order(labels, config, rng)
+        at = [[positions[i] for i in part] for part in order]
+        batches: Iterable[Batch] = (
+            draw_batch(bank, part, model.config.num_frames, config.input, rng, augment=True)
+            for part in at
+        )
+        if device.type == "cuda":
+            batches = prefetched(batches)
+        facts = _run_epoch(step, batches, epoch, len(at), who)
+        cost = facts.pop("cost")
+        result.timings.append({"epoch": epoch, **cost})
+        result.history.append({"epoch": epoch, **facts})
+        if resume is not None and config.resume_every and (epoch + 1) % config.resume_every == 0:
+            record = {"epoch": epoch, "history": result.history, "timings": result.timings}
+            record["scaler"] = scaler.state_dict() if scaler.is_enabled() else {}
+            save_resume_point(resume, model, optimiser, record)
+        if progress is not None:
+            done = f"{who} epoch {epoch + 1}/{config.epochs}"
+            progress((epoch + 1) / config.epochs, f"{done}: loss {facts['loss']:.3f}, {pace(cost)}")
+    if result.timings:
+        logger.info("%s: last epoch %s", who, pace(result.timings[-1]))
+    return result
+
+
+def pace(cost: Mapping[str, float]) -> str:
+    """An epoch's speed for people: clips a second, waiting for data against computing."""
+    data, step = cost["data_seconds"], cost["step_seconds"]
+    rate, memory = cost["clips_per_second"], cost["peak_memory_mb"]
+    return f"{rate:.0f} clips/s, data {data:.2f} s, steps {step:.2f} s, {memory:.0f} MB at most"
+
+
+@dataclass
+class _Step:
+    """One batch forward and backward, one update per `accumulate` batches."""
+
+    forward: Callable[[Tensor], Tensor]
+    optimiser: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    half: torch.dtype | None
+    weights: Tensor | None
+    config: HstaTrainConfig
+    device: torch.device
+    scale: Scale
+
+    def backward(self, batch: Batch, share: float) -> tuple[Tensor, Tensor]:
+        """Loss of the batch and its predictions; gradients are added, weighted by `share`."""
+        clip = to_clip(batch, self.device, self.scale)
+        target = batch.labels.to(self.device, non_blocking=True)
+        weights = None if self.weights is None else self.weights.to(self.device)
+        with torch.autocast(self.device.type, self.half, enabled=self.half is not None):
+            logits = self.forward(clip)
+        loss = F.cross_entropy(
+            logits.float(), target, weights, label_smoothing=self.config.label_smoothing
+        )
+        torch.autograd.backward(self.scaler.scale(loss * share))
+        return loss.detach(), logits.detach().argmax(1)
+
+    def update(self, rate: float) -> None:
+        """Apply the gathered gradients at head learning rate `rate`, then clear them."""
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate * group["scale"]
+        if self.config.clip_norm is not None:
+            self.scaler.unscale_(self.optimiser)
+            parameters = [p for g in self.optimiser.param_groups for p in g["params"]]
+            nn.utils.clip_grad_norm_(parameters, self.config.clip_norm)
+        self.scaler.step(self.optimiser)
+        self.scaler.update()
+        self.optimiser.zero_grad(set_to_none=True)
+
+
+def _run_epoch(
+    step: _Step, batches: Iterable[Batch], epoch: int, count: int, who: str
+) -> dict[str, Any]:
+    """All batches of an epoch. Losses stay on the device; they are looked at now and then."""
+    accumulate = step.config.accumulate
+    per_epoch = math.ceil(count / accumulate)
+    done: list[_Done] = []
+    started, waited, checked = time.perf_counter(), 0.0, 0
+    stream = iter(batches)
+    rate = 0.0
+    for number in range(count):
+        asked = time.perf_counter()
+        batch = next(stream)
+        waited += time.perf_counter() - asked
+        last = number + 1 == count
+        rest = count - number // accumulate * accumulate  # the last update may gather fewer
+        done.append((batch.names, batch.labels, *step.backward(batch, 1 / min(accumulate, rest))))
+        if (number + 1) % accumulate == 0 or last:
+            rate = learning_rate(epoch * per_epoch + number // accumulate, per_epoch, step.config)
+            step.update(rate)
+        if last or number - checked >= CHECK_EVERY:
+            _check_finite(done[checked:], checked, epoch, who)
+            checked = number + 1
+    seconds = time.perf_counter() - started
+    labels, losses, guesses = zip(*(entry[1:] for entry in done), strict=True)
+    loss = torch.stack(losses).double().mean().item()
+    true, predicted = torch.cat(labels).numpy(), torch.cat(guesses).cpu().numpy()
+    score = recognition(true, predicted, sorted(set(true.tolist()) | set(predicted.tolist())))
+    cost = {
+        "seconds": seconds,
+        "data_seconds": waited,
+        "step_seconds": seconds - waited,
+        "clips_per_second": len(true) / seconds,
+        "peak_memory_mb": peak_memory_mb(step.device),
+    }
+    scores = {"train_accuracy": score.accuracy, "train_uf1": score.uf1}
+    return {"loss": loss, **scores, "learning_rate": rate, "cost": cost}
+
+
+def _check_finite(done: list[_Done], first: int, epoch: int, who: str) -> None:
+    losses = torch.stack([entry[2] for entry in done]).tolist()
+    for number, loss in enumerate(losses):
+        if not math.isfinite(loss):
+            raise TrainingError(
+                f"{who}, epoch {epoch}, batch {first + number}",
+                expected="a finite loss",
+                got=f"{loss} on clips {', '.join(done[number][0])}",
+                todo="Look at these clips; a lower base_lr, clip_norm or precision fp32 may help.",
+                code="loss_not_finite",
+            )
+
+
+@torch.no_grad()
+def predict(
+    model: HSTA,
+    bank: ClipBank,
+    positions: Sequence[int],
+    config: HstaTrainConfig,
+    *,
+    seed: int,
+    device: torch.device,
+    scale: Scale,
+) -> npt.NDArray[np.float64]:
+    """Class probabilities (len(positions), classes), in eval mode, by the recipe's test sampling.
+
+    Logits are averaged over draws and, with `test_mirror`, over each clip and its mirror image.
+    `seed` decides random draws; even ones repeat.
+    """
+    model.to(device).eval()
+    half = autocast_type(config.precision, device)
+    random = config.input.test_sampling == "random"
+    views = [False, True] if config.input.test_mirror else [False]
+    total = torch.zeros(len(positions), model.config.num_classes, dtype=torch.float64)
+    draws = config.input.test_draws if random else 1
+    for draw in range(draws):
+        rng = np.random.default_rng([seed, TEST_STREAM, draw]) if random else None
+        for i in range(0, len(positions), config.batch_size):
+            part = positions[i : i + config.batch_size]
+            batch = draw_batch(bank, part, model.config.num_frames, config.input, rng)
+            for mirrored in views:
+                batch.change = torch.tensor([MIRROR] * len(part)) if mirrored else None
+                with torch.autocast(device.type, half, enabled=half is not None):
+                    logits = model(to_clip(batch, device, scale))
+                total[i : i + len(part)] += logits.double().cpu()
+    return (total / (draws * len(views))).softmax(dim=1).numpy()

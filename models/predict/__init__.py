@@ -1,0 +1,1 @@
+"""A trained run on a video of your own."""

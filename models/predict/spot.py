@@ -1,0 +1,397 @@
+"""Spot and name micro-expressions in a video of one's own with a trained run.
+
+The video goes through the same steps as the run's test videos: motion features (its own faces are
+found), the network of one fold or the mean of all folds, smoothing, threshold, peaks, vote. What
+was trained at 200 frames/s, every 7th, is applied at the nearest frame rate that the video allows.
+
+Written into the target folder: `prediction.json`, `intervals.csv`, `scores.csv`, `timeline.png` and
+on request `overlay.mp4`. Frame numbers are 0-based and inclusive; seconds are given where the frame
+rate is known. The threshold is relative to the video's own maximum: nearly every video gets at
+least one interval, so a video without expressions gets a false one.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from data.errors import ConfigError, InputError
+from data.frames import IMAGE_SUFFIXES, VIDEO_SUFFIXES, FrameSource, count_video_frames
+from data.stages.stores import replacing
+from models.me_tst.fold import TrainedFold, load_fold
+from models.me_tst.training import predict
+from models.predict.pictures import DEFAULT_FPS, timeline, write_overlay
+from models.runs.files import RunFiles, read_tables
+from models.spotting import (
+    CLASS_NAMES,
+    NEUTRAL,
+    decode,
+    frame_classes,
+    smooth,
+    stitch,
+    threshold,
+    vote,
+)
+
+Progress = Callable[[float, str], None]
+Reals = npt.NDArray[np.float64]
+
+BATCH = 64
+
+
+@dataclass(frozen=True)
+class Spotted:
+    """One interval in the video's own frames; `score` is the smoothed score at its peak."""
+
+    start: int
+    end: int
+    peak: int
+    emotion: str
+    score: float
+    hsta: str | None = None
+    hsta_probability: float | None = None
+    start_s: float | None = None
+    end_s: float | None = None
+    peak_s: float | None = None
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What was found in a video, and where it was written."""
+
+    video: str
+    folds: tuple[str, ...]
+    num_frames: int
+    fps: float | None
+    frame_skip: int
+    k_p: int
+    windows_without_face: int
+    num_windows: int
+    unreadable_frames: int
+    intervals: tuple[Spotted, ...]
+    files: tuple[str, ...] = field(default=())
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain types only."""
+        return asdict(self)
+
+    def to_text(self) -> str:
+        """A line per interval, for a terminal."""
+        lines = [f"{self.video}: {self.num_frames} frames, {len(self.intervals)} intervals"]
+        for one in self.intervals:
+            when = "" if one.start_s is None else f"  {one.start_s:.2f}–{one.end_s:.2f} s"
+            named = f"  HSTA: {one.hsta} {one.hsta_probability:.2f}" if one.hsta else ""
+            lines.append(
+                f"  frames {one.start}–{one.end}{when}  {one.emotion}  score {one.score:.2f}{named}"
+            )
+        if self.windows_without_face:
+            lines.append(
+                f"  no face in {self.windows_without_face} of {self.num_windows} windows: "
+                "nothing can be found there"
+            )
+        if self.unreadable_frames:
+            lines.append(
+                f"  {self.unreadable_frames} frames cannot be read: the motion before is held"
+            )
+        return "\n".join([*lines, *(f"  wrote {name}" for name in self.files)])
+
+
+@dataclass(frozen=True)
+class Curves:
+    """Per view frame: raw and smoothed score (T,), class id (T,), and the video's frame (T,)."""
+
+    score: Reals
+    smoothed: Reals
+    classes: npt.NDArray[np.int64]
+    frames: npt.NDArray[np.int64]
+    threshold: float
+
+
+def predict_video(
+    video: Path,
+    run: RunFiles,
+    out: Path,
+    *,
+    fps: float | None = None,
+    overlay: bool = False,
+    fold: str | None = None,
+    recogniser: RunFiles | None = None,
+    device: str = "cpu",
+    progress: Progress | None = None,
+) -> Prediction:
+    """Spot micro-expressions in a video file or a folder of frames; writes into `out`.
+
+    `fps` overrides or supplies the frame rate (folders have none). `fold` names one fold of the
+    run; by default all folds' scores are averaged. `recogniser`: an HSTA run that also names each
+    spotted interval, beside the spotter's own vote. Raises `ConfigError` for a run that does not
+    spot, `InputError` for an unreadable, too short or faceless video.
+    """
+    if run.recipe.family != "me_tst":
+        raise ConfigError(
+            f"run {run.folder.name}", expected="a run of ME-TST or ME-TST+", got=run.recipe.family
+        )
+    source, found_fps = open_video(video)
+    fps = fps or found_fps
+    folds = _folds(run, fold)
+    skip = frame_skip_for(run, fps)
+    make_folder(out)
+    counted = _Counted(source)
+    features, missing, view = _motion(counted, run, skip, video.name, progress)
+    curves, k_p = _curves(features, view, folds, run, device)
+    intervals = _intervals(curves, k_p, fps, run.recipe.decode.p)
+    if recogniser is not None:
+        intervals = _recognised(intervals, video, recogniser, fps, device)
+    prediction = Prediction(
+        video=video.name,
+        folds=tuple(f.fold for f in folds),
+        num_frames=len(source),
+        fps=fps,
+        frame_skip=skip,
+        k_p=k_p,
+        windows_without_face=missing,
+        num_windows=len(features),
+        unreadable_frames=counted.unreadable,
+        intervals=tuple(intervals),
+    )
+    return _write(prediction, curves, source, out, overlay)
+
+
+def make_folder(out: Path) -> None:
+    """Make the folder of the results; raises `InputError` (`bad_folder`) where that cannot be."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            str(out),
+            expected="a folder that can be made or written to",
+            got=error.strerror or str(error),
+            code="bad_folder",
+        ) from error
+
+
+def open_video(path: Path) -> tuple[FrameSource, float | None]:
+    """Frames and frame rate (None for a folder) of a video file or a folder of images.
+
+    Images are taken in natural order of their names. Raises `InputError` for anything else.
+    """
+    if path.is_dir():
+        files = image_files(path)
+        if files:
+            return FrameSource(files), None
+        raise InputError(
+            str(path), expected=f"images {', '.join(IMAGE_SUFFIXES)}", got="none", code="no_frames"
+        )
+    if not path.is_file():
+        raise InputError(
+            str(path), expected="a video file or a folder of frames", got="neither",
+            code="no_video",
+        )  # fmt: skip
+    if path.suffix.lower() in IMAGE_SUFFIXES:
+        raise InputError(
+            str(path),
+            expected=f"a video ({', '.join(VIDEO_SUFFIXES)}) or a folder of frames",
+            got="one image",
+            code="no_video",
+        )
+    import cv2
+
+    frames = count_video_frames(path)
+    capture = cv2.VideoCapture(str(path))
+    rate = float(capture.get(cv2.CAP_PROP_FPS))
+    capture.release()
+    return FrameSource(path, frames), rate if np.isfinite(rate) and rate > 0 else None
+
+
+def image_files(folder: Path) -> list[Path]:
+    """A folder's images in natural order of their names."""
+    return sorted((p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES), key=_natural)
+
+
+def frame_skip_for(run: RunFiles, fps: float | None) -> int:
+    """Which frames to use so that the view's rate is nearest to the one the run was trained at."""
+    skip = run.recipe.motion.frame_skip
+    if fps is None:
+        return skip
+    rates = read_tables(run.workspace, run.recipe.data, "videos").fps
+    trained = float(rates.median()) / skip
+    return max(1, round(fps / trained)) if trained > 0 else skip
+
+
+def _folds(run: RunFiles, name: str | None) -> list[TrainedFold]:
+    folders = [f for f in run.folds if name in (None, f.name)]
+    if not folders:
+        raise ConfigError(
+            f"run {run.folder.name}, fold",
+            expected=f"one of {', '.join(f.name for f in run.folds) or 'its trained folds'}",
+            got=str(name),
+        )
+    return [load_fold(folder) for folder in folders]
+
+
+class _Counted:
+    """Frames as they are read, and how many of them could not be."""
+
+    def __init__(self, source: FrameSource) -> None:
+        self._source, self.read, self.unreadable = source, 0, 0
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def iter(self, indices: Iterable[int]) -> Iterator[tuple[int, npt.NDArray[np.uint8] | None]]:
+        """As `FrameSource.iter`."""
+        for index, image in self._source.iter(indices):
+            self.read += 1
+            self.unreadable += image is None
+            yield index, image
+
+
+def _motion(
+    source: _Counted, run: RunFiles, skip: int, who: str, progress: Progress | None
+) -> tuple[npt.NDArray[np.float32], int, npt.NDArray[np.int64]]:
+    """Features (W, C, k), windows without a face, and the video's frame of each view frame."""
+    from data.motion.features import NO_FACE, MotionOptions, dlib_face, motion_features
+
+    config = run.recipe.motion
+    view = np.arange(0, len(source), skip)
+    options = MotionOptions(
+        k=config.k, roi_set=config.roi_set, flow=config.flow, clamp=config.clamp
+    )
+    model = None if config.landmark_model is None else Path(config.landmark_model)
+    motion = motion_features(
+        source, _reported(view.tolist(), progress), options, dlib_face(model), who=who
+    )
+    if source.unreadable == source.read:
+        raise InputError(
+            who,
+            expected="frames that can be decoded",
+            got=f"none of {source.read}",
+            code="unreadable_frame",
+        )
+    missing = int((motion.status == NO_FACE).sum())
+    if missing == len(motion.status):
+        raise InputError(
+            who,
+            expected="a frontal face",
+            got=f"none in any of {missing} windows",
+            todo="The face must be upright, lit and at least about 80 px wide.",
+            code="no_face",
+        )
+    return motion.features, missing, view
+
+
+def _reported(frames: Sequence[int], progress: Progress | None) -> Iterable[int]:
+    for number, frame in enumerate(frames):
+        if progress is not None and number % 50 == 0:
+            progress(number / len(frames), f"frame {frame}")
+        yield frame
+
+
+def _curves(
+    features: npt.NDArray[np.float32],
+    view: npt.NDArray[np.int64],
+    folds: Sequence[TrainedFold],
+    run: RunFiles,
+    device: str,
+) -> tuple[Curves, int]:
+    """The folds' mean curves, and the median of their half-widths."""
+    k, settings = run.recipe.motion.k, run.recipe.decode
+    outputs = [predict(f.network, features, BATCH, device) for f in folds]
+    spot, logits = (np.mean(part, axis=0) for part in zip(*outputs, strict=True))
+    score = stitch(spot, [len(spot)], k)[0].astype(np.float64)
+    classes = frame_classes(stitch(logits, [len(spot)], k)[0], settings.strategy)
+    fixed = settings.k_p if isinstance(settings.k_p, int) else None
+    k_p = fixed or int(np.median([f.k_p for f in folds]))
+    smoothed = smooth(score, k_p)
+    level = threshold(smoothed, settings.p)
+    return Curves(score, smoothed, classes, view[: len(score)], level), k_p
+
+
+def _intervals(curves: Curves, k_p: int, fps: float | None, p: float) -> list[Spotted]:
+    """Decoded intervals without those voted neutral, clipped to the video."""
+    last = len(curves.frames) - 1
+    found = []
+    for start, end, peak in decode(curves.score, k_p, p):
+        voted = vote(curves.classes, start, end)
+        if voted == NEUTRAL:
+            continue
+        own = [int(curves.frames[min(max(0, t), last)]) for t in (start, end, peak)]
+        times = [None if fps is None else round(frame / fps, 4) for frame in own]
+        found.append(
+            Spotted(
+                start=own[0],
+                end=own[1],
+                peak=own[2],
+                emotion=CLASS_NAMES[voted],
+                score=round(float(curves.smoothed[peak]), 6),
+                start_s=times[0],
+                end_s=times[1],
+                peak_s=times[2],
+            )
+        )
+    return found
+
+
+def _recognised(
+    intervals: Sequence[Spotted], video: Path, run: RunFiles, fps: float | None, device: str
+) -> list[Spotted]:
+    """The intervals with HSTA's most probable class; None where its preprocessing failed."""
+    from models.predict.recognise import recognise
+
+    frames = image_files(video) if video.is_dir() else count_video_frames(video)
+    spans = [(one.start, one.end) for one in intervals]
+    found = recognise(video, frames, spans, run, fps=fps or DEFAULT_FPS, device=device)
+    named = []
+    for one, chances in zip(intervals, found, strict=True):
+        if chances is not None:
+            best = max(chances, key=lambda name: chances[name])
+            one = replace(one, hsta=best, hsta_probability=round(chances[best], 6))
+        named.append(one)
+    return named
+
+
+def _write(
+    prediction: Prediction, curves: Curves, source: FrameSource, out: Path, overlay: bool
+) -> Prediction:
+    names = ["prediction.json", "intervals.csv", "scores.csv", "timeline.png"]
+    with replacing(out / "intervals.csv") as path:
+        rows = [list(asdict(one).values()) for one in prediction.intervals]
+        _csv(path, list(Spotted.__dataclass_fields__), rows)
+    with replacing(out / "scores.csv") as path:
+        _csv(path, ["frame", "score", "smoothed", "class"], _score_rows(curves))
+    with replacing(out / "timeline.png") as path:
+        path.write_bytes(timeline(prediction, curves))
+    if overlay:
+        names.append("overlay.mp4")
+        write_overlay(prediction, curves, source, out / "overlay.mp4")
+    files = tuple(str(out / name) for name in names)
+    result = Prediction(**{**vars(prediction), "files": files})
+    with replacing(out / "prediction.json") as path:
+        path.write_text(json.dumps(result.to_json(), indent=1))
+    return result
+
+
+def _score_rows(curves: Curves) -> Iterable[list[Any]]:
+    for frame, score, smoothed, voted in zip(
+        curves.frames, curves.score, curves.smoothed, curves.classes, strict=True
+    ):
+        yield [int(frame), f"{score:.6f}", f"{smoothed:.6f}", CLASS_NAMES[voted]]
+
+
+def _csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(header)
+        writer.writerows(rows)
+
+
+def _natural(path: Path) -> list[tuple[int, str]]:
+    parts = re.split(r"(\d+)", path.name)
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in parts]

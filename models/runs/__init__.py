@@ -1,0 +1,1 @@
+"""Runs: what one is made of, on disk, side by side."""

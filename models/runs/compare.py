@@ -1,0 +1,276 @@
+"""Runs side by side: their scores, and the difference of every pair with its interval.
+
+Two runs are compared on the same people, drawn together (paired bootstrap), which cancels what
+makes a person hard for both. Runs that were not scored on the same samples, under the same labels
+and the same folds, are refused with the reason: their scores do not mean the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from data.errors import ConfigError
+from data.stages.identity import stable_hash
+from models.metrics import confusion_counts, recognition_from_counts
+from models.report.data import protocol, sample_digest
+from models.report.scores import TITLES, number, pooled, scores, test_samples
+from models.runs.files import RunFiles
+from models.scores.bootstrap import Difference, group_counts, paired_difference
+
+Counts = npt.NDArray[np.int64]
+SHOWN_IDS = 5
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Score of run `a` minus score of run `b` (positions in the list of runs)."""
+
+    score: str
+    a: int
+    b: int
+    difference: Difference
+
+    @property
+    def sentence(self) -> str:
+        """What the interval allows to say."""
+        d = self.difference
+        title = TITLES.get(self.score, (self.score, ""))[0]
+        said = f"{title}: run {self.a + 1} − run {self.b + 1} = {d.value:+.3f}"
+        if not d.draws:
+            return f"{said}; no interval with fewer than two people"
+        said += f" ({d.low:+.3f} to {d.high:+.3f})"
+        if d.low > 0 or d.high < 0:
+            better = self.a if d.low > 0 else self.b
+            return f"{said}; run {better + 1} is better, the interval excludes 0"
+        return f"{said}; not distinguishable on these people"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Several runs on one sample list."""
+
+    runs: list[dict[str, Any]]
+    pairs: list[Pair]
+    seeds: list[dict[str, Any]]
+    protocol: str
+    people: int
+    samples: int
+
+    def to_text(self) -> str:
+        """For a terminal."""
+        lines = [f"{self.samples} samples of {self.people} people. {self.protocol}", ""]
+        for number_, run in enumerate(self.runs, start=1):
+            values = ", ".join(_score_text(name, s) for name, s in run["scores"].items())
+            lines.append(f"run {number_}: {run['recipe']}/{run['run_id']} (seed {run['seed']})")
+            lines.append(f"       {values}")
+        lines += ["", "Differences, 95 % interval by paired bootstrap over people:"]
+        lines += [f"  {pair.sentence}" for pair in self.pairs]
+        for group in self.seeds:
+            values = ", ".join(
+                f"{TITLES.get(n, (n, ''))[0]} {v['mean']:.3f} ± {v['std']:.3f}"
+                for n, v in group["scores"].items()
+            )
+            lines.append(f"Over the seeds {group['seeds']} (mean ± standard deviation): {values}")
+        return "\n".join(lines)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values; NaN becomes null."""
+        pairs = [
+            {
+                "score": p.score,
+                "a": p.a,
+                "b": p.b,
+                **{
+                    name: _plain(getattr(p.difference, name))
+                    for name in ("value", "low", "high", "share_above", "draws")
+                },
+                "sentence": p.sentence,
+            }
+            for p in self.pairs
+        ]
+        return {
+            "runs": self.runs,
+            "differences": pairs,
+            "seeds": self.seeds,
+            "protocol": self.protocol,
+            "people": self.people,
+            "samples": self.samples,
+        }
+
+
+def compare(runs: list[RunFiles]) -> Comparison:
+    """Compare at least two scored runs.
+
+    Raises ConfigError: `too_few_runs`, or `not_comparable` naming what differs (model family,
+    labels, samples, folds, true labels, matching rule).
+    """
+    if len(runs) < 2:
+        raise ConfigError(
+            "compare", expected="at least two runs", got=str(len(runs)), code="too_few_runs"
+        )
+    for other in runs[1:]:
+        _check_same_protocol(runs[0], other)
+    counted = [_count(run) for run in runs]
+    for counts, run in zip(counted[1:], runs[1:], strict=True):
+        if counts.truth != counted[0].truth:
+            raise _differs(runs[0], run, "true labels", "the same ones", "others: ingest again")
+    pairs = [
+        Pair(name, a, b, paired_difference(counted[a].counts, counted[b].counts, statistic))
+        for a, b in combinations(range(len(runs)), 2)
+        for name, statistic in counted[a].statistics.items()
+    ]
+    facts = [_facts(run) for run in runs]
+    return Comparison(
+        facts,
+        pairs,
+        _over_seeds(runs, facts),
+        protocol(runs[0])[0],
+        len(counted[0].people),
+        len(test_samples(runs[0])),
+    )
+
+
+def _check_same_protocol(a: RunFiles, b: RunFiles) -> None:
+    one, two = a.recipe, b.recipe
+    if one.family != two.family:
+        raise _differs(a, b, "kind of model", one.family, two.family)
+    if one.labels != two.labels:
+        raise _differs(a, b, "labels", one.labels, two.labels)
+    first, second = test_samples(a), test_samples(b)
+    if first != second:
+        only = [sorted(first - second), sorted(second - first)]
+        got = "; ".join(
+            f"{len(ids)} only in run {n}, such as {', '.join(ids[:SHOWN_IDS])}"
+            for n, ids in enumerate(only, start=1)
+            if ids
+        )
+        raise _differs(a, b, "sample list", f"one ({sample_digest(a)})", got)
+    if a.split["digest"] != b.split["digest"]:
+        names = [f"{r.recipe.split.kind}, {len(r.split['folds'])} folds" for r in (a, b)]
+        raise _differs(a, b, "folds", names[0], f"{names[1]} (other training sets)")
+    if one.family == "me_tst":
+        rules = [(r.decode.matcher, r.decode.iou) for r in (one, two)]
+        if rules[0] != rules[1]:
+            raise _differs(a, b, "matching rule", str(rules[0]), str(rules[1]))
+
+
+def _differs(a: RunFiles, b: RunFiles, what: str, expected: str, got: str) -> ConfigError:
+    return ConfigError(
+        f"compare {a.folder.name} with {b.folder.name}, {what}",
+        expected=expected,
+        got=got,
+        todo="Scores of different protocols do not mean the same; run both under one.",
+        code="not_comparable",
+    )
+
+
+@dataclass(frozen=True)
+class _Counted:
+    """A run's counts per person (S, ...), and the scores that are functions of their sum."""
+
+    people: list[Any]
+    counts: Counts
+    statistics: dict[str, Callable[[npt.NDArray[Any]], float]]
+    truth: str
+
+
+def _count(run: RunFiles) -> _Counted:
+    if run.recipe.family == "hsta":
+        return _count_recognition(run.predictions())
+    return _count_spotting(run)
+
+
+def _count_spotting(run: RunFiles) -> _Counted:
+    from models.report.spotting import results_of
+    from models.scores.spotting import scored_classes, statistics
+
+    results, _ = results_of(run)
+    results.sort(key=lambda r: (r.curves.dataset, r.curves.video))
+    people, counts = group_counts(
+        [r.curves.person for r in results], np.stack([r.counts for r in results])
+    )
+    every = statistics(scored_classes(r.curves.dataset for r in results))
+    truth = stable_hash(
+        [
+            [c.dataset, c.video, list(c.truth.events), c.truth.emotions.tolist()]
+            for c in (r.curves for r in results)
+        ]
+    )
+    return _Counted(people, counts, {n: every[n] for n in ("spotting_f1", "strs")}, truth)
+
+
+def _count_recognition(table: pd.DataFrame) -> _Counted:
+    table = table.sort_values(["dataset", "event"], kind="stable")
+    classes = [c.removeprefix("prob_") for c in table.columns if c.startswith("prob_")]
+    each = np.stack(
+        [
+            confusion_counts([true], [predicted], classes)
+            for true, predicted in zip(table.label, table.predicted, strict=True)
+        ]
+    )
+    people, counts = group_counts([str(p) for p in table.person], each)
+    truth = stable_hash(table[["dataset", "event", "person", "label"]].astype(str).values.tolist())
+
+    def statistic(name: str) -> Callable[[npt.NDArray[Any]], float]:
+        return lambda total: float(getattr(recognition_from_counts(total, classes), name))
+
+    names = ("uf1", "uar", "accuracy")
+    return _Counted(people, counts, {n: statistic(n) for n in names}, truth)
+
+
+def _facts(run: RunFiles) -> dict[str, Any]:
+    recipe = run.recipe
+    return {
+        "recipe": recipe.name,
+        "run_id": run.folder.name,
+        "model": recipe.family,
+        "seed": recipe.seed,
+        "scores": {
+            s.name: {"value": s.value, "low": s.low, "high": s.high}
+            for s in pooled(scores(run.metrics()))
+        },
+    }
+
+
+def _over_seeds(runs: list[RunFiles], facts: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Mean and standard deviation of runs that differ in nothing but their seed."""
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for run, fact in zip(runs, facts, strict=True):
+        plain = run.recipe.model_dump(mode="json", exclude={"seed", "name", "about", "expected"})
+        groups.setdefault(stable_hash(plain), []).append(fact)
+    found = []
+    for group in groups.values():
+        seeds = [fact["seed"] for fact in group]
+        if len(set(seeds)) < 2:
+            continue
+        names = [n for n, s in group[0]["scores"].items() if s["value"] is not None]
+        values = {n: np.array([f["scores"][n]["value"] for f in group], float) for n in names}
+        found.append(
+            {
+                "seeds": seeds,
+                "scores": {
+                    n: {"mean": float(v.mean()), "std": float(v.std(ddof=1))}
+                    for n, v in values.items()
+                },
+            }
+        )
+    return found
+
+
+def _score_text(name: str, score: dict[str, Any]) -> str:
+    title = TITLES.get(name, (name, ""))[0]
+    text = f"{title} {number(score['value'], 3)}"
+    if score["low"] is None or score["high"] is None:
+        return text
+    return f"{text} ({number(score['low'])}–{number(score['high'])})"
+
+
+def _plain(value: float) -> float | None:
+    return None if value != value else value

@@ -1,0 +1,160 @@
+"""A run outside its report: a picture page and tables for the UI, a scoreboard for a terminal.
+
+The words and numbers are those of the report (models/report/scores.py).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from data.errors import ConfigError, StoreError
+from data.export import safe_name, write_megc_csv
+from data.pictures.drawing import markdown_image, markdown_table
+from data.stages import stores
+from models.report import data as report_data
+from models.report import scores as report_scores
+from models.report.figures import confusion_figure, training_figure
+from models.report.scores import Score, number
+
+if TYPE_CHECKING:
+    from models.runs.files import RunFiles
+
+MOST_TIMELINES = 6  # on a UI page, which must stay small
+MARKS = {"above": "✓", "unsure": "~", "below": "✕", "open": "?"}
+
+
+def run_page(run: RunFiles) -> str:
+    """A scored run as Markdown with pictures inside: verdict, scores, confusion, training."""
+    recipe, found = run.recipe, report_scores.scores(run.metrics())
+    text, dependent = report_data.protocol(run)
+    lines = [f"# {recipe.name}", ""]
+    if dependent:
+        lines += [f"> **Subject-dependent.** {text}", ""]
+    for score in report_scores.headline(found)[:2]:
+        said = report_scores.verdict(score)
+        lines += [f"**{MARKS[said.tone]}** {said.text}", ""]
+    lines += [markdown_table([_row(s) for s in report_scores.pooled(found)]), ""]
+    lines += [*report_scores.limits(run, found), ""]
+    lines += _pictures(run)
+    lines += [f"Full report: `{run.folder / 'report.html'}`", ""]
+    return "\n".join(lines)
+
+
+def _pictures(run: RunFiles) -> list[str]:
+    lines: list[str] = []
+    predictions = run.predictions()
+    for matrix in report_scores.confusions(predictions)[:1]:
+        picture = markdown_image(confusion_figure(matrix), f"Confusion matrix, {matrix.title}")
+        lines += ["## Confusion", "", picture, ""]
+    if run.recipe.family == "me_tst":
+        from models.report.spotting import note, timelines
+
+        shown, _ = timelines(run, MOST_TIMELINES)
+        lines += ["## Spotting", "", note(run), ""]
+        for one in shown:
+            lines += [one.caption, "", markdown_image(one.figure, one.caption, scale=1.0), ""]
+    histories = {
+        fold.name: stores.read_table(fold / "history.parquet")
+        for fold in run.folds
+        if (fold / "history.parquet").exists()
+    }
+    curves = training_figure(histories) if histories else None
+    if curves is not None:
+        lines += ["## Training", "", markdown_image(curves, "Training curves of all folds"), ""]
+    return lines
+
+
+def score_rows(run: RunFiles) -> list[dict[str, Any]]:
+    """The metrics table for people: pooled scores first, then by class and dataset."""
+    found = report_scores.scores(run.metrics())
+    chosen = report_scores.pooled(found)
+    chosen += [s for s in found if s.scope != "pooled" and not s.scope.startswith("fold:")]
+    return [{"scope": s.scope, **_row(s), "note": s.note} for s in chosen]
+
+
+def fold_rows(run: RunFiles) -> list[dict[str, Any]]:
+    """A row per fold: samples on either side, its scores, seconds of training."""
+    head, rows = report_scores.fold_table(run, report_scores.scores(run.metrics()))
+    try:
+        times = stores.read_table(run.folder / "timings.parquet")
+        seconds = dict(zip(times.unit.astype(str), times.seconds.astype(float), strict=True))
+    except StoreError:
+        seconds = {}
+    names = [h.lower() for h in head]
+    return [
+        {**dict(zip(names, row, strict=True)), "seconds": round(seconds.get(row[0], 0.0), 1)}
+        for row in rows
+    ]
+
+
+def fold_pace(folder: Path) -> str:
+    """How fast a fold's last epoch ran, where its training says so; '' otherwise."""
+    try:
+        costs = stores.read_table(folder / "timings.parquet").to_dict("records")
+    except StoreError:
+        return ""
+    if not costs or "clips_per_second" not in costs[-1]:
+        return ""
+    cost = costs[-1]
+    return (
+        f"{cost['clips_per_second']:.0f} clips/s, waited {cost['data_seconds']:.2f} s for data "
+        f"beside {cost['step_seconds']:.2f} s of steps, {cost['peak_memory_mb']:.0f} MB at most"
+    )
+
+
+def scoreboard(run: RunFiles) -> str:
+    """Scores with chance and majority beside them, and what they allow to say, as plain text."""
+    found = report_scores.scores(run.metrics())
+    rows = [_row(s) for s in report_scores.pooled(found)]
+    lines = [_columns(rows)] if rows else ["no scores"]
+    for score in report_scores.headline(found)[:2]:
+        said = report_scores.verdict(score)
+        lines.append(f"{MARKS[said.tone]} {said.text}")
+    text, _ = report_data.protocol(run)
+    return "\n".join([*lines, text, *report_scores.limits(run, found)[:1]])
+
+
+def export_spotting(run: RunFiles, out: Path) -> int:
+    """Predicted intervals as `out/DATASET_pred.csv` in MEGC's form; returns how many.
+
+    Raises ConfigError for a run whose model does not spot.
+    """
+    if run.recipe.family != "me_tst":
+        raise ConfigError(
+            f"export spotting of {run.folder.name}",
+            expected="a run of ME-TST or ME-TST+",
+            got=f"a run of {run.recipe.family}",
+            todo="HSTA classifies given clips; its predictions are in predictions.parquet.",
+        )
+    from models.report.spotting import megc_rows
+
+    return sum(
+        write_megc_csv(rows, out / f"{safe_name(dataset)}_pred.csv")
+        for dataset, rows in megc_rows(run).items()
+    )
+
+
+def _row(score: Score) -> dict[str, str]:
+    return {
+        "score": score.title,
+        "value": number(score.value, 3),
+        "95 % interval": score.interval or "–",
+        "majority": number(score.majority),
+        "chance": number(score.chance),
+        "n": "–" if score.count is None else str(score.count),
+    }
+
+
+def _columns(rows: list[dict[str, str]]) -> str:
+    """Rows under their names, columns aligned."""
+    names = list(rows[0])
+    width = {n: max(len(n), *(len(r[n]) for r in rows)) for n in names}
+    lines = [dict(zip(names, names, strict=True)), *rows]
+    return "\n".join(
+        "  ".join(
+            line[n].ljust(width[n]) if i == 0 else line[n].rjust(width[n])
+            for i, n in enumerate(names)
+        ).rstrip()
+        for line in lines
+    )

@@ -1,0 +1,1 @@
+"""Scores over people: intervals, spotting counts, baselines."""

@@ -1,0 +1,199 @@
+"""The apex stage: labels win, the rest is spotted, and every way an event can be unusable."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+
+from data.align.modes import STATUS
+from data.apex.settings import ApexConfig
+from data.apex.stage import STAGE
+from data.errors import InputError
+from data.stages.engine import PartWriter, Unit
+from data.stages.stores import read_table
+from tests.data.apex.test_spotting import SIZE, _event, _landmarks
+
+PEAK, LENGTH, START = 18, 40, 7
+
+
+class FakeInputs:
+    """One aligned video: 7 still frames, the event, 5 still frames."""
+
+    dataset = "toy"
+
+    def __init__(self, folder: Path) -> None:
+        crops = _event(PEAK, LENGTH)
+        crops = np.concatenate([crops[:1].repeat(START, 0), crops, crops[-1:].repeat(5, 0)])
+        self._file = h5py.File(folder / "align.h5", "w")
+        group = self._file.create_group("v")
+        group["crops"] = crops
+        self.status = np.zeros(len(crops), np.uint8)
+        group["segment"] = np.zeros(len(crops), np.int16)
+        group["status"] = self.status
+        group["status"].attrs["status_names"] = list(STATUS)
+        group["segment_landmarks"] = np.stack([_landmarks() * 2 + 10] * 2)
+        group["segment_to_crop"] = np.stack([[[0.5, 0, -5], [0, 0.5, -5]]] * 2)
+        group.attrs.update(size=SIZE, colour=False)
+        self.group = group
+
+    @contextmanager
+    def open(self, stage: str, unit: str) -> Iterator[h5py.Group]:
+        yield self.group
+
+    def frame_source(self, video: str) -> None:
+        return None
+
+    def keys(self, stage: str) -> dict[str, str]:
+        return {"v": "k"}
+
+    def key(self, *identity: Any) -> str:
+        return str(identity)
+
+    def mark(self, frames: slice | list[int], status: str) -> None:
+        """Give frames a status of align's."""
+        self.status[frames] = STATUS.index(status)
+        self.group["status"][:] = self.status
+
+
+@pytest.fixture
+def inputs(tmp_path: Path) -> FakeInputs:
+    return FakeInputs(tmp_path)
+
+
+def _run(
+    inputs: Any, config: ApexConfig | None = None, **marks: int | None
+) -> tuple[PartWriter, dict[str, Any] | None]:
+    payload: dict[str, Any] = {"onset": START, "apex": None, "offset": START + LENGTH - 1}
+    unit = Unit("e", "v", "key", {**payload, "fps": 100.0, **marks})
+    path = Path(inputs.group.file.filename).with_name("part.parquet")
+    part = PartWriter(path, STAGE, "toy")
+    try:
+        STAGE.process(unit, inputs, config or ApexConfig(), part)
+    except InputError as error:
+        part.drop(unit.id, error.code, str(error))
+    part.close({})
+    table = read_table(path)
+    return part, None if table.empty else table.iloc[0].to_dict()
+
+
+def test_a_missing_label_is_spotted(inputs: FakeInputs) -> None:
+    part, row = _run(inputs)
+    assert row is not None
+    assert row["source"] == "spotted"
+    assert abs(row["apex"] - (START + PEAK)) <= 1
+    assert np.isnan(row["label_apex"])
+    assert np.isnan(row["error_frames"])
+    assert row["confidence"] > 1.5
+    assert (len(row["curve"]), row["curve_start"]) == (LENGTH, START)
+    assert part.counts["e"] == {"source": "spotted", "error_frames": None, "middle_error": None}
+
+
+@pytest.mark.parametrize("method", ["flow_peak", "lbp", "frequency", "middle", "label"])
+def test_a_label_is_never_overwritten(inputs: FakeInputs, method: Any) -> None:
+    label = START + 30
+    part, row = _run(inputs, ApexConfig(method=method), apex=label)
+    assert row is not None
+    assert (row["apex"], row["source"], row["label_apex"]) == (label, "label", label)
+    assert row["middle_error"] == (2 * START + LENGTH - 1) // 2 - label
+    if method in ("flow_peak", "label"):
+        assert abs(row["error_frames"] - (PEAK - 30)) <= 1
+    assert not part.ledger
+
+
+def test_a_label_outside_its_event_is_flagged_and_spotted(inputs: FakeInputs) -> None:
+    part, row = _run(inputs, apex=START - 2)
+    assert row is not None
+    assert row["source"] == "spotted"
+    assert [(r["reason"], r["action"]) for r in part.ledger] == [("label_outside_event", "flagged")]
+
+
+def test_middle_says_so(inputs: FakeInputs) -> None:
+    _, row = _run(inputs, ApexConfig(method="middle"))
+    assert row is not None
+    assert (row["apex"], row["source"]) == ((2 * START + LENGTH - 1) // 2, "middle")
+
+
+def test_an_event_of_three_frames_gets_its_middle(inputs: FakeInputs) -> None:
+    _, row = _run(inputs, offset=START + 2)
+    assert row is not None
+    assert (row["apex"], row["source"]) == (START + 1, "middle")
+
+
+def test_a_label_without_offset_is_kept(inputs: FakeInputs) -> None:
+    _, row = _run(inputs, apex=START + 5, offset=None)
+    assert row is not None
+    assert (row["apex"], row["source"], len(row["curve"])) == (START + 5, "label", 0)
+
+
+@pytest.mark.parametrize(
+    ("marks", "method", "reason"),
+    [
+        ({"onset": None}, "flow_peak", "no_onset"),
+        ({"offset": None}, "flow_peak", "no_offset"),
+        ({}, "label", "no_apex_label"),
+        ({"offset": 500}, "flow_peak", "event_outside_video"),
+        ({"onset": -3}, "flow_peak", "event_outside_video"),
+    ],
+)
+def test_unusable_events_are_dropped(
+    inputs: FakeInputs, marks: dict[str, int | None], method: Any, reason: str
+) -> None:
+    part, row = _run(inputs, ApexConfig(method=method), **marks)
+    assert row is None
+    assert part.status == {"e": reason}
+    assert part.ledger[-1]["action"] == "dropped"
+
+
+@pytest.mark.parametrize("label", [None, START + 5])
+def test_an_event_across_a_cut_is_dropped(inputs: FakeInputs, label: int | None) -> None:
+    inputs.group["segment"][START + 25 :] = 1
+    part, row = _run(inputs, apex=label)
+    assert row is None
+    assert part.status == {"e": "event_crosses_cut"}
+    assert "frame 32" in part.ledger[0]["detail"]
+
+
+def test_held_frames_are_left_out(inputs: FakeInputs) -> None:
+    inputs.group["crops"][START + 16 : START + 20] = 0
+    inputs.mark(slice(START + 16, START + 20), "unreadable")
+    _, row = _run(inputs)
+    assert row is not None
+    assert abs(row["apex"] - (START + PEAK)) <= 1
+
+
+def test_too_few_usable_frames(inputs: FakeInputs) -> None:
+    inputs.mark(slice(START + 2, START + LENGTH - 2), "no_face")
+    part, row = _run(inputs)
+    assert row is None
+    assert part.status == {"e": "frames_without_face"}
+    _, row = _run(inputs, apex=START + 9)
+    assert row is not None
+    assert row["source"] == "label"
+    assert np.isnan(row["error_frames"])
+
+
+def test_keys_follow_marks_and_upstream(inputs: FakeInputs) -> None:
+    events = pd.DataFrame(
+        {"event": ["e"], "video": ["v"], "onset": [7], "apex": [pd.NA], "offset": [46]}
+    )
+    stub: Any = inputs
+    stub.events, stub.videos = events, pd.DataFrame({"video": ["v"], "fps": [100.0]})
+
+    def key() -> str:
+        (unit,) = STAGE.list_units(stub, ApexConfig())
+        assert unit.payload["apex"] is None
+        return unit.key
+
+    before = key()
+    stub.events = events.assign(offset=47)
+    assert key() != before
+    stub.events = events
+    stub.keys = lambda stage: {"v": "other"}
+    assert key() != before

@@ -1,0 +1,257 @@
+"""A trained run applied to a video of one's own: frames or a file in, intervals out."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from data.errors import ConfigError, InputError
+from data.motion import features as motion
+from data.stages.workspace import Workspace
+from models.fitting import save_weights, write_json
+from models.me_tst.network import MeTst, MeTstConfig
+from models.predict.spot import frame_skip_for, open_video, predict_video
+from models.runs.files import RunFiles
+from tests.fakes.fabricated_run import (
+    write_hsta_run,
+    write_ingest,
+    write_me_tst_run,
+    write_motion_store,
+)
+
+SIDE, FRAMES = 160, 60
+
+
+def picture(shift: float) -> np.ndarray:
+    """A textured square that moves right by `shift` px."""
+    y, x = np.mgrid[:SIDE, :SIDE].astype(np.float64)
+    x = x - shift
+    return (127 + 60 * np.sin(x / 5) * np.cos(y / 7) + 40 * np.sin((x + y) / 3)).astype(np.uint8)
+
+
+def landmarks(_: np.ndarray) -> np.ndarray:
+    """A face that is always in the middle."""
+    rng = np.random.default_rng(0)
+    points = rng.integers(SIDE // 3, 2 * SIDE // 3, (68, 2))
+    points[39], points[42] = (70, 70), (90, 70)
+    return points
+
+
+@pytest.fixture
+def frames(tmp_path: Path) -> Path:
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    for i in range(FRAMES):
+        cv2.imwrite(str(folder / f"img{i + 1}.png"), picture(3 * np.exp(-(((i - 30) / 4) ** 2))))
+    return folder
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunFiles:
+    """A run whose folds have real, small networks."""
+    monkeypatch.setattr(motion, "dlib_face", lambda predictor=None: landmarks)
+    workspace = Workspace(tmp_path / "ws")
+    events = write_ingest(workspace, "samm_lv", subjects=2, per_subject=1, kind="long", frames=240)
+    write_motion_store(workspace, "samm_lv", sorted(set(events.video)))
+    folder = write_me_tst_run(workspace)
+    for number, fold in enumerate(sorted(folder.glob("fold-*"))):
+        torch.manual_seed(number)
+        network = MeTst(MeTstConfig(dim=16, blocks=2, d_state=4))
+        save_weights(network, fold / "weights.safetensors")
+        facts = {"model": network.config.model_dump(), "train": {}, "k_p": 4, "fold": fold.name}
+        write_json(fold / "model.json", facts)
+    forget_sizes(folder)
+    return RunFiles(folder)
+
+
+def forget_sizes(folder: Path) -> None:
+    """Make the run's manifest say what lies there now."""
+    import pandas as pd
+
+    from data.stages import stores
+
+    table = stores.read_table(folder / "manifest.parquet")
+    table["bytes"] = [(folder / part).stat().st_size for part in table.part]
+    table["digest"] = [stores.digest_of(folder / part) for part in table.part]
+    stores.write_table(pd.DataFrame(table), folder / "manifest.parquet")
+
+
+def test_folder_of_frames(run: RunFiles, frames: Path, tmp_path: Path) -> None:
+    seen: list[float] = []
+    out = tmp_path / "out"
+    found = predict_video(
+        frames, run, out, fps=100.0, overlay=True, progress=lambda done, text: seen.append(done)
+    )
+    assert found.num_frames == FRAMES and found.num_windows == 5 and seen[0] == 0.0
+    assert len(found.folds) == 2 and found.k_p == 4
+    for one in found.intervals:
+        assert 0 <= one.start <= one.peak <= one.end < FRAMES
+        assert one.start_s == pytest.approx(one.start / 100)
+        assert one.emotion in ("negative", "positive", "surprise", "others")
+    plain = json.loads((out / "prediction.json").read_text())
+    assert plain == json.loads(json.dumps(found.to_json()))
+    with (out / "scores.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["frame"]) for row in rows] == list(range(FRAMES))
+    with (out / "intervals.csv").open() as file:
+        assert len(list(csv.DictReader(file))) == len(found.intervals)
+    image = cv2.imread(str(out / "timeline.png"))
+    assert image is not None and image.std() > 5
+    clip = cv2.VideoCapture(str(out / "overlay.mp4"))
+    assert int(clip.get(cv2.CAP_PROP_FRAME_COUNT)) == FRAMES
+    assert "intervals" in found.to_text() and str(out / "scores.csv") in found.to_text()
+
+
+def test_same_video_same_result_and_one_fold_is_not_the_mean(
+    run: RunFiles, frames: Path, tmp_path: Path
+) -> None:
+    def scores(name: str, fold: str | None = None) -> str:
+        predict_video(frames, run, tmp_path / name, fold=fold)
+        return (tmp_path / name / "scores.csv").read_text()
+
+    both = scores("a")
+    assert both == scores("b")
+    names = [fold.name for fold in run.folds]
+    single = [scores(name, name) for name in names]
+    assert single[0] != single[1] and both not in single
+    columns = [[float(line.split(",")[1]) for line in s.splitlines()[1:]] for s in (both, *single)]
+    np.testing.assert_allclose(columns[0], np.mean(columns[1:], axis=0), atol=2e-6)
+
+
+def test_video_file(run: RunFiles, frames: Path, tmp_path: Path) -> None:
+    path = tmp_path / "mine.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 100.0, (SIDE, SIDE))
+    for i in range(FRAMES):
+        writer.write(cv2.cvtColor(cv2.imread(str(frames / f"img{i + 1}.png"), 0), 8))
+    writer.release()
+    found = predict_video(path, run, tmp_path / "out")
+    assert found.fps == pytest.approx(100.0) and found.num_frames == FRAMES
+
+
+def test_the_trained_frame_rate_is_approached(run: RunFiles) -> None:
+    """Trained at 100 frames/s, every frame: 200 → every 2nd, 30 → every one."""
+    assert [frame_skip_for(run, fps) for fps in (None, 30.0, 100.0, 200.0, 310.0)] == [
+        1, 1, 1, 2, 3,
+    ]  # fmt: skip
+
+
+def test_frames_come_in_natural_order(tmp_path: Path) -> None:
+    for i, level in ((10, 90), (9, 30), (1, 10)):
+        cv2.imwrite(str(tmp_path / f"f{i}.png"), np.full((8, 8), level, np.uint8))
+    source, fps = open_video(tmp_path)
+    assert fps is None and [int(source.read(i)[0, 0]) for i in range(3)] == [10, 30, 90]
+
+
+def test_bad_videos_and_runs_are_named(run: RunFiles, frames: Path, tmp_path: Path) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    text = tmp_path / "note.avi"
+    text.write_text("no video")
+    for path in (empty, tmp_path / "nowhere", text, frames / "img1.png"):
+        with pytest.raises(InputError):
+            predict_video(path, run, tmp_path / "out")
+    with pytest.raises(ConfigError, match="fold-00"):
+        predict_video(frames, run, tmp_path / "out", fold="fold-99")
+    for extra in list(frames.iterdir())[:50]:
+        extra.unlink()
+    with pytest.raises(InputError, match="at least k"):
+        predict_video(frames, run, tmp_path / "out")
+
+
+def test_unreadable_frames_are_counted(run: RunFiles, frames: Path, tmp_path: Path) -> None:
+    for number in (1, 21):
+        (frames / f"img{number}.png").write_bytes(b"no picture")
+    found = predict_video(frames, run, tmp_path / "out", overlay=True)
+    assert found.unreadable_frames == 2 and "2 frames cannot be read" in found.to_text()
+    clip = cv2.VideoCapture(str(tmp_path / "out" / "overlay.mp4"))
+    assert int(clip.get(cv2.CAP_PROP_FRAME_COUNT)) == FRAMES
+    for path in frames.iterdir():
+        path.write_bytes(b"no picture")
+    with pytest.raises(InputError, match=f"none of {FRAMES}") as caught:
+        predict_video(frames, run, tmp_path / "out")
+    assert caught.value.code == "unreadable_frame"
+
+
+def test_results_need_a_folder(run: RunFiles, frames: Path, tmp_path: Path) -> None:
+    taken = tmp_path / "taken"
+    taken.write_text("a file")
+    with pytest.raises(InputError, match="taken: expected a folder") as caught:
+        predict_video(frames, run, taken)
+    assert caught.value.code == "bad_folder" and taken.read_text() == "a file"
+
+
+def test_a_video_without_a_face(
+    run: RunFiles, frames: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(motion, "dlib_face", lambda predictor=None: lambda grey: None)
+    with pytest.raises(InputError, match="face"):
+        predict_video(frames, run, tmp_path / "out")
+
+
+def test_a_recognition_run_does_not_spot(frames: Path, tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path / "other")
+    write_ingest(workspace, "casme2")
+    hsta = RunFiles(write_hsta_run(workspace))
+    with pytest.raises(ConfigError, match="ME-TST"):
+        predict_video(frames, hsta, tmp_path / "out")
+
+
+# --- HSTA on what was spotted
+
+
+@pytest.fixture
+def hsta_run(tmp_path: Path) -> RunFiles:
+    """A recognition run whose folds have real, small networks with known class biases."""
+    from models.hsta import network as hsta
+
+    workspace = Workspace(tmp_path / "hsta")
+    write_ingest(workspace, "casme2", subjects=2)
+    model = {"name": "hsta", "image_size": 64, "num_frames": 2, "embed_dim": [16, 16],
+             "num_heads": [2, 2], "num_groups": 1, "patch_size": [16, 16]}  # fmt: skip
+    recipe = {"model": model, "align": {"mode": "none", "size": 128}, "apex": {"method": "middle"}}
+    folder = write_hsta_run(workspace, **recipe)
+    config = hsta.HstaConfig(**{**model, "num_classes": 3})
+    for fold in sorted(folder.glob("fold-*")):
+        torch.manual_seed(0)
+        network = hsta.create(config)
+        with torch.no_grad():
+            network.head.bias.copy_(torch.tensor([0.0, 0.0, 9.0]))
+        save_weights(network, fold / "weights.safetensors")
+        facts = {"model": config.model_dump(), "train": {}, "seed": 0, "input_scale": [1, 1, 1, 1],
+                 "classes": ["negative", "positive", "surprise"]}  # fmt: skip
+        write_json(fold / "model.json", facts)
+    forget_sizes(folder)
+    return RunFiles(folder)
+
+
+def test_hsta_names_given_intervals(hsta_run: RunFiles, tmp_path: Path) -> None:
+    from models.predict.recognise import recognise
+    from models.predict.spot import image_files
+    from tests.fakes.face_scenes import moved_face
+
+    folder = tmp_path / "face"
+    folder.mkdir()
+    for i in range(24):
+        cv2.imwrite(str(folder / f"{i}.png"), moved_face(noise=1.0, seed=i))
+    spans = [(2, 9), (12, 20)]
+    found = recognise(folder, image_files(folder), spans, hsta_run, fps=30.0)
+    assert len(found) == 2
+    for chances in found:
+        assert chances is not None and set(chances) == {"negative", "positive", "surprise"}
+        assert max(chances, key=chances.__getitem__) == "surprise"
+        assert sum(chances.values()) == pytest.approx(1, abs=1e-5)
+    assert recognise(folder, image_files(folder), [], hsta_run, fps=30.0) == []
+    assert not [p for p in folder.iterdir() if p.suffix != ".png"]
+
+
+def test_a_spotting_run_does_not_recognise(run: RunFiles, frames: Path) -> None:
+    from models.predict.recognise import recognise
+
+    with pytest.raises(ConfigError, match="HSTA"):
+        recognise(frames, FRAMES, [(1, 5)], run, fps=30.0)

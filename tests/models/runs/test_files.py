@@ -1,0 +1,85 @@
+"""A run's folder when something behind its back was cut short or changed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from data.errors import StoreError
+from data.stages.workspace import Workspace
+from models.runs.experiment import RunPlan
+from models.runs.files import RunFiles, done_folds, run_times
+from tests.fakes.fabricated_run import write_hsta_run, write_ingest
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    workspace = Workspace(tmp_path)
+    write_ingest(workspace, "casme2")
+    return write_hsta_run(workspace)
+
+
+def evaluated(folder: Path) -> bool:
+    run = RunFiles(folder)
+    (folder / "report.html").write_text("report")
+    plan = RunPlan(run.recipe, run.workspace, run.predictions(), run.predictions(), None, "x",
+                   folder)  # type: ignore[arg-type]  # fmt: skip
+    return plan.evaluated
+
+
+def test_sound_folds_are_done(folder: Path) -> None:
+    assert done_folds(folder) == set(RunFiles(folder).split["folds"])
+    assert evaluated(folder)
+
+
+@pytest.mark.parametrize("name", ["predictions.parquet", "model.json", "history.parquet"])
+def test_a_fold_with_a_changed_file_is_trained_again(folder: Path, name: str) -> None:
+    first, *others = sorted(done_folds(folder))
+    path = folder / first / name
+    raw = bytearray(path.read_bytes())
+    raw[len(raw) // 2] ^= 1  # same size
+    path.write_bytes(raw)
+    assert done_folds(folder) == set(others)
+    with pytest.raises(StoreError, match=first):  # scores never quietly lack a fold
+        RunFiles(folder).predictions()
+    path.unlink()
+    assert done_folds(folder) == set(others)
+
+
+def test_large_weights_are_read_only_to_verify(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("models.runs.files.QUICK_BYTES", 10)
+    first = min(done_folds(folder))
+    path = folder / first / "model.json"
+    path.write_bytes(path.read_bytes()[::-1])
+    assert first in done_folds(folder)
+    assert first not in done_folds(folder, verify=True)
+
+
+def test_a_damaged_manifest_trusts_no_fold(folder: Path) -> None:
+    (folder / "manifest.parquet").write_bytes(b"PAR1")
+    assert done_folds(folder) == set()
+
+
+@pytest.mark.parametrize("name", ["predictions.parquet", "metrics.parquet"])
+def test_unreadable_scores_are_not_called_evaluated(folder: Path, name: str) -> None:
+    (folder / name).write_bytes(b"PAR1")
+    assert not evaluated(folder)
+
+
+def test_damaged_timings_are_only_news(folder: Path) -> None:
+    assert len(run_times(folder)) == len(done_folds(folder))
+    (folder / "timings.parquet").write_bytes(b"")
+    assert run_times(folder) == []
+
+
+@pytest.mark.parametrize("text", ["", "{", "\xff"])
+def test_a_damaged_description_is_a_named_error(folder: Path, text: str) -> None:
+    (folder / "split.json").write_text(text)
+    (folder / "recipe.json").write_text(text)
+    with pytest.raises(StoreError, match=r"split\.json"):
+        _ = RunFiles(folder).split
+    with pytest.raises(StoreError, match=r"recipe\.json"):
+        _ = RunFiles(folder).recipe
