@@ -58,6 +58,17 @@ def align(request: RunRequest) -> dict[str, Any]:
     return _run_stage(request, "align")
 
 
+@flow(
+    name="registration",
+    flow_run_name="registration-{request.recipe}",
+    task_runner=_RUNNER,
+    **_OPTIONS,
+)
+def registration(request: RunRequest) -> dict[str, Any]:
+    """Bring every event's frames onto its own onset."""
+    return _run_stage(request, "registration")
+
+
 @flow(name="apex", flow_run_name="apex-{request.recipe}", task_runner=_RUNNER, **_OPTIONS)
 def apex(request: RunRequest) -> dict[str, Any]:
     """Take labelled apex frames, spot the missing ones, and state the error where labels exist."""
@@ -97,6 +108,7 @@ def any_stage(request: RunRequest, stage: StageName) -> dict[str, Any]:
 STAGE_FLOWS: dict[str, Flow[Any, Any]] = {
     "ingest": ingest,
     "align": align,
+    "registration": registration,
     "apex": apex,
     "flow": optical_flow,
     "motion": motion,

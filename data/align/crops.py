@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from data.align.store import MadeCrops, open_crops
 from data.errors import StoreError
+from data.registration.store import EventCrops
 from data.stages.engine import StageInputs
 from data.stages.stores import replacing
 from data.stages.workspace import Workspace
@@ -70,6 +71,10 @@ class CropReader:
         if "crops" in group:
             return open_crops(group)
         return open_crops(group, self.inputs.frame_source(video))
+
+    def event(self, video: str, group: h5py.Group) -> EventCrops:
+        """Crops of a registered event of `video`, whose registration group is given."""
+        return EventCrops(group, None if "crops" in group else self.inputs.frame_source(video))
 
     @property
     def inputs(self) -> StageInputs:

@@ -4,16 +4,16 @@ A frame alone cannot tell a cheek that is raised from a head that nods. A run of
 point that keeps with the head in all of them is trusted, one that leaves it in some is trusted in
 none; and what yaw and pitch leave behind, always at the same places, is the head's own depth. Both
 are found by alternating least squares over the tracked points of a block of frames, with the model
-of `data.align.registration`, starting from the poses found frame by frame.
+of `data.align.fitting`, starting from the poses found frame by frame.
 
 Weights are bisquare in (frame, point), times each point's loyalty over the block and its calm in
 the frame. Both are judged by errors averaged over neighbouring points and moments, where noise is
 small and an expression's edge is not: what lies beside a wrinkled nose keeps out of the pose. In
 the last rounds soft places may give way.
 
-The depth of one head serves all of a video. Its evidence is kept by time, a tenth of a second
-in each bin, so that a reader may leave out the frames of an event: a depth learned from an expression
-takes some of it for its own.
+The depth of one head serves all of a video. Its evidence is kept by time, a tenth of a second in
+each bin, so that a reader may leave out the frames of an event: a depth learned from an expression
+takes some of that for its own.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.ndimage import gaussian_filter1d
 
+from data.align.fitting import LIGHT_TERMS, POSE_TERMS, Model
 from data.align.geometry import DEPTH_TERMS, Depth, Geometry, centred
-from data.align.registration import LIGHT_TERMS, POSE_TERMS, Model
 
 Array = npt.NDArray[np.float64]
 
@@ -201,7 +201,9 @@ class _Block:
         answer = np.linalg.solve(normal, np.asarray(right)[..., None])[..., 0]
         self._poses = answer[:, : POSE_TERMS + LIGHT_TERMS]
 
-    def depth_evidence(self, weight: Array, some: Array | slice = slice(None)) -> tuple[Array, Array]:
+    def depth_evidence(
+        self, weight: Array, some: Array | slice = slice(None)
+    ) -> tuple[Array, Array]:
         """Normal equations (49,49), (49,) of the depth's coefficients from `some` frames."""
         weight = weight[some] / DEPTH_KIN
         known = self._terms @ self.added

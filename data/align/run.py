@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from data.align.fitting import BISQUARE, LEAST_ERROR
 from data.align.geometry import (
     IDENTITY,
     CropMaker,
@@ -44,7 +45,6 @@ from data.align.modes import (
     registration,
     smooth_poses,
 )
-from data.align.registration import BISQUARE, LEAST_ERROR
 from data.align.tracking import FaceTracker, Registered
 from data.align.views import carried_on, nearest_pose
 from data.errors import InputError
@@ -214,14 +214,14 @@ class Run:
             self._doubts = 0 if found.method == "track" else self._doubts + 1
             if found.method == "track" and not far:
                 self._good = (index, image, found)
-            elif not self._cut and (self._doubts < EAGER_TRIES or self._doubts % self._patience == 0):
+            elif not self._cut and (
+                self._doubts < EAGER_TRIES or self._doubts % self._patience == 0
+            ):
                 better = self._return(grey, found) or self._chain(index, image, grey, found)
                 if better is not None:
                     return better
         wanted = (
-            self._is_lost(found)
-            or (far and not self._points)
-            or self._tracks_something_else(grey)
+            self._is_lost(found) or (far and not self._points) or self._tracks_something_else(grey)
         )
         if wanted and (view := self._detected(index, image, grey, found)) is not None:
             self._begin(view)
@@ -262,7 +262,9 @@ class Run:
             pose = nearest_pose(view.segment.geometry, here, found.pose)
             ipd = view.segment.geometry.ipd
             if pose is not None and not self._beyond(pose, ipd):
-                near.append((float(np.hypot(*pose[2:4])) / ipd + np.abs(pose[4:6]).sum(), view, pose))
+                near.append(
+                    (float(np.hypot(*pose[2:4])) / ipd + np.abs(pose[4:6]).sum(), view, pose)
+                )
         for _, view, pose in sorted(near, key=lambda n: n[0])[:TRIED_VIEWS]:
             assert view.tracker is not None
             again = view.tracker.register(grey, pose)
@@ -288,9 +290,7 @@ class Run:
             return None
         face = replace(old.reference.face, box=_carried_box(old, placed.pose))
         reference = Reference(at, geometry.landmarks, face, old.reference.flags)
-        segment = Segment(
-            len(self.segments), reference, geometry, "chained", old.number, placed.sd
-        )
+        segment = Segment(len(self.segments), reference, geometry, "chained", old.number, placed.sd)
         view = self._add(segment, picture)
         assert view.tracker is not None
         again = view.tracker.register(grey)
@@ -303,9 +303,7 @@ class Run:
         self._pose = again.pose
         return again
 
-    def _detected(
-        self, index: int, image: Image, grey: Image, found: Registered
-    ) -> _View | None:
+    def _detected(self, index: int, image: Image, grey: Image, found: Registered) -> _View | None:
         assert self._finder is not None
         reference, _ = examine(self._finder, grey, index)
         if reference is None:
@@ -319,9 +317,7 @@ class Run:
             return self._add(Segment(len(self.segments), reference, geometry, "cut"), image)
         if found.method == "held" or self._points:
             how, sd = "landmarks", float("nan")
-            link = landmark_pose(
-                old.geometry.landmarks, reference.landmarks, old.geometry.centre
-            )
+            link = landmark_pose(old.geometry.landmarks, reference.landmarks, old.geometry.centre)
         else:
             how, link, sd = "chained", found.pose, found.sd
         geometry = replace(geometry, before=(old.geometry, link))
@@ -384,7 +380,9 @@ class Run:
         else:
             x0, y0, x1, y1 = self._view.maker.box(IDENTITY, self._shape, MARGIN)
             patch = np.ascontiguousarray(self._first[y0:y1, x0:x1])
-            self._pending.append(Placed(index, patch, (x0, y0), self._shape, IDENTITY, "unreadable"))
+            self._pending.append(
+                Placed(index, patch, (x0, y0), self._shape, IDENTITY, "unreadable")
+            )
 
     def _full(self) -> bool:
         count = len(self._pending)

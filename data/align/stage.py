@@ -175,9 +175,9 @@ def _report(unit: str, writer: BlockWriter, run: Run, part: PartWriter) -> None:
     for flag in reference.flags[1:]:  # the first one is every frame's status
         part.note(unit, flag, f"in the reference frame {reference.index}")
     for how, reason in (("landmarks", "face_found_again"), ("cut", "scene_cut")):
-        where = [s.reference.index for s in run.segments if s.how == how]
-        if where:
-            part.note(unit, reason, f"at frames {', '.join(map(str, where))}")
+        found = [s.reference.index for s in run.segments if s.how == how]
+        if found:
+            part.note(unit, reason, f"at frames {', '.join(map(str, found))}")
     facts: dict[str, Any] = {
         "frames": len(writer.status),
         "ok": counts["ok"],

@@ -17,10 +17,10 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
+from data.align.fitting import POSE_TERMS
 from data.align.geometry import DEPTH_TERMS, CropMaker, Geometry, frame_to_crop, head_depth
 from data.align.joint import DepthEvidence, solve_depth
 from data.align.modes import STATUS, Block, Image, Segment
-from data.align.registration import POSE_TERMS
 from data.align.settings import AlignConfig
 from data.errors import StoreError
 from data.frames import FrameSource

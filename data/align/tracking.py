@@ -4,7 +4,7 @@ Corners on the part of the face that expressions move least (hull of the 68 land
 brows, eyes and mouth, each grown by 0.18 inter-pupil distances), and on forehead, hairline and
 temples, without which raised cheeks pass for a nod, are followed from the reference to a frame
 by pyramidal Lucas-Kanade (Bouguet 2000), starting where a first guess of the pose puts them.
-`data.align.registration` makes a pose of where they went. A quick search is tried first; where its
+`data.align.fitting` makes a pose of where they went. A quick search is tried first; where its
 points agree less well than this video's usually do, a patient one follows: more pyramid levels,
 each point tracked back and kept only if it returns, and once more on locally normalised pictures
 where few return (a flash, a shadow).
@@ -21,11 +21,13 @@ px: a small face enlarged has ten times as many corners. Poses are as in `data.a
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
+from data.align.fitting import MAX_ERROR, MIN_POINTS, Fit, Model
 from data.align.geometry import (
     IDENTITY,
     Geometry,
@@ -34,7 +36,6 @@ from data.align.geometry import (
     place,
     pose_matrix,
 )
-from data.align.registration import MAX_ERROR, MIN_POINTS, Fit, Model
 from data.faces import BROWS, EYES, MOUTH
 
 Array = npt.NDArray[np.float64]
@@ -206,7 +207,7 @@ class FaceTracker:
         here = self._flat if flat and self._flat is not None else self._face
         there = self._flattened(face) if flat else face
         begin = np.ascontiguousarray(self._inward(start).astype(np.float32)).reshape(-1, 1, 2)
-        options = {
+        options: dict[str, Any] = {
             "winSize": (self._window, self._window),
             "maxLevel": search.levels,
             "criteria": (

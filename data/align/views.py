@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from data.align.fitting import AFFINE_SD, ANGLE_SD, pose_columns
 from data.align.geometry import (
     Geometry,
     frame_to_crop,
@@ -18,7 +19,6 @@ from data.align.geometry import (
     place,
     unplace,
 )
-from data.align.registration import AFFINE_SD, ANGLE_SD, pose_columns
 
 Array = npt.NDArray[np.float64]
 

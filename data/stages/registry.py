@@ -6,6 +6,7 @@ from data.align.settings import AlignConfig
 from data.apex.settings import ApexConfig
 from data.flow.settings import FlowConfig
 from data.motion.settings import MotionConfig
+from data.registration.settings import RegistrationConfig
 from data.settings import Settings
 
 
@@ -16,6 +17,7 @@ class StageSettings(Settings):
     """
 
     align: AlignConfig = AlignConfig()
+    registration: RegistrationConfig = RegistrationConfig()
     apex: ApexConfig = ApexConfig()
     flow: FlowConfig = FlowConfig()
     motion: MotionConfig = MotionConfig()

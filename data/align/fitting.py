@@ -1,4 +1,4 @@
-"""Robust head poses from tracked points, frame by frame: the model, its priors, and how it is fitted.
+"""Robust head poses from tracked points, frame by frame: the model, its priors, the fit.
 
 Where a point went, in inter-pupil distances about the crop's centre, is linear in what is sought:
 
