@@ -99,8 +99,16 @@ def face_axes(landmarks: Array) -> Array:
     return np.column_stack([turn, -turn @ (landmarks[NOSE].mean(axis=0) + CROP_DOWN * ipd * down)])
 
 
-def head_depth(landmarks: Array, slope: Array | None = None, added: Array | None = None) -> Depth:
-    """The depth of a face with these landmarks (68,2) px: the prior, and what is known beyond."""
+def head_depth(
+    landmarks: Array,
+    slope: Array | None = None,
+    added: Array | None = None,
+    mean: float | None = None,
+) -> Depth:
+    """The depth of a face with these landmarks (68,2) px: the prior, and what is known beyond.
+
+    Without `mean`, it is what makes h zero in the mean over the face.
+    """
     to_face = face_axes(landmarks)
     at = apply(to_face, landmarks)
     jaw, brows = at[JAW], at[17:27].mean(axis=0)
@@ -115,7 +123,7 @@ def head_depth(landmarks: Array, slope: Array | None = None, added: Array | None
         np.zeros(2) if slope is None else slope,
         np.zeros(DEPTH_TERMS) if added is None else added,
     )
-    return centred(depth, landmarks)
+    return centred(depth, landmarks) if mean is None else replace(depth, mean=mean)
 
 
 def centred(depth: Depth, landmarks: Array) -> Depth:
@@ -129,9 +137,10 @@ def hull_points(landmarks: Array, step: int) -> Array:
     low, high = np.floor(landmarks.min(axis=0)), np.ceil(landmarks.max(axis=0))
     xs, ys = (np.arange(low[k], high[k] + 1, step) for k in (0, 1))
     grid = np.stack(np.meshgrid(xs, ys), axis=-1).reshape(-1, 2)
-    hull = cv2.convexHull(landmarks.astype(np.float32))
-    inside = [cv2.pointPolygonTest(hull, (float(x), float(y)), False) >= 0 for x, y in grid]
-    return np.asarray(grid[np.array(inside)])
+    hull = cv2.convexHull(landmarks.astype(np.float32))[:, 0].astype(np.float64)
+    side, away = np.roll(hull, -1, axis=0) - hull, grid[:, None] - hull
+    turn = side[:, 0] * away[..., 1] - side[:, 1] * away[..., 0]
+    return np.asarray(grid[(turn >= 0).all(axis=1) | (turn <= 0).all(axis=1)])
 
 
 @dataclass(frozen=True)

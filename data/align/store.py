@@ -10,7 +10,6 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 from typing import Any, TypeVar
 
 import h5py
@@ -204,20 +203,23 @@ class StoredPoses:
         self._link_depth = group["segment_link_depth"][:]
         self._size = int(group.attrs["size"])
         self._before: dict[int, tuple[Geometry, Array] | None] = {}
+        self._geometries: dict[int, Geometry] = {}
 
     def geometry(self, index: int) -> Geometry:
         """Geometry that frame `index` was placed by; equal wherever `depth_of` is."""
-        return self._made(int(self.segment[index]), self._depths[self.depth_of[index]])
+        number = int(self.depth_of[index])
+        if number not in self._geometries:
+            self._geometries[number] = self._made(int(self.segment[index]), self._depths[number])
+        return self._geometries[number]
 
     def _made(self, segment: int, depth: Array) -> Geometry:
         landmarks = self._landmarks[segment]
-        prior = head_depth(landmarks, self._slope[segment])
         return Geometry(
             landmarks,
             float(self._ipd[segment]),
             self._size,
             self._to_crop[segment],
-            replace(prior, added=depth[:-1], mean=float(depth[-1])),
+            head_depth(landmarks, self._slope[segment], depth[:-1], float(depth[-1])),
             self._earlier(segment),
             bool(self._carries[segment]),
         )

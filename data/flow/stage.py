@@ -53,7 +53,9 @@ def list_units(inputs: StageInputs, config: FlowConfig) -> list[Unit]:
     for row in inputs.events.to_dict("records"):
         video, event = str(row["video"]), str(row["event"])
         onset, offset = (None if pd.isna(row[c]) else int(row[c]) for c in ("onset", "offset"))
-        key = inputs.key(NAME, VERSION, config, registered.get(event), apex.get(event), onset, offset)
+        key = inputs.key(
+            NAME, VERSION, config, registered.get(event), apex.get(event), onset, offset
+        )
         units.append(Unit(event, video, key, {"onset": onset, "offset": offset}))
     return units
 

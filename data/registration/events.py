@@ -65,14 +65,20 @@ class Guesses:
         """`located` (T,): frames of the video whose pose was measured."""
         self._stored, self._frame, self._located = stored, frame, located
         self._home = stored.geometry(frame)
+        self._inner: tuple[int, Array] = (0, np.zeros((0, 2)))
+        self._carried: dict[int, Array | None] = {}
 
     def __call__(self, frame: int, points: Array) -> Array | None:
         """Points (N,2) px in `frame`; None where the alignment does not know."""
         if not self._located[frame]:
             return None
-        there = self._stored.geometry(frame)
-        inner = unplace(self._home, self._stored.poses[self._frame], points)
-        carried = between(self._home, there, inner)
+        if self._inner[0] != id(points):  # the same points are asked for again and again
+            inner = unplace(self._home, self._stored.poses[self._frame], points)
+            self._inner, self._carried = (id(points), inner), {}
+        there, segment = self._stored.geometry(frame), int(self._stored.segment[frame])
+        if segment not in self._carried:
+            self._carried[segment] = between(self._home, there, self._inner[1])
+        carried = self._carried[segment]
         return None if carried is None else place(there, self._stored.poses[frame], carried)
 
 

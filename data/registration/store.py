@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any
 
 import h5py
@@ -23,13 +22,12 @@ Image = npt.NDArray[np.uint8]
 def event_geometry_of(group: h5py.Group) -> Geometry:
     """The geometry of a registered event's reference frame."""
     landmarks, depth = group["landmarks"][:].astype(np.float64), group["depth"][:]
-    prior = head_depth(landmarks, group["slope"][:])
     return Geometry(
         landmarks,
         float(group.attrs["ipd_px"]),
         int(group.attrs["size"]),
         group["to_crop"][:],
-        replace(prior, added=depth[:-1], mean=float(depth[-1])),
+        head_depth(landmarks, group["slope"][:], depth[:-1], float(depth[-1])),
     )
 
 

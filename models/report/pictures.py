@@ -45,7 +45,8 @@ class Group:
 
 TITLES = {
     "ingest": "Ingest",
-    "align": "Align: faces registered to their first frame",
+    "align": "Align: faces found and followed",
+    "registration": "Registration: every event on its own onset",
     "apex": "Apex: where the motion is largest",
     "flow": "Flow: how the face moved, and its strain",
     "motion": "Motion: what the spotting network sees",

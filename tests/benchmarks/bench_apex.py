@@ -31,6 +31,7 @@ from data.apex import flow_peak as apex_flow
 from data.apex import spotting as apex
 from data.apex.settings import ApexConfig
 from data.ingest.store import plan_ingest, run_ingest
+from data.registration.settings import RegistrationConfig
 from data.stages.engine import StageInputs
 from data.stages.planning import run_stage
 from data.stages.stores import StageStore
@@ -72,10 +73,15 @@ def prepare(folder: Path, options: argparse.Namespace) -> tuple[StageInputs, dic
         fps=100.0, subjects=options.subjects, clips=options.clips, **SETTINGS[options.setting],
     )  # fmt: skip
     workspace = Workspace(folder / "ws")
-    configs = {"align": AlignConfig(), "apex": ApexConfig()}
+    configs = {
+        "align": AlignConfig(),
+        "registration": RegistrationConfig(),
+        "apex": ApexConfig(),
+    }
     inputs = StageInputs(folder / "ws", LAYOUT, root, configs)  # type: ignore[arg-type]
     run_ingest(plan_ingest(workspace, LAYOUT, root), workspace, TOKEN)
     run_stage(inputs, "align", TOKEN)
+    run_stage(inputs, "registration", TOKEN)
     truth = {
         video["video"]: event
         for video in load_truth(root).record["videos"]

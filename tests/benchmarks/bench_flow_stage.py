@@ -34,6 +34,7 @@ from data.optical_flow import warm_up
 from data.stages.engine import ChunkJob, compute_chunk
 from data.stages.identity import file_digest, stable_hash
 from tests.fakes.flow_pairs import make_pair
+from tests.fakes.registered import fill_event
 
 ONSET, APEX, OFFSET = 0, 6, 11
 
@@ -44,7 +45,7 @@ class Store:
     dataset = "bench"
 
     def __init__(self, folder: Path, events: int, size: int) -> None:
-        self.path, self.configs = folder / "align.h5", {"flow": FlowConfig()}
+        self.path, self.configs = folder / "registration.h5", {"flow": FlowConfig()}
         names = [f"s{n:02}/e1" for n in range(events)]
         self.events = pd.DataFrame(
             {"video": names, "event": names, "onset": ONSET, "offset": OFFSET}
@@ -54,10 +55,7 @@ class Store:
                 onset, apex, _ = make_pair(size, number)
                 clip = np.stack([onset] * APEX + [apex] * (OFFSET - APEX) + [onset])
                 group = file.create_group(name)
-                group.create_dataset("crops", data=clip, chunks=(1, size, size), compression="lzf")
-                group["segment"] = np.zeros(len(clip), np.int16)
-                group["status"] = np.zeros(len(clip), np.uint8)
-                group["status"].attrs["status_names"] = ["ok"]
+                fill_event(group, clip)
         self.file = h5py.File(self.path, "r")
 
     def keys(self, stage: str) -> dict[str, str]:
@@ -94,7 +92,7 @@ def parts(
     t0 = clock()
     clips = []
     for name in names:
-        with store.open("align", name) as group:
+        with store.open("registration", name) as group:
             clips.append({frame: group["crops"][frame] for frame in (ONSET, APEX, OFFSET)})
     t1 = clock()
     if wants_batches(config):

@@ -147,7 +147,7 @@ PLANTS = {"brow": (1, 2), "mouth": (12,), "cheek": (6,)}
 def planted_field(shape: tuple[int, ...], landmarks: np.ndarray, plant: str, peak: float) -> Any:
     """(H,W,2) px: a plant's displacement, `peak` px at most on either side."""
     fields = UnitFields(landmarks, (0, 0, shape[1], shape[0]))
-    return fields.displacement({unit: (peak, peak) for unit in PLANTS[plant]})
+    return fields.displacement(dict.fromkeys(PLANTS[plant], (peak, peak)))
 
 
 def warp(image: np.ndarray, field: np.ndarray) -> np.ndarray:
@@ -232,7 +232,7 @@ class PlantedHead:
         h = self.depth(points)
         flat = (points - middle) / self.ipd * ((camera - h) / camera)[..., None]
         solid = np.concatenate([flat, h[..., None]], axis=-1) + [0, 0, 0.3]
-        yaw, pitch, roll, tx, ty, zoom = pose
+        tx, ty, zoom = pose[3:]
         c, s = np.cos(pose[:3]), np.sin(pose[:3])
         about_y = np.array([[c[0], 0, s[0]], [0, 1, 0], [-s[0], 0, c[0]]])
         about_x = np.array([[1, 0, 0], [0, c[1], s[1]], [0, -s[1], c[1]]])
@@ -325,8 +325,15 @@ class ClipStages(StageInputs):
         super().__init__(folder, "real", folder, configs)
         self.clip, self.spans = clip, events
         self.names = [f"e{n:03d}" for n in range(len(events))]
-        row = {"video": "v", "identity": clip.name, "num_frames": len(clip.frames),
-               "fps": clip.fps, "provided_crop": False, "source": "frames", "folder": "."}  # fmt: skip
+        row = {
+            "video": "v",
+            "identity": clip.name,
+            "num_frames": len(clip.frames),
+            "fps": clip.fps,
+            "provided_crop": False,
+            "source": "frames",
+            "folder": ".",
+        }
         table = pd.DataFrame(
             [{"event": n, "video": "v", "onset": a, "apex": None, "offset": b, "type": "micro"}
              for n, (a, b) in zip(self.names, events, strict=True)],
@@ -352,7 +359,8 @@ class ClipStages(StageInputs):
         writer = PartWriter(path, room, "real")
         units = (
             [Unit("v", "v", "k")] if stage == "align" else
-            [Unit(n, "v", "k", {"onset": a, "apex": None, "offset": b})
+            [Unit(n, "v", "k", {"onset": a, "apex": None, "offset": b}
+                  | ({"fps": self.clip.fps} if stage == "apex" else {}))
              for n, (a, b) in zip(self.names, self.spans, strict=True)]
         )  # fmt: skip
         for unit in units:

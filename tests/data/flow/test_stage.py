@@ -32,8 +32,8 @@ from data.stages.engine import PartWriter
 from data.stages.identity import stable_hash
 from models.hsta.clips import read_special_flow
 from tests.fakes.flow_pairs import distance, known_motion, photograph
+from tests.fakes.registered import fill_event
 
-STATES = ["ok", "unreadable", "held", "no_face"]
 SIDE = 40
 FAST = FlowConfig(preset="fast")
 
@@ -62,21 +62,15 @@ class Inputs:
     def __init__(self, folder: Path, apex: int | None = 5, **changes: Any) -> None:
         row = {"video": "v", "event": "s/e1", "onset": 0, "offset": 11, **changes}
         self.events = pd.DataFrame([row]).astype({"onset": "Int64", "offset": "Int64"})
-        self.apex, self.path = apex, folder / "align.h5"
+        self.apex, self.path = apex, folder / "registration.h5"
 
-    def write(self, clip: np.ndarray, status: dict[int, int] | None = None, cut: int = 99) -> None:
+    def write(self, clip: np.ndarray, status: dict[int, str] | None = None) -> None:
         with h5py.File(self.path, "w") as file:
-            group = file.create_group("v")
-            group["crops"] = clip
-            group["segment"] = (np.arange(len(clip)) >= cut).astype(np.int16)
-            states = np.zeros(len(clip), np.uint8)
-            for frame, state in (status or {}).items():
-                states[frame] = state
-            group["status"] = states
-            group["status"].attrs["status_names"] = STATES
+            for event in self.events["event"]:
+                fill_event(file.create_group(event), clip, words=status)
 
     def keys(self, stage: str) -> dict[str, str]:
-        return {"align": {"v": "key of v"}, "apex": {"s/e1": "key of e1"}}[stage]
+        return {"registration": {"s/e1": "key of v"}, "apex": {"s/e1": "key of e1"}}[stage]
 
     def key(self, *parts: Any) -> str:
         return stable_hash(*parts)
@@ -192,16 +186,12 @@ def test_an_event_of_one_frame_has_no_motion_and_is_kept(tmp_path: Path) -> None
         assert not read_special_flow(file["s/e1"], 16).any()
     (together,) = compute_many([({0: make_clip()[0]}, [])], FAST)
     assert together.shape == (0, SIDE, SIDE, 2)
-    inputs.write(make_clip(), status={0: STATES.index("no_face")})
-    assert run(inputs, FAST, tmp_path / "part.h5").status == {"s/e1": "unusable_frame"}
 
 
 @pytest.mark.parametrize(
     ("reason", "changes", "written"),
     [
-        ("event_crosses_cut", {}, {"cut": 7}),
-        ("unusable_frame", {}, {"status": {5: 1}}),
-        ("unusable_frame", {}, {"status": {0: 3}}),
+        ("unusable_frame", {}, {"status": dict.fromkeys([0, *range(2, 12)], "no_face")}),
         ("outside_video", {"offset": 12}, {}),
         ("no_onset", {"onset": None}, {}),
     ],
@@ -218,25 +208,34 @@ def test_units_that_are_dropped(
         assert "s/e1" not in file or "flow" not in file["s/e1"]
 
 
-def test_a_cut_outside_the_event_does_not_matter(tmp_path: Path) -> None:
-    inputs = Inputs(tmp_path, offset=8)
-    inputs.write(make_clip(), cut=9, status={10: 1})
-    assert run(inputs, FAST, tmp_path / "part.h5").status == {"s/e1": "ok"}
-
-
-def test_a_lost_offset_keeps_onset_to_apex_and_says_so(tmp_path: Path) -> None:
+@pytest.mark.parametrize("lost", [0, 5, 11])
+def test_a_frame_without_a_face_gives_way_to_the_nearest_and_says_so(
+    lost: int, tmp_path: Path
+) -> None:
     inputs = Inputs(tmp_path)
-    inputs.write(make_clip(), status={11: 1, 3: 2})
+    inputs.write(make_clip(), status={lost: "no_face"})
+    writer = run(inputs, FAST, tmp_path / "part.h5")
+    assert writer.counts["s/e1"]["pairs"] == 2
+    (row,) = writer.ledger
+    assert (row["reason"], row["action"]) == ("frames_without_face", "flagged")
+    instead = {0: 1, 5: 4, 11: 10}[lost]
+    assert row["detail"].endswith(f"{lost}: {instead}")
+    with h5py.File(tmp_path / "part.h5") as file:
+        pairs = file["s/e1/pairs"][:]
+        assert lost not in pairs and instead in pairs
+
+
+def test_a_pair_whose_frames_become_one_is_left_out(tmp_path: Path) -> None:
+    inputs = Inputs(tmp_path, apex=10)
+    inputs.write(make_clip(), status={11: "no_face"})
     writer = run(inputs, FAST, tmp_path / "part.h5")
     assert writer.counts["s/e1"]["pairs"] == 1
-    assert [(r["reason"], r["action"]) for r in writer.ledger] == [
-        ("frames_without_face", "flagged")
-    ]
+    assert [r["reason"] for r in writer.ledger] == ["frames_without_face", "pairs_without_face"]
 
 
 def test_a_frame_that_kept_the_pose_before_is_flagged(tmp_path: Path) -> None:
     inputs = Inputs(tmp_path)
-    inputs.write(make_clip(), status={5: 2, 3: 2})
+    inputs.write(make_clip(), status={5: "align_held", 3: "doubtful"})
     writer = run(inputs, FAST, tmp_path / "part.h5")
     assert writer.status == {"s/e1": "ok"}
     (row,) = writer.ledger
@@ -310,7 +309,7 @@ class ManyInputs(Inputs):
         self.events = self.events.astype({"onset": "Int64", "offset": "Int64"})
 
     def keys(self, stage: str) -> dict[str, str]:
-        return {"align": {"v": "v"}, "apex": {name: name for name in self.apexes}}[stage]
+        return {name: stage + name for name in self.apexes}
 
     def row(self, stage: str, unit: str) -> dict[str, Any]:
         return {"apex": self.apexes[unit]}
