@@ -4,15 +4,16 @@ Where a point went, in inter-pupil distances about the crop's centre, is linear 
 
     moved − point = similarity + yaw, pitch in perspective + small affine      (`geometry.bends`)
                     + drift · light                                   what a flicker does to tracks
-                    + Σ near(soft place) · give                       what expressions move
+                    + Σ shape(action unit, side) · strength           what expressions do
 
 Iteratively reweighted least squares with Tukey's biweight (Beaton & Tukey 1974). Its scale comes
 from the points themselves: the median error of all of them over 1.177, the median of a Rayleigh
 distribution of unit scale; so it follows the picture's noise, its size and its compression. The
-first rounds inflate it, which lets the majority settle before the rest is judged. Cheeks, mouth
-corners, brows and the like may give way by themselves, so that a smile is no nod; what they give is
-left out of the pose. Points count by how lonely they are, so that a beard does not outvote a brow.
-Neighbouring points err together: priors and uncertainties reckon a point at a fifth.
+first rounds inflate it, which lets the majority settle before the rest is judged. A raised brow
+takes the forehead along, a third of what can be tracked, and would pass for a nod: so facial action
+units are fitted beside the pose, and what they explain is left out of it. Points count by how
+lonely they are, so that a beard does not outvote a brow. Neighbouring points err together: priors
+and uncertainties reckon a point at a fifth.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ import numpy as np
 import numpy.typing as npt
 
 from data.align.geometry import Geometry, bends, hull_points
+from data.faces import interpupil
+from data.synthetic.action_units import UNITS, mirror_index
 
 Array = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
@@ -30,9 +33,10 @@ Mask = npt.NDArray[np.bool_]
 POSE_TERMS, LIGHT_TERMS = 8, 2
 ANGLE_SD, AFFINE_SD = 0.05, 0.005  # priors: yaw and pitch, rad; the affine part
 GAIN_SD, OFFSET_SD = 0.02, 0.02  # priors of the light: 2 %, 2 grey levels
-GIVE_SD, GIVE_WIDTH = 0.015, 0.16  # of soft places: how far, how wide, inter-pupil distances
+MOVING_UNITS = (1, 2, 4, 6, 9, 10, 12, 14, 15, 17, 20)  # action units that move tracked places
+UNIT_SD = 0.06  # prior of a unit's strength, inter-pupil distances
 ALONE = 0.12  # distance within which points share their say, inter-pupil distances
-BISQUARE = 4.685  # 95 % efficiency with Gaussian errors
+BISQUARE = 3.0  # of the scale: where a point stops counting
 LEAST_ERROR = 0.0004  # no scale is smaller, inter-pupil distances
 FIRST_ERROR = 0.003  # what a point is worth in the first round
 INFLATION = (3.0, 2.6, 2.2, 1.8, 1.4)  # of the scale, in the first rounds
@@ -43,16 +47,24 @@ MIN_POINTS = 12  # fewer give no pose
 MIN_KEPT, MIN_AGREEING, MAX_ERROR = 0.4, 0.35, 0.012
 
 
-def soft_places(landmarks: Array, ipd: float) -> Array:
-    """Centres (14,2) px of what expressions move in or next to the tracked region."""
-    down = np.array([0.0, 1.0]) * ipd
-    cheeks = [
-        landmarks[lid].mean(axis=0) + 0.26 * down + [side * 0.05 * ipd, 0]
-        for lid, side in (([40, 41], -1), ([46, 47], 1))
-    ]
-    halfway = [landmarks[[i, j]].mean(axis=0) for i, j in ((48, 4), (54, 12), (48, 31), (54, 35))]
-    chin, glabella = landmarks[57] + 0.25 * down, landmarks[21:23].mean(axis=0)
-    return np.array([*cheeks, *halfway, chin, glabella, *landmarks[[31, 35, 48, 54, 19, 24]]])
+def expressions(landmarks: Array, points: Array) -> Array:
+    """What facial action units do to points (N,2) px: (2, N, 22), either side of the face apart.
+
+    Columns have peaks of about one; the shapes are those of `data.synthetic.action_units`.
+    """
+    ipd, mirrored = interpupil(landmarks), mirror_index()
+    columns = []
+    for unit in MOVING_UNITS:
+        for side in (1, -1):
+            moved = np.zeros((2, len(points)))
+            for bump in UNITS[unit]:
+                at = list(bump.points) if side > 0 else mirrored[list(bump.points)]
+                centre = landmarks[at].mean(axis=0) + ipd * np.array([side, 1]) * bump.offset
+                away = (points - centre) / (ipd * np.array(bump.sigma))
+                way = bump.weight * np.array([side, 1]) * bump.direction
+                moved += way[:, None] * np.exp(-0.5 * (away**2).sum(axis=1))
+            columns.append(moved)
+    return np.stack(columns, axis=-1)
 
 
 @dataclass(frozen=True)
@@ -90,7 +102,7 @@ class Model:
         parallax: bool = True,
         give: bool = True,
     ) -> None:
-        """`drift` (N,2,2) px as `tracking.light_drift`; `give`: soft places may give way."""
+        """`drift` (N,2,2) px as `tracking.light_drift`; `give`: with expressions."""
         self._geometry, self._points = geometry, points
         self._ipd = geometry.ipd
         design = [pose_columns(geometry, points), drift.transpose(1, 0, 2) / self._ipd]
@@ -98,11 +110,9 @@ class Model:
         if not parallax:
             sd[4:8] = [1e-9] * 4
         if give:
-            away = points[:, None] - soft_places(geometry.landmarks, self._ipd)
-            near = np.exp(-0.5 * (away**2).sum(-1) / (GIVE_WIDTH * self._ipd) ** 2)
-            zero = np.zeros_like(near)
-            design.append(np.stack([np.hstack([near, zero]), np.hstack([zero, near])]))
-            sd += [GIVE_SD] * (2 * near.shape[1])
+            units = expressions(geometry.landmarks, points)
+            design.append(units)
+            sd += [UNIT_SD] * units.shape[-1]
         self.design: Array = np.concatenate(design, axis=-1)
         self.precision: Array = np.array(sd) ** -2.0
         terms = self.design.shape[-1]

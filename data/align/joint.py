@@ -9,7 +9,7 @@ of `data.align.fitting`, starting from the poses found frame by frame.
 Weights are bisquare in (frame, point), times each point's loyalty over the block and its calm in
 the frame. Both are judged by errors averaged over neighbouring points and moments, where noise is
 small and an expression's edge is not: what lies beside a wrinkled nose keeps out of the pose. In
-the last rounds soft places may give way.
+the last rounds expressions are fitted along.
 
 The depth of one head serves all of a video. Its evidence is kept by time, a tenth of a second in
 each bin, so that a reader may leave out the frames of an event: a depth learned from an expression
@@ -41,7 +41,7 @@ OFTEN = 0.9  # a point strays as far as it does in all but a tenth of the frames
 DEPTH_SD = 0.06  # prior of the depth's coefficients, inter-pupil distances
 DEPTH_KIN = 12.0  # points and frames that err like one
 MIN_FRAMES = 8
-GIVE_ROUNDS = 3  # last rounds, in which soft places may give way
+GIVE_ROUNDS = 3  # last rounds, in which expressions are fitted along
 BIN_SECONDS = 0.1
 
 
@@ -187,7 +187,7 @@ class _Block:
         return np.asarray(calm / (1 + (strays / limit) ** LOYALTY_POWER))
 
     def fit_poses(self, weight: Array, *, give: bool) -> None:
-        """Weighted least squares of every frame's pose and light, and of what soft places give."""
+        """Weighted least squares of every frame's pose and light, and of expressions."""
         extra = self._terms @ (self.added - self._old)
         self._design[:, :, :6] = self._base
         self._design[0, :, 4] += extra
