@@ -46,7 +46,7 @@ from data.align.modes import (
     smooth_poses,
 )
 from data.align.tracking import FaceTracker, Registered
-from data.align.views import carried_on, nearest_pose
+from data.align.views import apart, carried_on, nearest_pose
 from data.errors import InputError
 from data.faces import PARTIAL, FaceFinder, Reference, examine
 
@@ -64,6 +64,7 @@ EAGER_LOOKS = 10  # frames in a row searched after a face is lost
 EAGER_TRIES = 3  # doubtful frames in a row at each of which other references are tried
 RECENT = 3  # frames back that a new reference may lie
 KEPT_VIEWS, TRIED_VIEWS = 32, 2  # references that can be returned to; tried in one frame
+MAX_DRIFT = 0.005  # IPD: a return that would move the crop by more is no return
 BLOCK_FRAMES, BLOCK_BYTES = 512, 48 << 20
 MARGIN = 12  # px kept around a crop's box, for what the joint fit still moves
 
@@ -106,6 +107,7 @@ class Run:
         self._points = options.mode == "track" and self._follows
         self._pending: list[Placed] = []
         self._before: list[Placed] = []  # already given out, still needed for smoothing
+        self._ready: list[Block] = []
         self._shape = image.shape
         self._first = image
         self._views: list[_View] = []
@@ -126,6 +128,8 @@ class Run:
                 before = self._view
                 found = self._see(index, grey)
                 found = self._elsewhere(index, image, grey, found)
+                yield from self._ready
+                self._ready.clear()
                 if self._view is not before:
                     yield from self._flush(before, final=True)
                     self._before, self._given = [], found.pose
@@ -268,7 +272,10 @@ class Run:
         for _, view, pose in sorted(near, key=lambda n: n[0])[:TRIED_VIEWS]:
             assert view.tracker is not None
             again = view.tracker.register(grey, pose)
-            if again.method == "track" and not self._beyond(again.pose, view.segment.geometry.ipd):
+            geometry = view.segment.geometry
+            if again.method != "track" or self._beyond(again.pose, geometry.ipd):
+                continue
+            if found.method != "track" or apart(geometry, again.pose, pose) < MAX_DRIFT:
                 self._begin(view)
                 self._pose = again.pose
                 return again
@@ -277,18 +284,21 @@ class Run:
     def _chain(self, index: int, image: Image, grey: Image, found: Registered) -> Registered | None:
         """The frame against a new reference: this frame where it was placed well, or the last."""
         if found.method == "track" or (found.moved is not None and self._doubts >= self._patience):
-            base: tuple[int, Image, Registered] | None = (index, image, found)
-        else:
+            base = (index, image, found)
+        elif self._good is not None and index - self._good[0] <= RECENT:
             base = self._good
-            if base is None or index - base[0] > RECENT or np.array_equal(base[2].pose, IDENTITY):
-                return None
-        assert base is not None
+        else:
+            return None
+        if base[0] == self._view.segment.reference.index:
+            return None
         at, picture, placed = base
         old = self._view.segment
-        geometry = carried_on(old.geometry, placed.pose)
-        if outside_share(geometry.to_crop, self._options.size, picture.shape) > 2 * PARTIAL:
+        if outside_share(frame_to_crop(old.geometry, placed.pose), old.geometry.size,
+                         picture.shape) > 2 * PARTIAL:  # fmt: skip
             return None
-        face = replace(old.reference.face, box=_carried_box(old, placed.pose))
+        pose = self._settled(at, picture, placed)
+        geometry = carried_on(old.geometry, pose)
+        face = replace(old.reference.face, box=_carried_box(old, pose))
         reference = Reference(at, geometry.landmarks, face, old.reference.flags)
         segment = Segment(len(self.segments), reference, geometry, "chained", old.number, placed.sd)
         view = self._add(segment, picture)
@@ -302,6 +312,17 @@ class Run:
         self._good = (index, image, again)
         self._pose = again.pose
         return again
+
+    def _settled(self, index: int, image: Image, found: Registered) -> Array:
+        """The pose of a frame fitted together with those before it, which are given out."""
+        pending = {p.index: p for p in self._pending}
+        extra = [] if index in pending else [self._placed(index, image, found)]
+        block = self._refined(self._view, [*self._pending, *extra])
+        pose = next((p.pose for p in block.frames if p.index == index), found.pose)
+        if self._pending:
+            self._ready.append(replace(block, frames=block.frames[: len(self._pending)]))
+            self._before, self._pending = self._pending[-1:], []
+        return pose
 
     def _detected(self, index: int, image: Image, grey: Image, found: Registered) -> _View | None:
         assert self._finder is not None
@@ -339,21 +360,21 @@ class Run:
     # ----------------------------------------------------------------------------------- blocks
 
     def _append(self, index: int, image: Image, found: Registered) -> None:
+        self._pending.append(self._placed(index, image, found))
+
+    def _placed(self, index: int, image: Image, found: Registered) -> Placed:
         x0, y0, x1, y1 = self._view.maker.box(found.pose, image.shape, MARGIN)
-        patch = np.ascontiguousarray(image[y0:y1, x0:x1])
-        self._pending.append(
-            Placed(
-                index,
-                patch,
-                (x0, y0),
-                image.shape,
-                found.pose,
-                self._status(found, image.shape),
-                found.inlier_ratio,
-                found.residual,
-                found.moved,
-                found.light,
-            )
+        return Placed(
+            index,
+            np.ascontiguousarray(image[y0:y1, x0:x1]),
+            (x0, y0),
+            image.shape,
+            found.pose,
+            self._status(found, image.shape),
+            found.inlier_ratio,
+            found.residual,
+            found.moved,
+            found.light,
         )
 
     def _status(self, found: Registered, shape: tuple[int, ...]) -> str:

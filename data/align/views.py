@@ -79,3 +79,9 @@ def nearest_pose(geometry: Geometry, other: Geometry, pose: Array) -> Array | No
     points = hull_points(geometry.landmarks, step=max(1, round(geometry.ipd / 4)))
     there = between(geometry, other, points)
     return None if there is None else pose_of_map(geometry, points, place(other, pose, there))
+
+
+def apart(geometry: Geometry, one: Array, other: Array) -> float:
+    """How far apart two poses put the landmarks, RMS, inter-pupil distances."""
+    away = place(geometry, one, geometry.landmarks) - place(geometry, other, geometry.landmarks)
+    return float(np.sqrt((away**2).sum(axis=-1).mean())) / geometry.ipd

@@ -45,8 +45,6 @@ from data.registration.store import EventCrops, event_geometry_of
 from tests.benchmarks.real_faces import (
     CACHE,
     Clip,
-    ClipStages,
-    PlantedHead,
     course,
     fetch,
     load,
@@ -56,6 +54,8 @@ from tests.benchmarks.real_faces import (
     still_frame,
     warp,
 )
+from tests.fakes.clip_stages import ClipStages
+from tests.fakes.planted_head import PlantedHead
 
 MODES = ("track", "ecc", "landmarks")
 EVENT_SECONDS, PEAK = 0.5, 0.025
@@ -120,7 +120,7 @@ def one_mode(clip: Clip, mode: str, plants: Sequence[str]) -> dict[str, Any]:
     apex = length // 2
     row: dict[str, Any] = {"clip": clip.name, "mode": mode, "ipd": clip.ipd, "events": len(spans)}
     with tempfile.TemporaryDirectory() as folder:
-        plain = ClipStages(clip, spans, Path(folder), mode)
+        plain = ClipStages(clip.frames, spans, Path(folder), fps=clip.fps, align={"mode": mode})
         started = time.process_time()
         counts = plain.run("align").counts.get("v", {})
         row["frames_per_second"] = len(clip.frames) / (time.process_time() - started)
@@ -147,7 +147,7 @@ def _planted(
 ) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         moved = plant(clip, spans, apex, what, PEAK)
-        stages = ClipStages(moved, spans, Path(folder), mode)
+        stages = ClipStages(moved.frames, spans, Path(folder), fps=clip.fps, align={"mode": mode})
         for stage in ("align", "registration", "apex"):
             stages.run(stage)
         reached, gains, curves, doubtful = 0, [], [], 0
@@ -185,7 +185,7 @@ def apex_errors(clip: Clip) -> dict[str, float]:
         chosen = [s for s, m in zip(spans, marks, strict=True) if m == place_]
         frames = plant(frames, chosen, place_, "brow", PEAK)
     with tempfile.TemporaryDirectory() as folder:
-        stages = ClipStages(frames, spans, Path(folder))
+        stages = ClipStages(frames.frames, spans, Path(folder), fps=clip.fps)
         for stage in ("align", "registration", "apex"):
             stages.run(stage)
         rows = {r["unit"]: r for r in stages.parts["apex"]._rows}
@@ -208,12 +208,12 @@ def head_left(clip: Clip, mode: str, seeds: Sequence[int], strength: float) -> d
     for seed in seeds:
         head = PlantedHead(marks, seed)
         path = head.path(count, 25.0, strength)
-        film = Clip(clip.name, head.film(clip.frames[frame], path), 25.0, np.empty(0))
+        film = head.film(clip.frames[frame], path)
         spans = [(s, s + 11) for s in (16, 29, 42)]
         unit = head.ipd / 100
         face = hull_points(marks, max(1, round(head.ipd / 12)))
         with tempfile.TemporaryDirectory() as folder:
-            stages = ClipStages(film, spans, Path(folder), mode)
+            stages = ClipStages(film, spans, Path(folder), fps=25.0, align={"mode": mode})
             for stage in ("align", "registration"):
                 stages.run(stage)
             for name, (first, last) in zip(stages.names, spans, strict=True):
