@@ -133,15 +133,8 @@ class RunContext:
 
     def scopes(self, step: Step, dataset: str | None = None) -> list[Scope]:
         """What a step is done for: each of the recipe's datasets (or only `dataset`), or all."""
-        device = self.request.device if step.per_dataset else resolve_device(self.request.device)
         return scopes(
-            self.request,
-            self.recipe,
-            self.workspace,
-            step,
-            device=device,
-            token=self.token,
-            dataset=dataset,
+            self.request, self.recipe, self.workspace, step, token=self.token, dataset=dataset
         )
 
     def forces(self, step: str) -> bool:
@@ -155,7 +148,6 @@ def scopes(
     workspace: Workspace,
     step: Step,
     *,
-    device: str = "cpu",
     token: str = "t",
     dataset: str | None = None,
 ) -> list[Scope]:
@@ -165,7 +157,7 @@ def scopes(
         workspace,
         recipe,
         {name: dataset_root(request, name) for name in recipe.data},
-        device=device,
+        device=request.device,
         token=token,
         allow_shrink=request.allow_shrink,
         folds=tuple(request.folds),
@@ -218,17 +210,6 @@ def resolve_recipe(request: RunRequest) -> Recipe:
     if request.with_faces:
         overrides["with_faces"] = True
     return load_recipe(request.recipe, overrides)
-
-
-def resolve_device(device: str) -> str:
-    """'auto' → the first GPU or the CPU. Raises ConfigError for a device that is not there."""
-    import torch
-
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise ConfigError("--device", expected="a GPU that torch can use", got=f"{device}, none")
-    return device
 
 
 Show = Callable[[str, int, int, str], None]  # name, done, total, text

@@ -97,8 +97,9 @@ def _do(context: RunContext, step: Step, scope: Scope, record: StepRecord) -> No
             logger.info("%s: compiled kernels in %.1f s (kept on disk)", step.name, seconds)
         context.executor.progress(name, 0, len(jobs), "starting")
     status: dict[str, str] = {}
-    with context.executor.gpu(scope.device if step.gpu(scope) else "cpu"):
-        for number, result in enumerate(_results(context, step, scope, jobs), start=1):
+    most = step.gpu(scope) if jobs else 0
+    with context.executor.gpu("cuda" if most else "cpu"):
+        for number, result in enumerate(_results(context, step, jobs, most), start=1):
             done = step.publish(scope, plan, result)
             status |= done
             text = step.progress(scope, result)
@@ -116,7 +117,7 @@ def _do(context: RunContext, step: Step, scope: Scope, record: StepRecord) -> No
         _show(context, step, scope, plan)
 
 
-def _results(context: RunContext, step: Step, scope: Scope, jobs: list[Job]) -> Iterable[Any]:
+def _results(context: RunContext, step: Step, jobs: list[Job], most: int) -> Iterable[Any]:
     """Results as they are made: here, or where the executor makes them."""
     if step.in_parent:
         return map(step.make, jobs)

@@ -30,6 +30,7 @@ from data.stages.parts import versions_json
 from data.stages.planning import why_not_fresh
 from data.stages.writing import StoreWriter
 from models.contract import FOLD_FILES
+from models.devices import resolve_device
 from models.recipe import Recipe
 from models.runs.files import QUICK_BYTES, SETUP, FoldJob, run_manifest
 from models.runs.samples import (
@@ -40,6 +41,7 @@ from models.runs.samples import (
     outside_split,
 )
 
+TIMES = "timings.parquet"  # of a fold: seconds per epoch
 VERSION = 2  # bumped by hand when training results change
 
 
@@ -136,7 +138,7 @@ class TrainStep:
 
     def gpu(self, scope: Scope) -> int:
         """One fold at a time on a GPU."""
-        return int(scope.device != "cpu")
+        return int(resolve_device(scope.device) != "cpu")
 
     def warm_up(self, scope: Scope) -> float:
         """Nothing to prepare."""
@@ -291,6 +293,7 @@ def fit_fold(job: FoldJob) -> FoldResult:
     """Train and predict one fold into `job.out`. Runs in a worker."""
     started = time.perf_counter()
     job.out.mkdir(parents=True, exist_ok=True)
+    job = replace(job, device=resolve_device(job.device))
     job.recipe.network.find_family().fit([job])
     missing = [name for name in FOLD_FILES if not (job.out / name).exists()]
     if missing:
@@ -363,7 +366,11 @@ def _publish_fold(run: RunPlan, fold: str, out: Path, result: FoldResult | None)
     assert run.writer is not None
     shutil.rmtree(out / "resume", ignore_errors=True)
     files = [p for p in sorted(out.iterdir()) if p.is_file()]
-    rows = [_row(fold, run.keys[fold], f"{fold}/{path.name}", path) for path in files]
+    rows = [
+        _row(fold, run.keys[fold], f"{fold}/{path.name}", path)
+        for path in files
+        if path.name != TIMES  # seconds have no identity
+    ]
     seconds = result.seconds if result else 0.0
     host, versions = (
         (result.host, result.versions) if result else (platform.node(), versions_json())
