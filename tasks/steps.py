@@ -98,14 +98,17 @@ def _do(context: RunContext, step: Step, scope: Scope, record: StepRecord) -> No
         context.executor.progress(name, 0, len(jobs), "starting")
     status: dict[str, str] = {}
     most = step.gpu(scope) if jobs else 0
-    with context.executor.gpu("cuda" if most else "cpu"):
-        for number, result in enumerate(_results(context, step, jobs, most), start=1):
-            done = step.publish(scope, plan, result)
-            status |= done
-            text = step.progress(scope, result)
-            context.executor.progress(name, number, len(jobs), text)
-            logger.info("%s: %s", name, text)
-            refuse_failures(plan, done, scope.recipe.strict)
+    try:
+        with context.executor.gpu("cuda" if most else "cpu"):
+            for number, result in enumerate(_results(context, step, jobs, most), start=1):
+                done = step.publish(scope, plan, result)
+                status |= done
+                text = step.progress(scope, result)
+                context.executor.progress(name, number, len(jobs), text)
+                logger.info("%s: %s", name, text)
+                refuse_failures(plan, done, scope.recipe.strict)
+    finally:
+        step.finish(scope, plan)
     record.units += len(plan.units)
     record.redone += len(plan.todo)
     record.failed += len(plan.failed) + sum(word != "ok" for word in status.values())
@@ -121,9 +124,7 @@ def _results(context: RunContext, step: Step, jobs: list[Job], most: int) -> Ite
     """Results as they are made: here, or where the executor makes them."""
     if step.in_parent:
         return map(step.make, jobs)
-    return context.executor.map(
-        step.make, jobs, lambda job: job.label, most=step.gpu(scope) or None
-    )
+    return context.executor.map(step.make, jobs, lambda job: job.label, most=most or None)
 
 
 def _words(plan: StepPlan) -> str:

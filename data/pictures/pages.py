@@ -44,7 +44,7 @@ def stage_page(
     """
     folder = workspace.stage(dataset, stage)
     wanted = keys(stage)
-    manifest = stores.choose(stores.read_manifest(folder), folder, wanted)
+    manifest = stores.choose(stores.read_records(folder).manifest, folder, wanted)
     if manifest.empty:
         raise StoreError(
             f"{dataset}/{stage}",

@@ -225,6 +225,10 @@ class Step(Protocol):
         """Publish a job's result, whole or not at all; unit → "ok" or why it has no data."""
         ...
 
+    def finish(self, scope: Scope, plan: StepPlan) -> None:
+        """After the last job, and when something went wrong: nothing published stays unlisted."""
+        ...
+
     def progress(self, scope: Scope, result: Any) -> str:
         """A job that ended, in words."""
         ...

@@ -178,6 +178,11 @@ class ChunkResult:
         """Unit → "ok" or why it has no data."""
         return {row["unit"]: row["status"] for row in self.rows}
 
+    @property
+    def counts(self) -> dict[str, dict[str, Any]]:
+        """Unit → what the stage counted."""
+        return {row["unit"]: json.loads(row["counts"]) for row in self.rows}
+
 
 def compute_chunk(job: ChunkJob) -> ChunkResult:
     """Process a chunk's units into a temporary file of this attempt's own.

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -113,8 +113,6 @@ class StageWork:
     inputs: StageInputs
     units: dict[str, Unit]
     writer: StoreWriter | None = None
-    jobs: int = 0
-    done: list[ChunkResult] = field(default_factory=list)
 
 
 class StageStep:
@@ -152,6 +150,10 @@ class StageStep:
     def publish(self, scope: Scope, plan: StepPlan, result: ChunkResult) -> dict[str, str]:
         """Give the chunk's part its name and enter it in the manifest."""
         return publish_chunk(plan, result)
+
+    def finish(self, scope: Scope, plan: StepPlan) -> None:
+        """Write the store's tables."""
+        write_what_is_published(plan)
 
     def progress(self, scope: Scope, result: ChunkResult) -> str:
         """'align-casme2-07: 4 units, 1.2 s'."""
@@ -198,13 +200,13 @@ def plan_stage(
         plan.reasons, plan.failed = why_not_fresh(
             folder, records.manifest, wanted, stage.version, config, verify=verify
         )
-    if records.trouble:
+    if records.trouble == "made by an earlier version":
+        plan.notes.append(
+            "this store was made by an apexflow before 0.2: its results are made anew beside the "
+            "old files, which `prune` lists"
+        )
+    elif records.trouble not in ("", "parts not in the manifest"):
         plan.notes.append(f"{records.trouble}: read from the parts again")
-        if records.trouble == "made by an earlier version":
-            plan.notes[-1] = (
-                "this store was made by an apexflow before 0.2: its results are made anew beside "
-                "the old files, which `prune` lists"
-            )
     _say_what_is_gone(plan, records.manifest, inputs)
     plan.detail = {"settings": config.model_dump(mode="json")}
     return plan
@@ -251,9 +253,6 @@ def stage_jobs(plan: StepPlan, token: str) -> list[ChunkJob]:
         part = f"part-{bucket:02d}-{digest}{stage.suffix}"
         config = inputs.configs[plan.step]
         jobs.append(ChunkJob(sources, plan.step, config, bucket, tuple(units), part, token))
-    work.jobs = len(jobs)
-    if not jobs:
-        work.writer.repair()
     return jobs
 
 
@@ -269,13 +268,15 @@ def publish_chunk(plan: StepPlan, result: ChunkResult) -> dict[str, str]:
         "host": result.host,
         "versions": result.versions,
     }
-    work.writer.enter(
-        [{**row, **common} for row in result.rows],
-        files=[(result.temporary, work.writer.folder / result.part)],
-        ledger=result.ledger,
-        timings=[timing],
-    )
+    rows = [{**row, **common} for row in result.rows]
+    work.writer.add_part(result.temporary, rows, result.ledger, timing)
     return result.status
+
+
+def write_what_is_published(plan: StepPlan) -> None:
+    """Write the store's tables, where the last parts are not in them yet."""
+    if plan.work.writer is not None:
+        plan.work.writer.flush()
 
 
 Mapper = Callable[[list[ChunkJob]], Iterable[ChunkResult]]
@@ -298,8 +299,11 @@ def run_stage(
     """Bring one stage up to date without a recipe; returns what the plan was."""
     plan = plan_stage(inputs, name, force=force)
     jobs = stage_jobs(plan, token)
-    for result in mapper(jobs) if jobs else ():
-        refuse_failures(plan, publish_chunk(plan, result), strict)
+    try:
+        for result in mapper(jobs) if jobs else ():
+            refuse_failures(plan, publish_chunk(plan, result), strict)
+    finally:
+        write_what_is_published(plan)
     return plan
 
 

@@ -161,12 +161,33 @@ def read_records(folder: Path) -> Records:
     path = folder / "ledger.parquet"
     try:
         if digest_of(path) == facts[LEDGER_DIGEST]:
-            return Records(manifest, read_ledger(folder))
+            return _with_newer_parts(folder, Records(manifest, read_ledger(folder)))
         trouble = "ledger damaged"
     except (OSError, StoreError, KeyError):
         trouble = "ledger missing" if not path.exists() else "ledger damaged"
     _, ledger = read_from_parts(folder, set(manifest.part))
     return Records(manifest, ledger, trouble)
+
+
+def _with_newer_parts(folder: Path, records: Records) -> Records:
+    """The records and what parts say that a run published before it could write the tables."""
+    newer = {p.name for p in folder.glob("part-*")} - set(records.manifest.part)
+    if not newer:
+        return records
+    manifest, ledger = read_from_parts(folder, newer)
+    if manifest.empty:
+        return records
+    made = set(zip(manifest.unit, manifest.key, strict=True))
+
+    def older(table: pd.DataFrame) -> pd.DataFrame:
+        places = zip(table.unit, table.key, strict=True)
+        return table[np.array([place not in made for place in places], bool)]
+
+    return Records(
+        pd.concat([older(records.manifest), manifest], ignore_index=True),
+        pd.concat([older(records.ledger), ledger], ignore_index=True),
+        "parts not in the manifest",
+    )
 
 
 def read_from_parts(
@@ -316,7 +337,7 @@ class StageStore:
             workspace = Workspace(workspace)
         self.dataset, self.stage = dataset, stage
         self.folder = workspace.stage(dataset, stage)
-        self.manifest = choose(read_manifest(self.folder), self.folder, keys)
+        self.manifest = choose(read_records(self.folder).manifest, self.folder, keys)
         self._entries = {e.unit: e for e in entries(self.manifest)}
         self._parts = OpenParts(self.folder)
 

@@ -1,12 +1,14 @@
 """Publishing results into a store: one protocol for parts, tables, folds and scores.
 
-Only the process that holds the workspace publishes. New files and the tables that name them change
-as one (`data.stages.files.commit`). A row for another key of the same unit stays; rows of the same
-unit and key are replaced.
+Only the process that holds the workspace publishes. A part is published by its rename: it says of
+itself what it holds, so the store's tables may follow a little later. Files that take the place of
+others change as one with the tables (`data.stages.files.commit`). A row for another key of the same
+unit stays; rows of the same unit and key are replaced.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from typing import Any
 import pandas as pd
 
 from data.schema import LEDGER, conform
-from data.stages.files import commit, save_parquet, temporary_name
+from data.stages.files import commit, save_parquet, sync_file, sync_folder, temporary_name
 from data.stages.stores import (
     MANIFEST,
     TIMINGS,
@@ -26,6 +28,7 @@ from data.stages.stores import (
 from data.stages.workspace import Workspace
 
 TABLES = ("ledger", "timings", "manifest")
+WRITE_EVERY_S = 5.0  # at least so long between two writings of a store's tables
 
 
 class StoreWriter:
@@ -38,6 +41,35 @@ class StoreWriter:
         self.rows = _by_result(records.manifest.to_dict("records"))
         self.ledger: list[dict[str, Any]] = records.ledger.to_dict("records")
         self.times = {r["part"]: r for r in read_timings(folder).to_dict("records")}
+        self._written = time.monotonic()
+
+    def add_part(
+        self,
+        temporary: Path,
+        rows: Sequence[Mapping[str, Any]],
+        ledger: Iterable[Mapping[str, Any]],
+        timing: Mapping[str, Any],
+    ) -> None:
+        """Publish one part. The tables follow at once, or with one of the next parts."""
+        self.workspace.check_hold()
+        final = self.folder / str(timing["part"])
+        sync_file(temporary)
+        temporary.replace(final)
+        sync_folder(self.folder)
+        new = _by_result(rows)
+        self.rows |= new
+        self.ledger = [r for r in self.ledger if (r["unit"], r["key"]) not in new]
+        self.ledger += [dict(row) for row in ledger]
+        self.times[final.name] = {**timing, "mtime_ns": final.stat().st_mtime_ns}
+        self.trouble = self.trouble or "parts not in the manifest"
+        if time.monotonic() - self._written > WRITE_EVERY_S:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write the tables, where they do not say what is there."""
+        if self.trouble:
+            self._commit(())
+            self.trouble, self._written = "", time.monotonic()
 
     def enter(
         self,
@@ -46,23 +78,17 @@ class StoreWriter:
         files: Sequence[tuple[Path, Path]] = (),
         ledger: Iterable[Mapping[str, Any]] = (),
         timings: Iterable[Mapping[str, Any]] = (),
-        in_place: bool = False,
     ) -> None:
-        """Publish files (temporary, final) with their manifest rows and what was noted.
-
-        in_place: the files take the place of those of the same units under other keys.
-        """
+        """Publish files (temporary, final) of whole units in the place of what these units had."""
         new = _by_result(rows)
-        if in_place:
-            units = {unit for unit, _ in new}
-            self.rows = {k: v for k, v in self.rows.items() if k[0] not in units}
-        self.rows |= new
+        units = {unit for unit, _ in new}
+        self.rows = {k: v for k, v in self.rows.items() if k[0] not in units} | new
         self.ledger = [r for r in self.ledger if (r["unit"], r["key"]) not in new]
         self.ledger += [dict(row) for row in ledger]
         stamps = {final: temporary.stat().st_mtime_ns for temporary, final in files}
-        for time in timings:
-            stamp = stamps.get(self.folder / str(time["part"]), 0)
-            self.times[str(time["part"])] = {**time, "mtime_ns": stamp}
+        for timing in timings:
+            stamp = stamps.get(self.folder / str(timing["part"]), 0)
+            self.times[str(timing["part"])] = {**timing, "mtime_ns": stamp}
         self._commit(files)
 
     def forget(self, results: Iterable[tuple[str, str]]) -> None:
@@ -71,12 +97,6 @@ class StoreWriter:
         self.rows = {place: rows for place, rows in self.rows.items() if place not in gone}
         self.ledger = [r for r in self.ledger if (r["unit"], r["key"]) not in gone]
         self._commit(())
-
-    def repair(self) -> None:
-        """Write tables that were lost or damaged again, from what the parts told."""
-        if self.trouble:
-            self._commit(())
-            self.trouble = ""
 
     def _commit(self, files: Sequence[tuple[Path, Path]]) -> None:
         self.workspace.check_hold()

@@ -132,6 +132,9 @@ class TrainStep:
         _publish_fold(run, result.job.fold, result.job.out, result)
         return {result.job.fold: "ok"}
 
+    def finish(self, scope: Scope, plan: StepPlan) -> None:
+        """Every publication is complete by itself."""
+
     def progress(self, scope: Scope, result: FoldResult) -> str:
         """'fold-00-sub01 trained'."""
         return f"{result.job.fold} trained in {result.seconds:.1f} s"
@@ -328,7 +331,6 @@ def _write_setup(run: RunPlan, scope: Scope) -> None:
         files=[(path, run.folder / name) for name, path in made.items()],
         ledger=[{**row, "key": key} for row in run.ledger.to_dict("records")],
         timings=[_timing(name, 0.0, platform.node(), versions_json()) for name in made],
-        in_place=True,
     )
 
 
@@ -379,7 +381,6 @@ def _publish_fold(run: RunPlan, fold: str, out: Path, result: FoldResult | None)
         rows,
         files=[(path, run.folder / fold / path.name) for path in files],
         timings=[_timing(row["part"], seconds, host, versions) for row in rows],
-        in_place=True,
     )
     shutil.rmtree(out, ignore_errors=True)
 

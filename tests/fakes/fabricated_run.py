@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,8 @@ from data.schema import EVENTS, FRAMES, VIDEOS, conform
 from data.stages import stores
 from data.stages.files import read_table, save_parquet, write_table
 from data.stages.identity import file_digest, stable_hash
+from data.stages.inputs import StageInputs
+from data.stages.registry import STAGES
 from data.stages.workspace import Workspace
 
 SIZE = 48
@@ -59,8 +61,13 @@ def write_store(
     dropped: dict[str, str] | None = None,
     counts: dict[str, Any] | None = None,
     settings: dict[str, Any] | None = None,
+    keys: Mapping[str, str] | None = None,
 ) -> None:
-    """One part with all units (functions that fill a group, or rows), manifest, timings, ledger."""
+    """One part with all units (functions that fill a group, or rows), manifest, timings, ledger.
+
+    keys: unit → key, where a recipe's own are wanted (see `planned_keys`).
+    """
+    key_of = keys or {u: stable_hash(stage, u) for u in (*units, *(dropped or {}))}
     folder = workspace.stage(dataset, stage)
     folder.mkdir(parents=True, exist_ok=True)
     suffix = ".parquet" if any(isinstance(v, list) for v in units.values()) else ".h5"
@@ -85,12 +92,12 @@ def write_store(
         "settings": json.dumps(settings or {}, sort_keys=True),
     }
     rows = [
-        {**common, "unit": u, "key": stable_hash(stage, u), "status": "ok", "content": content[u],
+        {**common, "unit": u, "key": key_of[u], "status": "ok", "content": content[u],
          "counts": json.dumps(counts or {})}
         for u in units
     ]  # fmt: skip
     rows += [
-        {**common, "unit": u, "key": stable_hash(stage, u), "status": reason, "content": "",
+        {**common, "unit": u, "key": key_of[u], "status": reason, "content": "",
          "counts": "{}"}
         for u, reason in (dropped or {}).items()
     ]  # fmt: skip
@@ -100,7 +107,7 @@ def write_store(
     kind = "event" if stage in ("apex", "flow") else "video"
     table = ledger([(stage, dataset, u, kind, r, f"made up: {r}", "dropped")
                     for u, r in (dropped or {}).items()])  # fmt: skip
-    table["key"] = [stable_hash(stage, u) for u in table.unit]
+    table["key"] = [key_of[u] for u in table.unit]
     write_tables(folder, rows, conform(table, "ledger"))
 
 
@@ -312,13 +319,39 @@ def finish_scores(folder: Path, predictions: pd.DataFrame, metrics: pd.DataFrame
     write_tables(folder, rows, stores.read_ledger(folder))
 
 
+def enter_again(folder: Path) -> None:
+    """Make a run's manifest say what lies there now, after a test has changed its files."""
+    rows = stores.read_manifest(folder).to_dict("records")
+    for row in rows:
+        path = folder / row["part"]
+        row |= {"bytes": path.stat().st_size, "digest": file_digest(path)}
+    write_tables(folder, rows, stores.read_ledger(folder))
+
+
+def planned_keys(workspace: Workspace, dataset: str, stage: str, recipe: Any) -> dict[str, str]:
+    """Unit → key that a recipe plans for a stage, from ingest's tables: what a run looks for."""
+    configs = {name: recipe.stage_config(name) for name in STAGES}
+    return StageInputs(workspace, dataset, None, configs).keys(stage)
+
+
 def _run_row(unit: str, path: Path, folder: Path) -> dict[str, Any]:
     return {"unit": unit, "key": stable_hash(unit), "part": str(path.relative_to(folder)),
             "status": "ok", "bytes": path.stat().st_size, "digest": file_digest(path),
             "content": "", "version": 2, "settings": "{}", "counts": "{}"}  # fmt: skip
 
 
-def write_motion_store(workspace: Workspace, dataset: str, videos: list[str], k: int = 20) -> None:
+def planned_keys(workspace: Workspace, dataset: str, stage: str, recipe: Any) -> dict[str, str]:
+    """Unit → key as a recipe plans them."""
+    from data.stages.inputs import StageInputs
+    from data.stages.registry import STAGES
+
+    configs = {name: recipe.stage_config(name) for name in STAGES}
+    return StageInputs(workspace, dataset, None, configs).keys(stage)
+
+
+def write_motion_store(
+    workspace: Workspace, dataset: str, videos: list[str], k: int = 20, recipe: Any = None
+) -> None:
     """Motion features of long videos: noise."""
     rng = np.random.default_rng(0)
 
@@ -330,7 +363,9 @@ def write_motion_store(workspace: Workspace, dataset: str, videos: list[str], k:
         group.attrs.update(k=k, stride=k // 2, frame_skip=1, gaps="list", roi_set="coarse10",
                            flow="farneback", clamp=True)  # fmt: skip
 
-    write_store(workspace, dataset, "motion", dict.fromkeys(videos, fill), counts={"windows": 23})
+    keys = None if recipe is None else planned_keys(workspace, dataset, "motion", recipe)
+    write_store(workspace, dataset, "motion", dict.fromkeys(videos, fill),
+                counts={"windows": 23}, keys=keys)  # fmt: skip
 
 
 def write_me_tst_run(

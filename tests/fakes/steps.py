@@ -8,9 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from data.ingest.stage import STEP as INGEST
+from data.schema import conform, empty
 from data.settings import Settings
 from data.stages.contract import Scope, Stage, Step, StepPlan, Unit
+from data.stages.files import write_table
 from data.stages.inputs import ChunkInputs, StageInputs
 from data.stages.parts import ChunkJob, ChunkResult, compute_chunk
 from data.stages.registry import find_stage
@@ -54,6 +58,7 @@ def do(step: Step, where: Scope, *, force: bool = False, most: int | None = None
     plan = step.plan(where, force=force)
     for job in list(step.jobs(where, plan))[:most]:
         step.publish(where, plan, step.make(job))
+    step.finish(where, plan)
     return plan
 
 
@@ -103,6 +108,18 @@ def one_part(
     shutil.move(result.temporary, path)
     result.temporary = path
     return result
+
+
+def write_tables(workspace: Workspace | Path, dataset: str, **tables: pd.DataFrame) -> None:
+    """Tables of a dataset as ingest would leave them (videos, frames, events), by name."""
+    if not isinstance(workspace, Workspace):
+        workspace = Workspace(workspace)
+    for name in ("videos", "frames", "events"):
+        table = tables.get(name, empty(name))
+        given = {"provided_crop": False, "show_faces": True} if name == "videos" else {}
+        missing = {column: value for column, value in given.items() if column not in table}
+        path = workspace.stage(dataset, "ingest") / f"{name}.parquet"
+        write_table(conform(table.assign(**missing), name), path)
 
 
 def register(monkeypatch: Any, stage: Stage, settings: type[Settings]) -> Any:
