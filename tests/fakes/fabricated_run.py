@@ -299,8 +299,9 @@ def _finish_run(folder: Path, recipe: dict[str, Any], folds: dict[str, Any]) -> 
     (folder / "split.json").write_text(json.dumps(split))
     paths = {fold: sorted((folder / fold).iterdir()) for fold in folds}
     rows = [_run_row(fold, p, folder) for fold in folds for p in paths[fold]]
-    timings = [{"part": row["part"], "mtime_ns": 0, "seconds": 12.5, "units": 1, "host": "here",
-                "versions": VERSIONS} for row in rows]  # fmt: skip
+    stamp = {row["part"]: (folder / row["part"]).stat().st_mtime_ns for row in rows}
+    timings = [{"part": part, "mtime_ns": time, "seconds": 12.5, "units": 1, "host": "here",
+                "versions": VERSIONS} for part, time in stamp.items()]  # fmt: skip
     write_table(pd.DataFrame(timings).astype(stores.TIMINGS), folder / "timings.parquet")
     dropped = ledger([("train", "casme2", "x", "event", "no_label_3", "", "dropped")])
     write_tables(folder, rows, dropped)
