@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from data.settings import Settings
+from data.settings import ASIDE, Settings
 
 
 class RegistrationConfig(Settings):
@@ -25,5 +25,15 @@ class RegistrationConfig(Settings):
         description="transforms: poses only, crops are made from the raw frames when read.",
     )
     compression: Literal["gzip", "lzf", "none"] = Field(
-        "gzip", title="Compression of crops", description="Lossless; gzip is level 1."
+        "gzip",
+        title="Compression of crops",
+        description="Lossless; gzip is level 1. Crops that are there stay as they are.",
+        json_schema_extra=ASIDE,
     )
+
+    def unread(self) -> frozenset[str]:
+        """What only tracking needs."""
+        return frozenset({"points"} if self.method == "stored" else ())
+
+
+SETTINGS = RegistrationConfig

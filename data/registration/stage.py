@@ -21,13 +21,13 @@ Dropped: `no_onset`, `event_outside_video`; `scene_cut`, a new scene begins insi
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import h5py
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
 from data.align.geometry import CropMaker
 from data.align.modes import Image
@@ -44,7 +44,12 @@ from data.registration.events import (
     register_event,
 )
 from data.registration.settings import RegistrationConfig
-from data.stages.engine import PartWriter, Stage, StageInputs, Unit
+from data.stages.contract import Stage, Unit
+from data.stages.inputs import StageInputs, UnitInputs
+from data.stages.parts import PartWriter
+
+if TYPE_CHECKING:
+    from data.pictures.stages import Drawn, Shown
 
 NAME, VERSION = "registration", 1
 OPEN_FRAMES = 50  # frames of an event without an offset
@@ -56,27 +61,23 @@ FAILED = ("no_face", "unreadable", "failed", "missing")  # align's states withou
 
 def list_units(inputs: StageInputs, config: RegistrationConfig) -> list[Unit]:
     """One unit per event."""
-    align = inputs.keys("align")
-    units = []
-    for row in inputs.events.to_dict("records"):
-        event, video = str(row["event"]), str(row["video"])
-        marks = {n: None if pd.isna(row[n]) else int(row[n]) for n in ("onset", "apex", "offset")}
-        key = inputs.key(NAME, VERSION, config, align.get(video), marks)
-        units.append(Unit(event, video, key, marks))
-    return units
+    return [
+        Unit(event.id, event.video, event.marks, reads=(("align", event.video),), frames=True)
+        for event in inputs.recordings.events.values()
+    ]
 
 
-def process(unit: Unit, inputs: StageInputs, config: RegistrationConfig, part: PartWriter) -> None:
+def process(unit: Unit, inputs: UnitInputs, config: RegistrationConfig, part: PartWriter) -> None:
     """Register one event."""
     cv2.setNumThreads(1)
-    if unit.payload["onset"] is None:
+    if unit.facts["onset"] is None:
         part.drop(unit.id, "no_onset", "the annotation gives no onset frame")
         return
     with inputs.open("align", unit.video) as align:
         names = [str(n) for n in align["status"].attrs["status_names"]]
         status = align["status"][:]
         who = f"{inputs.dataset}/{unit.id}"
-        first, last = event_span(unit.payload, len(status), who)
+        first, last = event_span(unit.facts, len(status), who)
         whole = scene_of(align, first, last, who)
         placed = located(status, names)
         absent = np.isin(status, [names.index(n) for n in FAILED if n in names])
@@ -87,20 +88,16 @@ def process(unit: Unit, inputs: StageInputs, config: RegistrationConfig, part: P
         if reference != first:
             part.note(unit.id, "onset_replaced", f"frame {first} shows no face: {reference} does")
         if str(align.attrs["mode"]) != "track" or config.method == "stored" or not whole:
-            source = None if "crops" in align else inputs.frame_source(unit.video)
+            source = None if "crops" in align else inputs.frames()
             _copy(part.group(unit.id), align, source, (first, last), reference, config)
         else:
-            source = inputs.frame_source(unit.video)
+            source = inputs.frames()
             _register(part.group(unit.id), align, source, (first, last), reference, absent,
-                      placed, config, upright=_upright(inputs))  # fmt: skip
+                      placed, config)  # fmt: skip
     _report(unit.id, part, who)
 
 
-def _upright(inputs: StageInputs) -> bool:
-    return bool(getattr(inputs.configs.get("align"), "upright", True))
-
-
-def event_span(marks: dict[str, int | None], frames: int, who: str) -> tuple[int, int]:
+def event_span(marks: Mapping[str, Any], frames: int, who: str) -> tuple[int, int]:
     """First and last frame. Raises InputError `event_outside_video`."""
     onset, apex, offset = marks["onset"], marks["apex"], marks["offset"]
     assert onset is not None
@@ -149,8 +146,6 @@ def _register(
     absent: npt.NDArray[np.bool_],
     placed: npt.NDArray[np.bool_],
     config: RegistrationConfig,
-    *,
-    upright: bool,
 ) -> None:
     """Track, fit, and write the event's frames."""
     first, last = span
@@ -158,7 +153,7 @@ def _register(
     stored = StoredPoses(align)
     calm = round(CALM_SECONDS * float(align.attrs["fps"]))
     added = depth_without(align, first - calm, last + calm)
-    geometry = event_geometry(stored, reference, added, upright=upright)
+    geometry = event_geometry(stored, reference, added, upright=bool(align.attrs["upright"]))
     image = source.read(reference, colour=colour)
     maker = CropMaker(geometry)
     patches: dict[int, tuple[Image, tuple[int, int]]] = {}
@@ -285,4 +280,29 @@ def _report(unit: str, part: PartWriter, who: str) -> None:
     part.done(unit, **facts)
 
 
-STAGE = Stage(NAME, VERSION, ("ingest", "align"), ".h5", "event", list_units, process)
+def pictures(shown: Shown) -> Iterator[Drawn]:
+    """What is left after registration, and how frames were placed; no faces."""
+    from data.align.pictures import residual_figure
+    from data.pictures.stages import Drawn
+
+    store, facts = shown.store(NAME), []
+    for event in shown.chosen_events(store).itertuples(index=False):
+        with store.open(str(event.event)) as group:
+            facts.append((str(event.event), group["residual_px"][:], group["status"][:]))
+    store.close()
+    if facts:
+        caption = f"{shown.dataset}: what is left after registration to the onset"
+        yield Drawn(residual_figure(facts, STATUS), caption)
+
+
+STAGE = Stage(
+    name=NAME,
+    version=VERSION,
+    needs=("ingest", "align"),
+    suffix=".h5",
+    unit_kind="event",
+    list_units=list_units,
+    process=process,
+    title="Registration: every event on its own onset",
+    pictures=pictures,
+)

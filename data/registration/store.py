@@ -14,7 +14,7 @@ from data.align.geometry import CropMaker, Geometry, head_depth
 from data.errors import StoreError
 from data.frames import FrameSource
 from data.registration.events import USABLE
-from data.stages.engine import StageInputs
+from data.stages.inputs import UnitInputs
 
 Image = npt.NDArray[np.uint8]
 
@@ -32,10 +32,10 @@ def event_geometry_of(group: h5py.Group) -> Geometry:
 
 
 @contextmanager
-def open_event(inputs: StageInputs, event: str, video: str) -> Iterator[EventCrops]:
+def open_event(inputs: UnitInputs, event: str) -> Iterator[EventCrops]:
     """A registered event for a later stage, its crops stored or made from the raw frames."""
     with inputs.open("registration", event) as group:
-        yield EventCrops(group, None if "crops" in group else inputs.frame_source(video))
+        yield EventCrops(group, None if "crops" in group else inputs.frames())
 
 
 class EventCrops:

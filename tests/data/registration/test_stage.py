@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import h5py
 import numpy as np
+import pandas as pd
 import pytest
 
 from data.align.geometry import hull_points, unplace
+from data.align.settings import AlignConfig
 from data.registration.settings import RegistrationConfig
-from data.registration.stage import OPEN_FRAMES, STAGE
+from data.registration.stage import OPEN_FRAMES
 from data.registration.store import EventCrops, event_geometry_of
+from data.stages.inputs import StageInputs
 from tests.fakes.align_scenes import grey_face, moved, noisy, person
 from tests.fakes.clip_stages import ClipStages
 from tests.fakes.planted_head import PlantedHead
+from tests.fakes.steps import write_tables
 
 pytest.importorskip("dlib")
 
@@ -141,7 +145,7 @@ def test_crops_made_on_reading_are_the_stored_ones(tmp_path):
     poses.run("registration")
     with stored.open("registration", "e000") as a, poses.open("registration", "e000") as b:
         assert "crops" not in b
-        made = EventCrops(b, poses.frame_source("v")).take(range(2, 12))
+        made = EventCrops(b, poses.frames()).take(range(2, 12))
         assert np.array_equal(made, a["crops"][:])
 
 
@@ -169,14 +173,13 @@ def test_an_event_without_an_offset_and_one_outside(tmp_path):
 
 
 def test_keys_follow_marks_settings_and_alignment(tmp_path):
-    stages = ClipStages(wandering(4), [(0, 3)], tmp_path)
-    upstream = {"v": "a"}
-    stages.keys = lambda stage: upstream  # type: ignore[method-assign]
-
-    def key(config=None):
-        return STAGE.list_units(stages, config or RegistrationConfig())[0].key
+    def key(offset=3, config=None, size=224):
+        video = {"video": "v", "fps": 25.0, "num_frames": 9, "identity": "x"}
+        event = {"video": "v", "event": "e", "onset": 0, "offset": offset, "type": "micro"}
+        write_tables(tmp_path, "d", videos=pd.DataFrame([video]), events=pd.DataFrame([event]))
+        configs = {"align": AlignConfig(size=size), "registration": config or RegistrationConfig()}
+        return StageInputs(tmp_path, "d", None, configs).keys("registration")["e"]
 
     before = key()
-    assert key() == before != key(RegistrationConfig(points=200))
-    upstream["v"] = "b"
-    assert key() != before
+    assert before == key() == key(config=RegistrationConfig(compression="none"))
+    assert before not in (key(4), key(config=RegistrationConfig(points=200)), key(size=128))
