@@ -45,6 +45,7 @@ KIN = 5.0  # points that err like one
 MIN_POINTS = 12  # fewer give no pose
 # a fit that leaves one of these is doubtful: tracks kept, tracks agreeing, error (IPD)
 MIN_KEPT, MIN_AGREEING, MAX_ERROR = 0.4, 0.35, 0.012
+MIN_SEEN = 0.15  # of all points must agree: fewer may be the rim of a face that is gone
 
 
 def expressions(landmarks: Array, points: Array) -> Array:
@@ -172,7 +173,7 @@ class Model:
         agreeing = (weight > 0).mean(axis=1) if found.shape[1] else np.zeros(count)
         poses = change * np.array([1, 1, self._ipd, self._ipd, 1, 1, 1, 1])
         poses[:, 0] += 1
-        solved &= (weight > 0).sum(axis=1) >= MIN_POINTS
+        solved &= ((weight > 0).sum(axis=1) >= MIN_POINTS) & (agreeing >= MIN_SEEN)
         solved &= np.abs(poses[:, 0] - 1) < 0.5
         sure = solved & (kept >= MIN_KEPT) & (agreeing >= MIN_AGREEING) & (worth <= MAX_ERROR)
         away = np.hypot(*(target - np.stack([change @ d.T[:POSE_TERMS] for d in self.design])))

@@ -46,7 +46,7 @@ from data.align.modes import (
     smooth_poses,
 )
 from data.align.tracking import FaceTracker, Registered
-from data.align.views import apart, carried_on, nearest_pose
+from data.align.views import carried_on, crops_apart, nearest_pose
 from data.errors import InputError
 from data.faces import PARTIAL, FaceFinder, Reference, examine
 
@@ -64,7 +64,7 @@ EAGER_LOOKS = 10  # frames in a row searched after a face is lost
 EAGER_TRIES = 3  # doubtful frames in a row at each of which other references are tried
 RECENT = 3  # frames back that a new reference may lie
 KEPT_VIEWS, TRIED_VIEWS = 32, 2  # references that can be returned to; tried in one frame
-MAX_DRIFT = 0.005  # IPD: a return that would move the crop by more is no return
+MAX_DRIFT = 0.006  # IPD: a return that would move the crop by more is no return
 BLOCK_FRAMES, BLOCK_BYTES = 512, 48 << 20
 MARGIN = 12  # px kept around a crop's box, for what the joint fit still moves
 
@@ -275,7 +275,8 @@ class Run:
             geometry = view.segment.geometry
             if again.method != "track" or self._beyond(again.pose, geometry.ipd):
                 continue
-            if found.method != "track" or apart(geometry, again.pose, pose) < MAX_DRIFT:
+            jump = crops_apart(here, found.pose, geometry, again.pose)
+            if found.method != "track" or jump < MAX_DRIFT:
                 self._begin(view)
                 self._pose = again.pose
                 return again
@@ -360,7 +361,13 @@ class Run:
     # ----------------------------------------------------------------------------------- blocks
 
     def _append(self, index: int, image: Image, found: Registered) -> None:
-        self._pending.append(self._placed(index, image, found))
+        placed = self._placed(index, image, found)
+        if placed.status == "no_face":  # so was it in the frames that still hoped
+            for i in range(len(self._pending) - 1, -1, -1):
+                if self._pending[i].status != "align_held":
+                    break
+                self._pending[i] = replace(self._pending[i], status="no_face")
+        self._pending.append(placed)
 
     def _placed(self, index: int, image: Image, found: Registered) -> Placed:
         x0, y0, x1, y1 = self._view.maker.box(found.pose, image.shape, MARGIN)

@@ -81,7 +81,9 @@ def nearest_pose(geometry: Geometry, other: Geometry, pose: Array) -> Array | No
     return None if there is None else pose_of_map(geometry, points, place(other, pose, there))
 
 
-def apart(geometry: Geometry, one: Array, other: Array) -> float:
-    """How far apart two poses put the landmarks, RMS, inter-pupil distances."""
-    away = place(geometry, one, geometry.landmarks) - place(geometry, other, geometry.landmarks)
-    return float(np.sqrt((away**2).sum(axis=-1).mean())) / geometry.ipd
+def crops_apart(one: Geometry, pose: Array, other: Geometry, other_pose: Array) -> float:
+    """How far apart two references put the crop's inner part in a frame, RMS, IPD."""
+    size = one.size
+    inner = slice(size // 6, size - size // 6, max(1, size // 16))
+    there = [place(g, p, g.crop_grid[inner, inner]) for g, p in ((one, pose), (other, other_pose))]
+    return float(np.sqrt(((there[0] - there[1]) ** 2).sum(axis=-1).mean())) / one.ipd

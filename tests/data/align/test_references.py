@@ -64,9 +64,11 @@ def test_no_jump_where_the_reference_changes(tmp_path):
     with h5py.File(out) as part:
         crops = part["a/crops"][:, 24:104, 24:104].astype(float)
         change = np.abs(np.diff(crops, axis=0)).mean(axis=(1, 2))
-        switches = np.flatnonzero(np.diff(part["a/segment"][:]))
-    assert len(switches) >= 2
-    assert change[switches].max() < 1.6 * np.median(change)
+        segment = part["a/segment"][:]
+    switches = np.flatnonzero(np.diff(segment))
+    fresh = [i for i in switches if segment[i + 1] > segment[: i + 1].max()]
+    assert len(fresh) >= 2 and change[fresh].max() < 1.3 * np.median(change)
+    assert change[switches].max() < 3.5 * np.median(change)  # a return takes drift out at once
 
 
 def test_a_blink_and_a_fast_smile_do_not_end_tracking(tmp_path):

@@ -118,7 +118,7 @@ def test_a_face_gone_for_most_of_an_event_drops_it_and_for_some_does_not(tmp_pat
     with stages.open("registration", "e001") as group:
         crops = EventCrops(group)
         assert crops.usable(13) and not crops.usable(16)
-        assert crops.nearest(16) == 13
+        assert crops.nearest(17) in (13, 14)
         assert np.isnan(group["residual_px"][12])
 
 
