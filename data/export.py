@@ -174,7 +174,8 @@ def export_flow(
 def export_tables(workspace: Workspace, dataset: str, out: Path) -> int:
     """Ingest's tables, the apex table and every stage's ledger as CSV; returns files written.
 
-    Nulls are empty cells; a curve is a JSON list. Raises StoreError `no_data` when the dataset was
+    Nulls are empty cells; a curve is a JSON list; a text that begins like a formula gets a `'`
+    before it. Raises StoreError `no_data` when the dataset was
     not ingested.
     """
     folder = workspace.stage(dataset, "ingest")
@@ -195,7 +196,7 @@ def export_tables(workspace: Workspace, dataset: str, out: Path) -> int:
             if any(isinstance(value, np.ndarray) for value in table[column].head(1)):
                 plain[column] = table[column].map(_json_list)
         with replacing(out / f"{name}.csv", "export") as temporary:
-            plain.to_csv(temporary, index=False, lineterminator="\n")
+            plain.map(_defused).to_csv(temporary, index=False, lineterminator="\n")
     return len(tables)
 
 
@@ -280,6 +281,11 @@ def _chosen(store: StageStore, asked: Iterable[str] | None) -> list[str]:
     return chosen
 
 
+def _defused(cell: Any) -> Any:
+    """A text that a spreadsheet would take for a formula gets a quote before it (OWASP's rule)."""
+    return f"'{cell}" if isinstance(cell, str) and cell[:1] in tuple("=+-@\t\r") else cell
+
+
 def _json_list(value: Any) -> str:
     return json.dumps(value.tolist()) if isinstance(value, np.ndarray) else ""
 
@@ -288,6 +294,6 @@ def _write_csv(path: Path, header: Iterable[str], rows: Iterable[Iterable[Any]])
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(header)
-    writer.writerows(rows)
+    writer.writerows([_defused(cell) for cell in row] for row in rows)
     with replacing(path, "export") as temporary:
         temporary.write_text(text.getvalue(), encoding="utf-8")

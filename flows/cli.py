@@ -278,7 +278,10 @@ def up(
     if as_json:
         typer.echo(json.dumps(server.describe(), indent=1))
         return
-    typer.echo(f"Prefect UI: {state.url}\nstop with: python -m flows down")
+    typer.echo(
+        f"Prefect UI: {state.url}\nthe browser asks once for: {server.auth()}\n"
+        "stop with: python -m flows down"
+    )
 
 
 @app.command()

@@ -75,9 +75,7 @@ class PlainExecutor:
     ) -> Iterator[Result]:
         """See Executor."""
         workers = min(self.workers, most or self.workers)
-        yield from map_jobs(
-            function, jobs, workers=workers, label=label, discard=remove_temporary
-        )
+        yield from map_jobs(function, jobs, workers=workers, label=label, discard=remove_temporary)
 
     def progress(self, name: str, done: int, total: int, text: str) -> None:
         """See Executor."""

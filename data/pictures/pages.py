@@ -16,7 +16,7 @@ from typing import Any
 import pandas as pd
 
 from data.errors import StoreError
-from data.pictures.drawing import FACES_HIDDEN, markdown_image, markdown_table
+from data.pictures.drawing import FACES_HIDDEN, markdown_image, markdown_table, markdown_text
 from data.pictures.stages import Shown, stage_pictures
 from data.stages import stores
 from data.stages.workspace import Workspace
@@ -57,13 +57,13 @@ def stage_page(
             todo=f"Run the {stage} stage first.",
             code="no_data",
         )
-    lines = [f"# {stage} · {dataset}", ""]
+    lines = [f"# {stage} · {markdown_text(dataset)}", ""]
     ledger = stores.read_ledger(folder)
     shown = Shown(workspace, dataset, with_faces, root=root)
     if stage == "ingest":
         lines += [_counts(shown), ""]
         for said in ledger.detail[ledger.reason == "annotation_account"]:
-            lines += [f"{said}.", ""]
+            lines += [f"{markdown_text(str(said))}.", ""]
         rows = _table_rows(manifest)
     else:
         kept = int((manifest.status == "ok").sum())
@@ -73,7 +73,7 @@ def stage_page(
     if stage in STAGES_OF_FACES and not shown.faces():
         lines += [FACES_HIDDEN, ""]
     pieces = (
-        f"{markdown_image(drawn.picture, drawn.caption)}\n\n{drawn.caption}\n"
+        f"{markdown_image(drawn.picture, drawn.caption)}\n\n{markdown_text(drawn.caption)}\n"
         for drawn in stage_pictures(shown, stage)
     )
     return StagePage("\n".join([*lines, *_fit(lines, pieces)]), rows)

@@ -140,9 +140,7 @@ def _map_here(
         raise events.error
 
 
-def _map_in_crew(
-    crew: _Crew, waiting: deque[Any], workers: int, events: _Events
-) -> Iterator[Any]:
+def _map_in_crew(crew: _Crew, waiting: deque[Any], workers: int, events: _Events) -> Iterator[Any]:
     lonely: deque[Any] = deque()  # jobs whose process died: repeated with nothing beside them
     died: set[int] = set()
     while True:

@@ -126,7 +126,7 @@ def test_a_child_killed_twice_is_a_named_error(tmp_path: Path) -> None:
 
 
 def test_what_does_not_pickle_is_an_error_not_a_wait() -> None:
-    with pytest.raises(RuntimeError, match="pickle|local object"):
+    with pytest.raises(RuntimeError, match=r"pickle|local object"):
         list(map_jobs(unpicklable, [1], workers=1))
 
 
