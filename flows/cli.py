@@ -156,18 +156,18 @@ def run(
     """Do what a recipe needs and is not up to date; say so in seconds when nothing is."""
     from flows import launch
 
-    models = ["align.landmark_model", "motion.landmark_model"] if landmark_model else []
     request = _request(
         recipe,
         workspace,
         data,
-        [*(changes or []), *(f"{key}={landmark_model}" for key in models)],
+        changes,
         stages=stage or [],
         from_stage=from_stage,
         force=force or [],
         workers=workers,
         device=device,
         wait_s=wait,
+        landmark_model=str(landmark_model or ""),
         with_faces=with_faces,
     )
     _show_log(verbose=not as_json)

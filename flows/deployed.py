@@ -6,9 +6,7 @@ create a run chooses what our flows offer, never the command, environment or fol
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from tasks.ghosts import GONE
@@ -23,17 +21,21 @@ TEMPLATE: dict[str, Any] = {
 }
 
 
-def set_up(prefect: Callable[..., str], folder: Path) -> None:
+def set_up(prefect: Callable[..., str]) -> None:
     """Everything of the above, on the server in use; idempotent. `prefect` runs its command."""
-    template = folder / "job-template.json"
-    template.write_text(json.dumps(TEMPLATE))
-    prefect(
-        *("work-pool", "create", POOL, "--type", "process", "--overwrite"),
-        *("--base-job-template", str(template)),
-    )
+    _make_pool()
     prefect("deploy", "--all")
     _make_gpu_limit()
     _make_automation()
+
+
+def _make_pool() -> None:
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.actions import WorkPoolCreate
+
+    pool = WorkPoolCreate(name=POOL, type="process", base_job_template=TEMPLATE)
+    with get_client(sync_client=True) as client:
+        client.create_work_pool(pool, overwrite=True)
 
 
 def _make_gpu_limit() -> None:

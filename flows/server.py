@@ -164,7 +164,7 @@ def start_worker(state: ServerState) -> ServerState:
     use(state)
     from flows import deployed
 
-    deployed.set_up(lambda *words: _prefect(state, *words), home())
+    deployed.set_up(lambda *words: _prefect(state, *words))
     close_ghosts()
     if state.worker is not None:
         return state

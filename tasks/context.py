@@ -183,6 +183,9 @@ def resolve_recipe(request: RunRequest) -> Recipe:
     overrides = dict(request.overrides)
     if request.with_faces:
         overrides["with_faces"] = True
+    if request.landmark_model:
+        for stage in ("align", "motion"):
+            overrides[f"{stage}.landmark_model"] = request.landmark_model
     return load_recipe(request.recipe, overrides)
 
 

@@ -57,6 +57,11 @@ class RunRequest(BaseModel):
         title="Device",
         description="auto, cpu, cuda or cuda:N. auto takes the GPU when there is one.",
     )
+    landmark_model: str = Field(
+        "",
+        title="Landmark model",
+        description="Path of a dlib 68-point model of your own, for align and motion.",
+    )
     wait_s: float = Field(
         0.0,
         ge=0,
