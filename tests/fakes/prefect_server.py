@@ -66,15 +66,24 @@ class Server:
 
     def post(self, path: str, body: Any) -> Any:
         """As one who knows the password and takes the CSRF token."""
-        if self._api is None:
-            self._api = PrefectApi(f"{self.url}/api", self.auth)
-        return self._api.post(path, body)
+        return self._request("POST", path, body)
 
     def get(self, path: str) -> Any:
-        """GET with the password."""
+        """GET likewise."""
+        return self._request("GET", path)
+
+    def patch(self, path: str, body: Any) -> Any:
+        """PATCH likewise."""
+        return self._request("PATCH", path, body)
+
+    def delete(self, path: str) -> Any:
+        """DELETE likewise."""
+        return self._request("DELETE", path)
+
+    def _request(self, method: str, path: str, body: Any = None) -> Any:
         if self._api is None:
             self._api = PrefectApi(f"{self.url}/api", self.auth)
-        return self._api.request("GET", path)
+        return self._api.request(method, path, body)
 
     def knock(
         self, method: str, path: str, body: str | None = None, **headers: str
