@@ -76,7 +76,8 @@ def _journals(api: PrefectApi, folder: Path, tell: bool) -> tuple[int, set[str]]
             journal.send(api, journal.pending[0])
             journal.pending.pop(0)
             journal.save()
-        if journal.ended and _state(api, journal.top) in _OPEN:
+        # CRASHED is what a worker makes of an engine that could not tell the end of it
+        if journal.ended and _state(api, journal.top) in (*_OPEN, "CRASHED"):
             _set(api, "flow_runs", journal.top, journal.ended)
         elif not journal.ended:
             closed += _gone(api, journal.top, tell)

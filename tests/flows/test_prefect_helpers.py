@@ -88,6 +88,20 @@ def test_a_run_goes_on_without_the_server_and_tells_it_later(
     assert not list((server.home / "runs").glob("*.json"))
 
 
+def test_a_workers_run_goes_on_without_the_server_and_is_completed_later(
+    server: Server, work: list[str], form: dict[str, Any], tmp_path: Path
+) -> None:
+    run = server.create_run("full", form)
+    until(begun(tmp_path), "the first part")
+    process = psutil.Process(int(server.run(run)["infrastructure_pid"]))
+    server.kill()
+    psutil.wait_procs([process], timeout=280)  # the engine tries for a minute to tell its end
+    assert not process.is_running()
+    nothing_left(server, work)
+    server.up()
+    until(lambda: server.run(run)["state_type"] == "COMPLETED", "the truth", 60)
+
+
 def test_a_server_that_comes_back_hears_the_rest(
     server: Server, work: list[str], tmp_path: Path
 ) -> None:
