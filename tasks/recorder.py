@@ -24,6 +24,7 @@ from tasks.prefect_api import PrefectApi, Refused
 logger = logging.getLogger(__name__)
 OUR_LOGGERS = ("data", "models", "tasks", "flows")
 JOURNALS = "runs"  # folder of journals in Prefect's home
+WAKE = signal.SIGUSR2  # ^C's own signal is ignored in a run that a script put into the background
 ENGINE_PATIENCE_S = 15.0  # a worker's own cancelling comes first
 
 
@@ -169,7 +170,7 @@ class Recorder:
         logger.warning("cancelled from Prefect; finished parts are kept")
         main = threading.main_thread().ident
         if main is not None:
-            signal.pthread_kill(main, signal.SIGINT)  # wakes it where it waits
+            signal.pthread_kill(main, WAKE)  # where it waits, a flag alone would not be seen
 
 
 class _Handler(logging.Handler):
@@ -187,6 +188,8 @@ class _Handler(logging.Handler):
 @contextmanager
 def recording(home: Path, workspace: str) -> Iterator[Recorder]:
     """A recorder for the server this process's settings name, with our log attached."""
+    main = threading.current_thread() is threading.main_thread()
+    saved = signal.signal(WAKE, _interrupt) if main else None
     recorder = Recorder(PrefectApi.from_environment(), home, workspace)
     handler, levels = _Handler(recorder), {}
     for name in OUR_LOGGERS:
@@ -203,6 +206,12 @@ def recording(home: Path, workspace: str) -> Iterator[Recorder]:
             logging.getLogger(name).removeHandler(handler)
             logging.getLogger(name).setLevel(level)
         recorder.close()
+        if main:
+            signal.signal(WAKE, saved or signal.SIG_DFL)
+
+
+def _interrupt(number: int, frame: Any) -> None:
+    raise KeyboardInterrupt
 
 
 def _state_of(error: BaseException) -> dict[str, str]:

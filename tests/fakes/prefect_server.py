@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -133,7 +134,7 @@ class Server:
         return dict(self.get(f"flow_runs/{identity}"))
 
     def start(self, *words: Any, **env: str) -> subprocess.Popen[str]:
-        """`python -m flows WORDS` beside the test."""
+        """`python -m flows WORDS` beside the test, as in a terminal: ^C reaches it."""
         return subprocess.Popen(
             [sys.executable, "-m", "flows", *map(str, words)],
             cwd=ROOT,
@@ -142,6 +143,7 @@ class Server:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
 
     def kill(self, who: str = "server") -> None:
