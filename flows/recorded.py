@@ -19,7 +19,7 @@ from tasks.prefect_api import PrefectApi, Refused, Unreachable
 from tasks.prefect_executor import PrefectExecutor
 from tasks.recorder import Recorder, recording
 from tasks.request import RunRequest
-from tasks.steps import StepRecord, run_stages, run_step
+from tasks.steps import StepRecord, run_step, run_steps
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ def run_recorded(
                 return [vars(run_step(context, only))]
             plan = planner.rows_for_people(context)
             executor.page(f"plan-{recipe.name}", "", plan)
-            records = run_stages(context, _subflow(recorder, tags))
+            records = run_steps(context, _subflow(recorder, tags))
             logger.info("\n".join(record.sentence() for record in records))
             return [vars(record) for record in records]
 

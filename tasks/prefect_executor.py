@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from data.pictures.drawing import markdown_text
 from data.stages.pool import map_jobs
-from tasks.context import remove_temporary, watcher
+from tasks.context import clear, watcher
 from tasks.recorder import Recorder
 
 GPU_LIMIT = "apexflow-gpu"  # global concurrency limit made by `python -m flows up`
@@ -56,7 +56,7 @@ class PrefectExecutor:
                 label=label,
                 started=started,
                 ended=ended,
-                discard=remove_temporary,
+                discard=clear,
             )
         finally:
             for task in running.values():  # left early
