@@ -188,17 +188,17 @@ def _log(server: Server) -> list[str]:
     return [line["message"] for line in lines]
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_and_kill_are_a_persons_cancel(
-    server: Server, work: list[str], tmp_path: Path
+    server: Server, work: list[str], tmp_path: Path, number: signal.Signals
 ) -> None:
-    for number in (signal.SIGINT, signal.SIGTERM):
-        process = server.start("run", *work, *ONLY, "--runner", "prefect", "--force", "ingest")
-        until(begun(tmp_path), "the first part")
-        [top] = server.runs("RUNNING", name={"any_": ["full-demo_hsta"]})
-        process.send_signal(number)
-        said, _ = process.communicate(timeout=60)
-        assert process.returncode == 1 and "Traceback" not in said, said
-        assert server.run(top["id"])["state_name"] == "Cancelled"
+    process = server.start("run", *work, *ONLY, "--runner", "prefect")
+    until(begun(tmp_path), "the first part")
+    [top] = server.runs("RUNNING", name={"any_": ["full-demo_hsta"]})
+    process.send_signal(number)
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 1 and "Traceback" not in said, said
+    assert server.run(top["id"])["state_name"] == "Cancelled"
     whole(server, work)
 
 
