@@ -83,7 +83,7 @@ class Server:
 
     def _request(self, method: str, path: str, body: Any = None) -> Any:
         if self._api is None:
-            self._api = PrefectApi(f"{self.url}/api", self.auth)
+            self._api = PrefectApi(f"{self.url}/api", self.auth, timeout_s=60)
         return self._api.request(method, path, body)
 
     def knock(

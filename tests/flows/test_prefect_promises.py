@@ -153,8 +153,7 @@ def test_the_gpu_limit_lets_one_run_in(server: Server, monkeypatch: pytest.Monke
         "PREFECT_API_AUTH_STRING": server.auth,
     }.items():
         monkeypatch.setenv(name, value)
-    from prefect.settings import temporary_settings
-    from prefect.settings.legacy import PREFECT_API_AUTH_STRING, PREFECT_API_URL
+    from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 
     from tasks.prefect_executor import GPU_LIMIT, PrefectExecutor
 
@@ -173,8 +172,7 @@ def test_the_gpu_limit_lets_one_run_in(server: Server, monkeypatch: pytest.Monke
 
 
 def test_a_lost_server_gives_the_gpu_to_who_asks(caplog: pytest.LogCaptureFixture) -> None:
-    from prefect.settings import temporary_settings
-    from prefect.settings.legacy import PREFECT_API_URL
+    from prefect.settings import PREFECT_API_URL, temporary_settings
 
     from tasks.prefect_executor import PrefectExecutor
 
