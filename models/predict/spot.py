@@ -26,6 +26,7 @@ import numpy.typing as npt
 from data.errors import ConfigError, InputError
 from data.frames import IMAGE_SUFFIXES, VIDEO_SUFFIXES, FrameSource, count_video_frames
 from data.stages.files import replacing
+from models.family import family_of
 from models.me_tst.fold import TrainedFold, load_fold
 from models.me_tst.training import predict
 from models.predict.pictures import DEFAULT_FPS, timeline, write_overlay
@@ -134,7 +135,7 @@ def predict_video(
     spotted interval, beside the spotter's own vote. Raises `ConfigError` for a run that does not
     spot, `InputError` for an unreadable, too short or faceless video.
     """
-    if not run.recipe.network.find_family().spots:
+    if not family_of(run.recipe).spots:
         raise ConfigError(
             f"run {run.folder.name}",
             expected="a run of a network that spots, such as ME-TST or ME-TST+",
