@@ -134,7 +134,10 @@ def test_each_field_of_the_form_does_what_it_says(
     with workspace.lock(what="the test"):
         state, message = field("wait_s", 1.0)
     assert state == "FAILED" and "the test" in message
-    assert field("with_faces", True)[0] == "COMPLETED"
+    state, message = field("folds", ["nobody"])
+    assert state == "FAILED" and "nobody" in message
+    for name, value in {"with_faces": True, "allow_shrink": True, "verify": "files"}.items():
+        assert field(name, value)[0] == "COMPLETED"
     assert not untried, f"fields of the form that nobody tried: {untried}"
 
 
