@@ -17,7 +17,7 @@ from typing import Any
 
 import psutil
 
-from tasks.prefect_api import PrefectApi
+from tasks.prefect_api import PrefectApi, Unreachable
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -84,6 +84,11 @@ class Server:
     def _request(self, method: str, path: str, body: Any = None) -> Any:
         if self._api is None:
             self._api = PrefectApi(f"{self.url}/api", self.auth, timeout_s=60)
+        for _ in range(5):  # a locked database says 503, as to any client
+            try:
+                return self._api.request(method, path, body)
+            except Unreachable:
+                time.sleep(1)
         return self._api.request(method, path, body)
 
     def knock(
