@@ -28,6 +28,7 @@ def _run(request: RunRequest, only: str | None = None) -> Any:
             only=only,
             adopt=str(run.id) if run else None,
             name=run.name if run and not _invented(run.name) else None,
+            tags=run.tags if run else (),
         )
     except KeyboardInterrupt:
         return Cancelled(message="Cancelled from Prefect; finished parts are kept.")

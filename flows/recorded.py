@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,18 +32,19 @@ def run_recorded(
     only: str | None = None,
     adopt: str | None = None,
     name: str | None = None,
+    tags: Sequence[str] = (),
 ) -> list[dict[str, Any]]:
     """All stages of a request, or `only` one, refusing stale inputs; one record per stage.
 
     `adopt` is the id of the flow run Prefect's engine made for this, `name` what a person called
-    it. Raises what the steps raise; KeyboardInterrupt when a person or Prefect stops the run.
+    it, `tags` those it has. Raises what the steps raise; KeyboardInterrupt when a person or Prefect stops the run.
     """
     if only is not None:
         request = request.model_copy(update={"stages": [only], "from_stage": None})
     recipe = resolve_recipe(request)
-    tags = [f"recipe:{recipe.name}", *(f"dataset:{d}" for d in recipe.data)]
+    ours = [f"recipe:{recipe.name}", *(f"dataset:{d}" for d in recipe.data)]
     if only is not None:
-        tags.append(f"stage:{only}")
+        ours.append(f"stage:{only}")
     home = home or Path(os.environ.get("PREFECT_HOME", ".prefect")).absolute()
     _close_ghosts(home)
     with (
@@ -50,7 +52,7 @@ def run_recorded(
         recorder.flow(
             "full-run" if only is None else only,
             name or f"{only or 'full'}-{recipe.name}",
-            tags,
+            sorted({*tags, *ours}),
             {"request": request.model_dump(mode="json")},
             adopt,
         ),
@@ -61,7 +63,7 @@ def run_recorded(
                 return [vars(run_step(context, only))]
             plan = planner.rows_for_people(context)
             executor.page(f"plan-{recipe.name}", "", plan)
-            records = run_steps(context, _subflow(recorder, tags))
+            records = run_steps(context, _subflow(recorder, ours))
             logger.info("\n".join(record.sentence() for record in records))
             return [vars(record) for record in records]
 

@@ -48,7 +48,7 @@ def test_each_deployment_does_its_stage(server: Server, defaults: Any, name: str
     more = {"parameters": {"stage": "evaluate"}} if name == "stage" else {}
     run = finished(server, server.create_run(name, defaults(name), **more))
     assert run["state_type"] == "COMPLETED", run["state"]["message"]
-    assert "recipe:demo_hsta" in run["tags"]
+    assert {"recipe:demo_hsta", "apexflow"} <= set(run["tags"])
     assert run["name"] == f"{'evaluate' if name == 'stage' else name}-demo_hsta"
 
 
