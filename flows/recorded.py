@@ -37,7 +37,8 @@ def run_recorded(
     """All stages of a request, or `only` one, refusing stale inputs; one record per stage.
 
     `adopt` is the id of the flow run Prefect's engine made for this, `name` what a person called
-    it, `tags` those it has. Raises what the steps raise; KeyboardInterrupt when a person or Prefect stops the run.
+    it, `tags` those it has. Raises what the steps raise; KeyboardInterrupt when a person or Prefect
+    stops the run.
     """
     if only is not None:
         request = request.model_copy(update={"stages": [only], "from_stage": None})
