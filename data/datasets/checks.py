@@ -14,7 +14,7 @@ import numpy as np
 
 from data.datasets.action_units import action_units
 from data.datasets.listing import FrameList
-from data.datasets.parsing import Cell, Number, frame_number, text
+from data.datasets.parsing import UNREAD, Cell, Number, frame_number, text
 from data.datasets.report import Correction, Report, corrections
 
 
@@ -217,7 +217,8 @@ class EventChecker:
                 source="the apex, as published baselines do",
             )
             return row.apex.value
-        reason = "offset_not_a_number" if row.offset.note == "not_a_number" else "offset_missing"
+        unread = row.offset.note in UNREAD
+        reason = f"offset_{row.offset.note}" if unread else "offset_missing"
         if clip is not None:
             self._from_clip(row, reason, "offset", row.offset.raw, str(clip[1]))
             return clip[1]
@@ -244,8 +245,8 @@ class EventChecker:
         if absent and (not self.rules.apex_labelled or apex.note == "not_labelled"):
             return None
         reason = "" if inside else "apex_missing" if absent else "apex_outside"
-        if apex.note == "not_a_number":
-            reason = "apex_not_a_number"
+        if apex.note in UNREAD:
+            reason = f"apex_{apex.note}"
         apex = self.correct_number(row.who, "apex", apex, reason)
         word = "outside" if not inside else "onset+1" if apex.value == onset + 1 else ""
         if word and apex is row.apex:

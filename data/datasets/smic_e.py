@@ -20,7 +20,7 @@ from data.datasets.checks import Annotation, Rules
 from data.datasets.grouping import no_videos
 from data.datasets.label_maps import normalise_emotion
 from data.datasets.listing import Folder, Tree
-from data.datasets.parsing import Cell, Number, frame_number, text
+from data.datasets.parsing import UNREAD, Cell, Number, frame_number, text
 from data.datasets.report import Report
 from data.datasets.sheets import Table, find_sheets
 from data.datasets.smic import (
@@ -161,7 +161,7 @@ def read_row(
         return []
     video = videos.get(f"{camera}/{name}")
     first = frame_number(cells.get("first"))
-    if first.note == "not_a_number":
+    if first.note in UNREAD:
         report.flag(
             f"{camera}/{name}", "event", "note_in_a_number", where, column="FirstF", old=first.raw
         )

@@ -1,0 +1,60 @@
+"""CSV as spreadsheets write it anywhere: UTF-8 or UTF-16, comma, semicolon, tab or bar between.
+
+A European spreadsheet puts semicolons between cells because its numbers have a decimal comma, and
+one that saves "Unicode text" writes UTF-16 with tabs. Both are recognised from the text itself.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+
+from data.datasets.parsing import Cell
+
+Rows = list[list[Cell]]
+SEPARATORS = (",", ";", "\t", "|")
+_HINT = re.compile(r"sep=(.)\s*", re.IGNORECASE)  # a first line that Excel understands
+_SAMPLE = 60  # rows that show which separator is meant; prose may come first
+
+
+def read_csv(raw: bytes) -> Rows:
+    """Rows of text cells. Raises ValueError for bytes that are no text or a cell without end."""
+    lines = decode(raw).splitlines()
+    if lines and (hint := _HINT.fullmatch(lines[0])):
+        return _rows(lines[1:], hint[1])
+    return _rows(lines, separator(lines))
+
+
+def decode(raw: bytes) -> str:
+    """Text of UTF-8, UTF-16 (with or without its mark), GB 18030 or Latin-1 bytes."""
+    if raw[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        return raw.decode("utf-16")
+    head = raw[:1000]
+    if len(head) >= 4 and head.count(0) >= 0.3 * len(head):  # every other byte of ASCII is 0
+        return raw.decode("utf-16-be" if head[0] == 0 else "utf-16-le")
+    for encoding in ("utf-8-sig", "gb18030"):
+        try:
+            return raw.decode(encoding)
+        except UnicodeDecodeError:
+            continue
+    return raw.decode("latin-1")
+
+
+def separator(lines: list[str]) -> str:
+    """The separator there is most of, the more even one of two; comma when there is none.
+
+    Decimal commas and lists of action units inside cells are fewer than the columns' borders.
+    """
+
+    def score(candidate: str) -> tuple[int, int]:
+        widths = [len(row) for row in _rows(lines[:_SAMPLE], candidate)]
+        return sum(w - 1 for w in widths if w), max(map(widths.count, widths), default=0)
+
+    return max(SEPARATORS, key=score)
+
+
+def _rows(lines: list[str], between: str) -> Rows:
+    try:
+        return [list(row) for row in csv.reader(lines, delimiter=between)]
+    except csv.Error as error:  # a cell longer than the module reads: a quote that never ends
+        raise ValueError(f"{error}: a quotation mark that nothing closes?") from error
