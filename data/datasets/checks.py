@@ -18,11 +18,15 @@ from data.datasets.parsing import UNREAD, Cell, Number, frame_number, text
 from data.datasets.report import Correction, Report, corrections
 
 
+LEAST_INSIDE = 0.1  # share of an interval that must lie in its video
+
+
 @dataclass(frozen=True)
 class Annotation:
     """One row of a sheet, values as file numbers; `who` is its key, `where` its place.
 
-    `event` is the id the event will have, `video` the video it belongs to.
+    `event` is the id the event will have, `video` the video it belongs to; `numbered`: the id is
+    only a running number, made here.
     """
 
     who: str
@@ -38,6 +42,7 @@ class Annotation:
     emotion: str | None = None
     objective: int | None = None
     labels: dict[str, str] = field(default_factory=dict)
+    numbered: bool = False
 
 
 class Numbers(TypedDict):
@@ -283,13 +288,16 @@ class EventChecker:
         """Indices (0-based, inclusive) of an interval of file numbers in a video's frame list.
 
         An interval reaching past either end is cut to the video; a bound whose frame is missing
-        moves inwards to the next one there. None when no frame of the interval exists.
+        moves inwards to the next one there. None when no frame of the interval exists, or when one
+        number of it does, or of an interval that began before the video less than a tenth.
         """
         numbers = frames.numbers
         onset, apex, offset = interval.onset, interval.apex, interval.offset
         assert onset is not None and offset is not None
         first, last = (int(numbers[0]), int(numbers[-1])) if len(numbers) else (0, -1)
-        if onset > last or offset < first:
+        inside, said = min(offset, last) - max(onset, first) + 1, offset - onset + 1
+        least = LEAST_INSIDE * said if onset < first else 0
+        if inside < said and (inside <= 1 or inside < least):
             self.report.drop(
                 row.who,
                 "row",

@@ -292,6 +292,7 @@ def test_cas_me2(tmp_path):
         "apex_outside": ["s23_happy1_2"],
         "misplaced_video": ["s23_0502"],
         "offset_missing": ["s15_happy1_2"],
+        "same_interval": ["s23_happy1_2"],
     }
 
 
