@@ -15,6 +15,8 @@ from typing import Annotated, Any
 
 import typer
 
+from data.datasets import ADAPTERS
+
 app = typer.Typer(
     name="apexflow",
     no_args_is_help=True,
@@ -25,7 +27,7 @@ app = typer.Typer(
     "Begin with [bold]demo[/], or with [bold]check LAYOUT ROOT[/] on a dataset you have, then "
     "[bold]plan RECIPE[/] and [bold]run RECIPE[/].",
 )
-LAYOUTS = "casme2 samm smic smic_e cas_me2 samm_lv casme3 casme3_c mmew 4dme casme csv"
+LAYOUTS = " ".join(ADAPTERS)
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 Recipe = Annotated[
     str, typer.Argument(metavar="RECIPE", help="A name in flows/recipes/ or a .yaml path.")
@@ -204,7 +206,8 @@ def check(
 ) -> None:
     """What a dataset folder holds against what it should hold. Writes nothing.
 
-    Exit code 0: clean; 3: usable with the repairs listed; 4: unusable.
+    Exit code 0: no defects ("clean" where the published counts match too); 3: usable with the
+    repairs listed; 4: unusable.
     """
     from data.ingest.check import check_dataset
 

@@ -34,13 +34,17 @@ from data.errors import DatasetError, InputError
 from data.frames import MAX_PIXELS, VIDEO_SUFFIXES
 from data.schema import EVENTS, VIDEOS, conform
 
+LONGEST = 300  # characters of a path in a message
+
 
 def read_dataset(adapter: Adapter, root: Path) -> Dataset:
     """Ingest one dataset. Raises DatasetError when nothing of it can be used."""
-    if not root.is_dir():
-        raise DatasetError(
-            str(root), expected="a folder", got="no folder there", code="no_such_folder"
-        )
+    try:
+        got = "" if root.is_dir() else "no folder there"
+    except OSError as error:  # a name longer than the disk takes, a folder that may not be entered
+        got = str(error.strerror)
+    if got:
+        raise DatasetError(str(root)[:LONGEST], expected="a folder", got=got, code="no_such_folder")
     report = Report(adapter.name)
     tree = walk(root)
     if "" not in tree.folders:
@@ -122,7 +126,9 @@ def _list_video(adapter: Adapter, root: Path, spec: VideoSpec, report: Report) -
         reason = denied[0][0] if denied else "empty_folder"
         detail = "; ".join(d for _, d in denied)
         reason, detail = _no_folder(root / spec.path) or (reason, detail)
-        report.drop(spec.video, "video", reason, detail or _contents(root / spec.path, spec, frames))
+        report.drop(
+            spec.video, "video", reason, detail or _contents(root / spec.path, spec, frames)
+        )
         return None
     for reason, detail in frames.problems:
         report.flag(spec.video, "video", reason, detail)

@@ -126,7 +126,8 @@ def version_of(table: Table, rows: list[Annotation]) -> str:
     if emotions == {"surprise"} or (not emotions and "class" in table.columns):
         return "2019"
     if emotions and emotions != {"sadness"}:
-        return f"unknown: {', '.join(RELABELLED)} are {', '.join(map(str, sorted(emotions, key=str)))}"
+        said = ", ".join(sorted(map(str, emotions)))
+        return f"unknown: {', '.join(RELABELLED)} are {said}"
     return VERSIONS.get(len(rows), f"unknown, {len(rows)} rows")
 
 

@@ -17,7 +17,6 @@ from data.datasets.listing import FrameList
 from data.datasets.parsing import UNREAD, Cell, Number, frame_number, text
 from data.datasets.report import Correction, Report, corrections
 
-
 LEAST_INSIDE = 0.1  # share of an interval that must lie in its video
 
 

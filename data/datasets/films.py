@@ -1,4 +1,4 @@
-"""What a video file says of itself, and how much of it decodes; and which files are no films here."""
+"""What a video file says of itself, how much of it decodes, and which formats are not read."""
 
 from __future__ import annotations
 

@@ -7,6 +7,7 @@ import struct
 from pathlib import Path
 
 _TAIL = 4096  # some writers append bytes after an image's end
+_HEADS = (4096, 1 << 16)  # bytes read for a size; a JPEG may have a large preview before it
 
 
 def is_cut_off(path: Path) -> bool:
@@ -42,11 +43,19 @@ def end_problem(path: Path) -> str:
 
 def image_size(path: Path) -> tuple[int, int] | None:
     """(width, height) from an image file's header, or None when it has none that can be read."""
-    try:
-        with open(path, "rb") as file:
-            head = file.read(1 << 16)
-    except OSError:
-        return None
+    for length in _HEADS:
+        try:
+            with open(path, "rb") as file:
+                head = file.read(length)
+        except OSError:
+            return None
+        size = _size_in(head, path)
+        if size is not None or len(head) < length:
+            return size
+    return None
+
+
+def _size_in(head: bytes, path: Path) -> tuple[int, int] | None:
     if head[:8] == b"\x89PNG\r\n\x1a\n" and len(head) >= 24:
         width, height = struct.unpack(">II", head[16:24])
         return int(width), int(height)

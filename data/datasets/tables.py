@@ -62,10 +62,18 @@ class Layout:
 def annotation_rows(
     table: Table, layout: Layout, report: Report
 ) -> Iterator[tuple[str, dict[str, Cell]]]:
-    """(place for messages, cells) of the rows that are annotations; any other row is flagged."""
+    """(place for messages, cells) of the rows that are annotations; any other row is flagged.
+
+    A row without its subject, where the layout needs one, is dropped: cells merged in a workbook
+    are filled (see `sheets`), the blanks of an exported CSV tell nothing for sure.
+    """
     for number, cells in table.records():
         where = f"{table.sheet.where}, row {number}"
         if layout.fits(cells[layout.key]):
+            if "subject" in layout.required and not text(cells["subject"]):
+                report.drop(where, "row", "no_subject", f"{layout.key} {text(cells[layout.key])}")
+                report.count("rows_refused")
+                continue
             yield where, cells
         else:
             report.flag(where, "row", "not_an_annotation", f"{layout.key} {cells[layout.key]!r}")

@@ -80,9 +80,8 @@ def compare(best: Table, other: Table, fits: Fits) -> str:
     if rows:
         counts = ", ".join(f"{n} cells of {c}" for c, n in sorted(cells.items()))
         said.append(f"{rows} rows differ ({counts}; first {example})")
-    for there, missing in (("that", mine.keys() - theirs.keys()), ("this", theirs.keys() - mine.keys())):
-        if missing:
-            said.append(f"{len(missing)} rows are only in {there} one")
+    only = {"that": mine.keys() - theirs.keys(), "this": theirs.keys() - mine.keys()}
+    said += [f"{len(n)} rows are only in {place} one" for place, n in only.items() if n]
     return "; ".join(said)
 
 

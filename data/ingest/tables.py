@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from data.datasets import Dataset, open_dataset
+from data.datasets import open_dataset
+from data.datasets.base import Dataset
 from data.datasets.census import account
 from data.schema import LEDGER, SCHEMA_VERSION, conform
 from data.stages.identity import stable_hash
