@@ -98,13 +98,14 @@ def _request(
     recipe: str, workspace: Path, data: list[str] | None, changes: list[str] | None, **more: Any
 ) -> Any:
     """The RunRequest of the options; values of --set are read as YAML."""
-    import yaml
     from pydantic import ValidationError
 
     from data.errors import ConfigError
+    from models.recipe_text import read_text
     from tasks.request import RunRequest
 
-    overrides = {k: yaml.safe_load(v) for k, v in _pairs(changes, "--set").items()}
+    pairs = _pairs(changes, "--set").items()
+    overrides = {key: read_text(value, f"--set {key[:80]}") for key, value in pairs}
     try:
         return RunRequest(
             recipe=recipe,

@@ -7,11 +7,11 @@ on the command line (`--data NAME=ROOT`). Unknown keys are errors that list the 
 from __future__ import annotations
 
 import difflib
+import re
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-from pydantic import Field, SerializeAsAny, ValidationError, model_validator
+from pydantic import Field, SerializeAsAny, ValidationError, field_validator, model_validator
 
 from data.errors import ConfigError
 from data.settings import Settings
@@ -19,8 +19,10 @@ from data.stages.engine import with_upstream
 from data.stages.identity import stable_hash
 from data.stages.registry import StageSettings
 from models.me_tst.training import DecodeConfig
+from models.recipe_text import MAX_DEPTH, read_file, short
 from models.registry import MODELS, Entry, find_model
 
+LONGEST_NAME = 200  # of a recipe on the command line; disks take 255 bytes
 LABELS = ("label_3", "label_4", "label_5", "label_7", "objective_class", "emotion")
 
 
@@ -30,8 +32,8 @@ class SplitConfig(Settings):
     kind: Literal["leave_one_subject_out", "subject_kfold", "published"] = Field(
         "leave_one_subject_out", description="Who is held out in a fold."
     )
-    k: int = Field(5, ge=2, description="Number of folds of subject_kfold.")
-    seed: int = Field(0, description="Seed of subject_kfold.")
+    k: int = Field(5, ge=2, le=100_000, description="Number of folds of subject_kfold.")
+    seed: int = Field(0, ge=0, le=2**53, description="Seed of subject_kfold.")
     name: str | None = Field(None, description="Name of a published split.")
     path: str | None = Field(None, description="Folder or file of a published split.")
 
@@ -39,7 +41,11 @@ class SplitConfig(Settings):
 class Recipe(StageSettings):
     """One experiment: data, settings of each stage, model, training, scoring."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9_.-]+$", description="Names the folder under runs/.")
+    name: str = Field(
+        pattern=r"^[A-Za-z0-9_-][A-Za-z0-9_.-]*$",
+        max_length=100,
+        description="Names the folder under runs/.",
+    )
     about: str = Field("", description="What is from the paper, from the code, and ours.")
     expected: str = Field("not found", description="Published or known numbers.")
     data: tuple[str, ...] = Field(min_length=1, description="Dataset names; roots come by --data.")
@@ -51,7 +57,7 @@ class Recipe(StageSettings):
     model: Any = Field(description="`name` says which; the rest is its own.")
     train: SerializeAsAny[Settings] = Field(description="Settings of the model's training.")
     decode: DecodeConfig = DecodeConfig()
-    seed: int = Field(0, ge=0, description="Seed of weights, sampling and augmentation.")
+    seed: int = Field(0, ge=0, le=2**53, description="Seed of weights, sampling and augmentation.")
     strict: bool = Field(False, description="Stop at the first unit that fails.")
     with_faces: bool = Field(
         False, description="Show faces of licensed datasets in pictures of this run."
@@ -64,8 +70,8 @@ class Recipe(StageSettings):
         if not isinstance(values, dict) or isinstance(values.get("model"), Settings):
             return values
         model = values.get("model")
-        if not isinstance(model, dict) or model.get("name") not in MODELS:
-            raise ValueError(f"model.name: expected one of {', '.join(MODELS)}, got {model!r}")
+        if not isinstance(model, dict) or str(model.get("name")) not in MODELS:
+            raise ValueError(f"model.name: expected one of {', '.join(MODELS)}, got {short(model)}")
         entry = MODELS[model["name"]]
         read = {}
         for key, kind in (("model", entry.settings), ("train", entry.train)):
@@ -74,6 +80,17 @@ class Recipe(StageSettings):
             except ValidationError as error:
                 raise ValueError("; ".join(_problems(error, kind, key))) from error
         return {**values, **read}
+
+    @field_validator("data")
+    @classmethod
+    def _each_once(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        """A dataset is a folder of the workspace and stands in a recipe once."""
+        for name in names:
+            if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,99}", name):
+                raise ValueError(f"{name[:80]!r} is no dataset's name")
+        if twice := sorted({n for n in names if names.count(n) > 1}):
+            raise ValueError(f"{', '.join(twice)} stands there twice")
+        return names
 
     @property
     def entry(self) -> Entry:
@@ -120,26 +137,22 @@ def load_recipe(name_or_path: str, overrides: dict[str, Any] | None = None) -> R
     path = Path(name_or_path)
     if path.suffix not in (".yaml", ".yml"):
         path = recipes_folder() / f"{name_or_path}.yaml"
-        if not path.exists():
-            near = difflib.get_close_matches(name_or_path, list_recipes(), n=3)
+        if len(name_or_path) > LONGEST_NAME or not path.exists():
+            near = difflib.get_close_matches(name_or_path[:80], list_recipes(), n=3)
             raise ConfigError(
-                f"recipe {name_or_path}",
+                f"recipe {name_or_path[:300]}",
                 expected="a name in flows/recipes/ or a .yaml path",
                 got="neither",
                 todo=f"Did you mean {', '.join(near)}?" if near else f"Known: {list_recipes()}",
             )
-    try:
-        values = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(
-            f"recipe {path}", expected="a readable YAML file", got=str(error)
-        ) from error
+    values = read_file(path)
     if not isinstance(values, dict):
         raise ConfigError(f"recipe {path}", expected="a mapping", got=type(values).__name__)
     values.setdefault("name", path.stem)
     for key, value in (overrides or {}).items():
         _set(values, key, value)
-    return parse_recipe(values, str(path))
+    changed = f" with --set {', '.join(key[:80] for key in overrides)}" if overrides else ""
+    return parse_recipe(values, f"{path}{changed}")
 
 
 def parse_recipe(values: dict[str, Any], who: str = "recipe") -> Recipe:
@@ -157,14 +170,14 @@ def _problems(error: ValidationError, kind: type[Settings], *inside: str) -> lis
     """One line per wrong key: where, what was wrong, and for an unknown key the known ones."""
     lines = []
     for problem in error.errors():
-        where = ".".join([*inside, *(str(p) for p in problem["loc"])])
+        where = ".".join([*inside, *(str(p)[:80] for p in problem["loc"])])
         if problem["type"] == "extra_forbidden":
             known = _fields_at(kind, problem["loc"][:-1])
-            near = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1)
+            near = difflib.get_close_matches(str(problem["loc"][-1])[:80], known, n=1)
             hint = f"did you mean {near[0]}? " if near else ""
             lines.append(f"{where}: unknown key; {hint}known: {', '.join(known)}")
         elif where:
-            lines.append(f"{where}: {problem['msg']} (got {str(problem.get('input'))[:60]!r})")
+            lines.append(f"{where}: {problem['msg']} (got {short(problem.get('input'))})")
         else:
             lines.append(problem["msg"].removeprefix("Value error, "))
     return lines
@@ -183,8 +196,14 @@ def _fields_at(kind: type[Settings], location: tuple[int | str, ...]) -> list[st
 def _set(values: dict[str, Any], dotted: str, value: Any) -> None:
     """values['a']['b'] = value for 'a.b'; a key of a missing mapping makes the mapping."""
     *parents, last = dotted.split(".")
+    if len(parents) >= MAX_DEPTH:
+        raise ConfigError(
+            f"--set {dotted[:80]}", expected="a recipe key such as flow.size", got="endless dots"
+        )
     for parent in parents:
         values = values.setdefault(parent, {})
         if not isinstance(values, dict):
-            raise ConfigError(f"--set {dotted}", expected=f"{parent} to hold keys", got=str(values))
+            raise ConfigError(
+                f"--set {dotted}", expected=f"{parent} to hold keys", got=short(values)
+            )
     values[last] = value

@@ -7,7 +7,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import platform
 from collections.abc import Sequence
@@ -21,6 +20,7 @@ import torch
 from torch import nn
 
 from data.errors import ConfigError, TrainingError
+from data.plain_json import read_object
 from data.stages.stores import write_table
 from data.stages.workspace import Workspace
 from models.fitting import (
@@ -185,7 +185,7 @@ class TrainedFold:
 def load_fold(folder: Path) -> TrainedFold:
     """Read a fold's weights and side file. Raises `TrainingError` when they are not of one kind."""
     try:
-        facts = json.loads((folder / "model.json").read_text())
+        facts = read_object(folder / "model.json")
         kinds: dict[str, type[MeTstConfig] | type[MeTstPlusConfig]] = {
             "me_tst": MeTstConfig,
             "me_tst_plus": MeTstPlusConfig,
@@ -193,7 +193,7 @@ def load_fold(folder: Path) -> TrainedFold:
         config = kinds[facts["model"]["name"]].model_validate(facts["model"])
         train = MeTstTrainConfig.model_validate(facts["train"])
         k_p, fold = int(facts["k_p"]), str(facts["fold"])
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise TrainingError(
             str(folder / "model.json"), expected="the side file of an ME-TST fold", got=str(error)
         ) from error

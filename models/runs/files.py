@@ -9,7 +9,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Any
 import pandas as pd
 
 from data.errors import ConfigError, StoreError
+from data.plain_json import read_object
 from data.stages import stores
 from data.stages.workspace import Workspace
 from models.recipe import Recipe, parse_recipe
@@ -124,7 +124,7 @@ class RunFiles:
 def read_json(path: Path) -> dict[str, Any]:
     """An object from a run's JSON file. Raises StoreError when it is missing or damaged."""
     try:
-        found: dict[str, Any] = json.loads(path.read_text())
+        return read_object(path)
     except (OSError, ValueError) as error:
         raise StoreError(
             str(path),
@@ -133,7 +133,6 @@ def read_json(path: Path) -> dict[str, Any]:
             todo="Run the recipe again: it is written anew.",
             code="damaged_run",
         ) from error
-    return found
 
 
 def find_run(text: str) -> RunFiles:
