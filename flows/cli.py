@@ -5,6 +5,7 @@ Exit codes: 0 good, 1 failed, 2 wrong usage; `check` adds 3 (usable with repairs
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import sys
@@ -64,7 +65,7 @@ def _guard(command: Callable[..., Any]) -> Callable[..., Any]:
             raise typer.Exit(2 if wrong_usage else 1) from error
         except BrokenPipeError:  # whoever read our output has gone
             raise
-        except (OSError, MemoryError) as error:  # a full disk, a folder gone, no memory left
+        except OSError as error:  # a full disk, a folder gone
             logging.getLogger(__name__).debug("where it came from", exc_info=True)
             typer.secho(
                 f"error: {type(error).__name__}: {error}. What was finished is whole and kept: put "
@@ -76,6 +77,13 @@ def _guard(command: Callable[..., Any]) -> Callable[..., Any]:
         except KeyboardInterrupt:
             typer.secho("stopped; finished parts are kept, run again to go on", err=True)
             raise typer.Exit(1) from None
+        except (typer.Exit, typer.Abort, typer.BadParameter):
+            raise
+        except Exception as error:
+            from flows.last_resort import sentence
+
+            typer.secho(sentence(error, command.__name__), fg="red", err=True)
+            raise typer.Exit(1) from error
 
     return guarded
 
@@ -453,4 +461,13 @@ def recipes(as_json: Json = False) -> None:
 
 def main() -> None:
     """Entry point: usage errors exit with 2, everything else as the command says."""
-    sys.exit(app())
+    for stream in (sys.stdout, sys.stderr):  # names that are no UTF-8 can be printed, too
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        sys.exit(app())
+    except Exception as error:  # before or outside a command
+        from flows.last_resort import sentence
+
+        print(sentence(error, "python -m flows"), file=sys.stderr)  # noqa: T201
+        sys.exit(1)
