@@ -5,9 +5,11 @@ Exit codes: 0 good, 1 failed, 2 wrong usage; `check` adds 3 (usable with repairs
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import logging
+import os
 import sys
 from collections.abc import Callable
 from functools import partial, wraps
@@ -329,6 +331,8 @@ def report(
 
     found = find_run(str(run_folder))
     target = (out or found.folder / "report.html").absolute()
+    if target.parent.is_dir() and not os.access(target.parent, os.W_OK):  # before minutes of work
+        raise PermissionError(errno.EACCES, "not allowed to write there", str(target.parent))
     with replacing(target, "report") as temporary:
         write_report(found, temporary)
     typer.echo(str(target))

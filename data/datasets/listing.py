@@ -130,12 +130,18 @@ def _walk(tree: Tree, path: str, depth: int, seen: set[str]) -> None:
                 name, kind = entry.name, _kind(entry)
                 if name[0] == ".":
                     continue
+                if not _is_text(name):
+                    if kind == "folder" or not name.lower().endswith(IMAGE_SUFFIXES):
+                        shown = f"{path}/{ascii(name)[1:-1]}".lstrip("/")
+                        tree.problems.append((shown, "undecodable_name", f"a {kind}; rename it"))
+                        continue
                 if kind == "folder":
                     if name != "__MACOSX":
                         children.append(name)
                 elif name.lower().endswith(IMAGE_SUFFIXES):
                     num_images += 1
-                    first_image = min(first_image, name) if first_image else name
+                    if _is_text(name):
+                        first_image = min(first_image, name) if first_image else name
                 elif kind != "file":  # reading a pipe waits for ever, a device never ends
                     tree.problems.append(
                         (f"{path}/{name}" if path else name, "not_a_file", f"{full / name}: {kind}")
@@ -169,6 +175,15 @@ def _kind(entry: os.DirEntry[str]) -> str:
     except OSError as error:  # a link to itself
         return str(error.strerror)
     return "a link that leads nowhere" if entry.is_symlink() else "a pipe, socket or device"
+
+
+def _is_text(name: str) -> bool:
+    """Whether a name's bytes are text; the stores hold nothing else."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 @dataclass
@@ -271,9 +286,7 @@ def _frame_number(entry: os.DirEntry[str], inside: Path | None) -> tuple[int, st
         return 0, "directory_named_like_image" if kind == "folder" else "not_a_file"
     if inside and entry.is_symlink() and not Path(entry.path).resolve().is_relative_to(inside):
         return 0, "path_outside_root"
-    try:
-        entry.name.encode()
-    except UnicodeEncodeError:
+    if not _is_text(entry.name):
         return 0, "undecodable_name"
     match = _digits(entry.name)
     if match is None:

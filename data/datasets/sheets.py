@@ -117,9 +117,15 @@ def _read_any(path: Path, suffix: str) -> list[Sheet]:
         return [Sheet(path, n, r) for n, r in _read_xls(path)]
     if head.lstrip()[:1] == b"<":
         raise ValueError("a web page or XML under a workbook's name: save it as .xlsx")
-    if suffix != ".csv" and (b"\0" in head[2:] or not any(s in head for s in b",;\t")):
+    if suffix != ".csv" and not _is_table_text(head):
         return [Sheet(path, n, r) for n, r in _read_xls(path)]  # old BIFF, or it says what is wrong
     return [Sheet(path, "", read_csv(path.read_bytes()))]
+
+
+def _is_table_text(head: bytes) -> bool:
+    """Whether a file begins like text in columns, which some programs save as .xls."""
+    is_text = head[:2] in (b"\xff\xfe", b"\xfe\xff") or b"\0" not in head
+    return is_text and any(sign in head for sign in b",;\t")
 
 
 def _read_xls(path: Path) -> list[tuple[str, Rows]]:
