@@ -130,15 +130,15 @@ def _walk(tree: Tree, path: str, depth: int, seen: set[str]) -> None:
                 name, kind = entry.name, _kind(entry)
                 if name[0] == ".":
                     continue
-                if not _is_text(name):
-                    if kind == "folder" or not name.lower().endswith(IMAGE_SUFFIXES):
-                        shown = f"{path}/{ascii(name)[1:-1]}".lstrip("/")
-                        tree.problems.append((shown, "undecodable_name", f"a {kind}; rename it"))
-                        continue
+                is_image = kind != "folder" and name.lower().endswith(IMAGE_SUFFIXES)
+                if not _is_text(name) and not is_image:  # an image is named with its video
+                    shown = f"{path}/{ascii(name)[1:-1]}".lstrip("/")
+                    tree.problems.append((shown, "undecodable_name", f"a {kind}; rename it"))
+                    continue
                 if kind == "folder":
                     if name != "__MACOSX":
                         children.append(name)
-                elif name.lower().endswith(IMAGE_SUFFIXES):
+                elif is_image:
                     num_images += 1
                     if _is_text(name):
                         first_image = min(first_image, name) if first_image else name

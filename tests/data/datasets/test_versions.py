@@ -253,9 +253,9 @@ def test_an_edited_frame_alone_stands_in_and_is_flagged(tmp_path):
 
 def test_folders_and_links_with_undecodable_or_looping_names(tmp_path):
     root = trees.casme2(tmp_path)
-    clips = os.fsencode(root / "CASME2-RAW" / "sub01")
-    os.mkdir(clips + b"/EP03_\xff")
-    os.symlink(b"self", clips + b"/self")
+    clips = root / "CASME2-RAW" / "sub01"
+    (clips / os.fsdecode(b"EP03_\xff")).mkdir()
+    (clips / "self").symlink_to("self")
     tree = walk(root)
     reasons = {reason for _, reason, _ in tree.problems}
     assert reasons == {"undecodable_name", "not_a_file"}
