@@ -7,22 +7,25 @@ one that saves "Unicode text" writes UTF-16 with tabs. Both are recognised from 
 from __future__ import annotations
 
 import csv
+import io
 import re
+from collections.abc import Iterator
+from itertools import islice
 
 from data.datasets.parsing import Cell
 
 Rows = list[list[Cell]]
 SEPARATORS = (",", ";", "\t", "|")
-_HINT = re.compile(r"sep=(.)\s*", re.IGNORECASE)  # a first line that Excel understands
+_HINT = re.compile(r"sep=(.)[ \t]*\r?\n", re.IGNORECASE)  # a first line that Excel understands
 _SAMPLE = 60  # rows that show which separator is meant; prose may come first
 
 
 def read_csv(raw: bytes) -> Rows:
     """Rows of text cells. Raises ValueError for bytes that are no text or a cell without end."""
-    lines = decode(raw).splitlines()
-    if lines and (hint := _HINT.fullmatch(lines[0])):
-        return _rows(lines[1:], hint[1])
-    return _rows(lines, separator(lines))
+    content = decode(raw)
+    if hint := _HINT.match(content):
+        return list(_rows(content[hint.end() :], hint[1]))
+    return list(_rows(content, separator(content)))
 
 
 def decode(raw: bytes) -> str:
@@ -40,21 +43,23 @@ def decode(raw: bytes) -> str:
     return raw.decode("latin-1")
 
 
-def separator(lines: list[str]) -> str:
+def separator(content: str) -> str:
     """The separator there is most of, the more even one of two; comma when there is none.
 
     Decimal commas and lists of action units inside cells are fewer than the columns' borders.
     """
 
     def score(candidate: str) -> tuple[int, int]:
-        widths = [len(row) for row in _rows(lines[:_SAMPLE], candidate)]
+        widths = [len(row) for row in islice(_rows(content, candidate), _SAMPLE)]
         return sum(w - 1 for w in widths if w), max(map(widths.count, widths), default=0)
 
     return max(SEPARATORS, key=score)
 
 
-def _rows(lines: list[str], between: str) -> Rows:
+def _rows(content: str, between: str) -> Iterator[list[Cell]]:
+    """Rows end at line feeds and carriage returns only, and not inside quotes."""
     try:
-        return [list(row) for row in csv.reader(lines, delimiter=between)]
+        for row in csv.reader(io.StringIO(content, newline=""), delimiter=between):
+            yield list(row)
     except csv.Error as error:  # a cell longer than the module reads: a quote that never ends
         raise ValueError(f"{error}: a quotation mark that nothing closes?") from error

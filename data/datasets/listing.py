@@ -339,7 +339,7 @@ def _style(name: str) -> str:
     stem, _, suffix = name.rpartition(".")
     found = _LAST_DIGITS.search(stem)
     series = stem[: found.start(1)] + "#" + stem[found.end(1) :] if found else stem
-    return f"{series}.{suffix.lower()}"
+    return f"{series}.{suffix}"
 
 
 def _some(names: list[str]) -> str:
