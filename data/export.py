@@ -180,7 +180,7 @@ def export_tables(workspace: Workspace, dataset: str, out: Path) -> int:
     Nulls are empty cells; a curve is a JSON list. Raises StoreError `no_data` when the dataset was
     not ingested.
     """
-    _known_dataset(workspace, dataset)
+    _known_dataset(workspace, dataset, "ingest")
     folder = workspace.stage(dataset, "ingest")
     found = {name: folder / f"{name}.parquet" for name in TABLES}
     tables = {name: read_table(path) for name, path in found.items() if path.exists()}
@@ -264,32 +264,26 @@ def defused(value: Any) -> Any:
     return f"'{value}"
 
 
-def _known_dataset(workspace: Workspace, dataset: str) -> None:
+def _known_dataset(workspace: Workspace, dataset: str, stage: str) -> None:
     """A dataset's name is a folder in the workspace, never a way out of it."""
     known = workspace.datasets()
     if dataset not in known:
-        raise StoreError(
-            f"workspace {workspace.path}",
-            expected=f"one of its datasets: {', '.join(known) or 'none'}",
-            got=repr(dataset[:80]),
-            todo="Run ingest first, or name one that is there.",
-            code="no_data",
-        )
+        raise _no_data(dataset[:80], stage, f" The workspace holds {', '.join(known) or 'none'}.")
 
 
 def _store(workspace: Workspace, dataset: str, stage: str) -> StageStore:
-    _known_dataset(workspace, dataset)
+    _known_dataset(workspace, dataset, stage)
     if read_manifest(workspace.stage(dataset, stage)).empty:
         raise _no_data(dataset, stage)
     return StageStore(workspace, dataset, stage)
 
 
-def _no_data(dataset: str, stage: str) -> StoreError:
+def _no_data(dataset: str, stage: str, more: str = "") -> StoreError:
     return StoreError(
         f"{dataset}/{stage}",
         expected="a finished store",
         got="none",
-        todo=f"Run the {stage} stage first.",
+        todo=f"Run the {stage} stage first.{more}",
         code="no_data",
     )
 

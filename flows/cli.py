@@ -31,6 +31,7 @@ app = typer.Typer(
     "[bold]plan RECIPE[/] and [bold]run RECIPE[/].",
 )
 LAYOUTS = " ".join(ADAPTERS)
+LONGEST = 4000  # characters of an error: a person may have given a megabyte as a name
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 Recipe = Annotated[
     str, typer.Argument(metavar="RECIPE", help="A name in flows/recipes/ or a .yaml path.")
@@ -62,7 +63,8 @@ def _guard(command: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return command(*args, **kwargs)
         except ApexflowError as error:
-            typer.secho(f"error: {error}", fg="red", err=True)
+            said = str(error) if len(str(error)) <= LONGEST else f"{str(error)[:LONGEST]}..."
+            typer.secho(f"error: {said}", fg="red", err=True)
             wrong_usage = isinstance(error, ConfigError) or error.code == "unknown_layout"
             raise typer.Exit(2 if wrong_usage else 1) from error
         except BrokenPipeError:  # whoever read our output has gone
