@@ -51,7 +51,11 @@ def read_file(path: Path) -> Any:
 def read_text(raw: bytes | str, who: str) -> Any:
     """The YAML document in a text. Raises ConfigError, `who` first."""
     try:
-        return yaml.load(raw, Loader=_Loader)  # a SafeLoader, stricter
+        loader = _Loader(raw)
+        try:
+            return loader.get_single_data()
+        finally:
+            loader.dispose()
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""

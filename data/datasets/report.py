@@ -89,7 +89,7 @@ class Report:
             ]
             for f in self._ordered()
         ]
-        return conform(pd.DataFrame(rows, columns=list(LEDGER)), "ledger")
+        return conform(pd.DataFrame(rows, columns=list(LEDGER)[:7]), "ledger")
 
     def _ordered(self) -> list[Finding]:
         return sorted(self.findings, key=lambda f: (f.kind, f.who, f.reason, f.column, f.detail))
