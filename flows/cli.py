@@ -204,8 +204,8 @@ def plan(
     """Dry run: per stage what is fresh, stale, missing or failed, why, and what it would cost."""
     from flows import planner
 
-    request = _request(recipe, workspace, data, changes, force=force or [])
-    found = planner.plan(request, verify=verify)
+    wanted = {"force": force or [], "verify": "files" if verify else ""}
+    found = planner.plan(_request(recipe, workspace, data, changes, **wanted))
     typer.echo(json.dumps(found, indent=1) if as_json else planner.to_text(found))
 
 
