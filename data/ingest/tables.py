@@ -14,7 +14,7 @@ from data.ingest.raw import blank_raw, with_raw_identity
 from data.schema import LEDGER, SCHEMA_VERSION, conform
 from data.stages.identity import stable_hash
 
-VERSION = 2
+VERSION = 3
 
 
 @dataclass(frozen=True)
