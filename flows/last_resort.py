@@ -18,7 +18,7 @@ LONGEST = 300  # characters of the error's own words
 
 def sentence(error: BaseException, command: str) -> str:
     """One line for a person: what happened in which command, where the traceback is, what to do."""
-    if isinstance(error, MemoryError):
+    if isinstance(error, MemoryError) or _no_room(error):
         return (
             f"error: no memory was left{_words(error, ' for ')}. What was finished is whole and "
             "kept: use fewer --workers or a smaller setting and run again to go on."
@@ -34,6 +34,14 @@ def sentence(error: BaseException, command: str) -> str:
     return (
         f"error: {command} met something unforeseen: {what}. {write_details(error, command)} "
         "That is a fault of apexflow's: please report it with that file."
+    )
+
+
+def _no_room(error: BaseException) -> bool:
+    """Whether a library could not be loaded for lack of memory: it says so in its own words."""
+    said = str(error).lower()
+    return isinstance(error, ImportError) and (
+        "failed to map segment" in said or "cannot allocate memory" in said
     )
 
 

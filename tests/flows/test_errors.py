@@ -81,6 +81,8 @@ def test_a_worker_that_was_killed_is_named() -> None:
     said = sentence(BrokenProcessPool("terminated abruptly"), "run")
     assert "worker process" in said and "memory" in said and "--workers" in said
     assert "no memory was left" in sentence(MemoryError(), "run")
+    library = ImportError("libx.so: failed to map segment from shared object")
+    assert "no memory was left" in sentence(library, "check")
 
 
 def test_an_exit_code_of_a_command_passes() -> None:
