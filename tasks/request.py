@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from data.errors import ConfigError
 from models.steps import step_names
 
 StageName = Annotated[str, Field(json_schema_extra={"enum": list(step_names())})]
@@ -90,5 +91,8 @@ class RunRequest(BaseModel):
     )
 
     def roots(self) -> dict[str, Path]:
-        """Dataset roots as paths."""
-        return {name: Path(root).expanduser() for name, root in self.data.items()}
+        """Dataset roots as paths. Raises ConfigError for the home of somebody who is not here."""
+        try:
+            return {name: Path(root).expanduser() for name, root in self.data.items()}
+        except RuntimeError as error:
+            raise ConfigError("--data", expected="folders", got=str(error)) from error
