@@ -10,7 +10,7 @@ import pandas as pd
 
 from data.errors import StoreError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 VIDEOS = {
     "dataset": "string",
@@ -29,7 +29,13 @@ VIDEOS = {
     "show_faces": "bool",
 }
 
-FRAMES = {"video": "string", "index": "int32", "number": "Int64", "path": "string"}
+FRAMES = {
+    "video": "string",
+    "index": "int32",
+    "number": "Int64",
+    "path": "string",
+    "time_s": "float64",  # seconds after the first frame by the container's clock; null: it has none
+}
 
 EVENTS = {
     "dataset": "string",

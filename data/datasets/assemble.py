@@ -16,7 +16,7 @@ from data.datasets.base import Adapter, Dataset, Video, VideoSpec
 from data.datasets.census import kept_and_dropped, take_census
 from data.datasets.checks import Annotation, EventChecker, Interval
 from data.datasets.grouping import no_videos
-from data.datasets.images import image_size, video_size
+from data.datasets.images import image_size
 from data.datasets.label_maps import map_labels
 from data.datasets.listing import (
     Tree,
@@ -30,6 +30,7 @@ from data.datasets.sheets import SUFFIXES
 from data.errors import DatasetError, InputError
 from data.frames import MAX_PIXELS, VIDEO_SUFFIXES
 from data.schema import EVENTS, VIDEOS, conform
+from data.video_file import rate_differs
 
 
 def read_dataset(adapter: Adapter, root: Path) -> Dataset:
@@ -117,7 +118,9 @@ def _list_video(root: Path, spec: VideoSpec, report: Report) -> Video | None:
         return None
     for reason, detail in frames.problems:
         report.flag(spec.video, "video", reason, detail)
-    size = video_size(root / spec.path) if spec.file else image_size(folder / frames.names[0])
+    if frames.facts is not None and (said := rate_differs(frames.facts, spec.fps)):
+        report.flag(spec.video, "video", "fps_differs", said)
+    size = frames.facts.size if frames.facts else image_size(folder / frames.names[0])
     if size is None:
         report.flag(spec.video, "frame", "unreadable_frame", f"no image header: {spec.path}")
     elif size[0] * size[1] > MAX_PIXELS:
@@ -265,9 +268,10 @@ def _video_table(adapter: Adapter, videos: dict[str, Video], show: bool) -> pd.D
 
 def _frame_table(videos: dict[str, Video]) -> pd.DataFrame:
     """The frames table as arrow columns: no Python object per frame survives."""
-    ids, paths = [], []
+    ids, paths, times = [], [], []
     for name, video in videos.items():
-        count = len(video.frames)
+        count, facts = len(video.frames), video.frames.facts
+        times.append(np.full(count, np.nan) if facts is None else facts.times)
         ids.append(pa.repeat(_large(name), count))
         if video.spec.file:
             paths.append(pa.repeat(_large(video.spec.path), count))
@@ -282,6 +286,7 @@ def _frame_table(videos: dict[str, Video]) -> pd.DataFrame:
             "index": np.concatenate([np.arange(len(v.frames)) for v in videos.values()]),
             "number": np.concatenate([v.frames.numbers for v in videos.values()]),
             "path": _strings(pa.chunked_array(paths, pa.large_string())),
+            "time_s": np.concatenate(times),
         }
     )
     return conform(table, "frames")

@@ -84,20 +84,3 @@ def _jpeg_size(head: bytes) -> tuple[int, int] | None:
             return int(width), int(height)
         at += 2 + int.from_bytes(head[at + 2 : at + 4], "big")
     return None
-
-
-def video_length(path: Path) -> int:
-    """Number of frames a video container declares; 0 when it declares none."""
-    capture = cv2.VideoCapture(str(path))
-    count = int(max(capture.get(cv2.CAP_PROP_FRAME_COUNT), 0))
-    capture.release()
-    return count
-
-
-def video_size(path: Path) -> tuple[int, int] | None:
-    """(width, height) a video container declares, or None."""
-    capture = cv2.VideoCapture(str(path))
-    width = int(capture.get(cv2.CAP_PROP_FRAME_WIDTH))
-    height = int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT))
-    capture.release()
-    return (width, height) if width > 0 and height > 0 else None

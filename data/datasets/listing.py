@@ -17,9 +17,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from data.datasets.images import is_cut_off, video_length
-from data.frames import IMAGE_SUFFIXES, VIDEO_SUFFIXES, count_video_frames
+from data.datasets.images import is_cut_off
+from data.frames import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from data.stages.identity import KEY_LENGTH
+from data.video_file import VideoFacts, examine_video
 
 MAX_DEPTH = 12  # nested archives add levels; a deeper tree is a loop of links
 MAX_NUMBER = 2**53  # beyond this a "number" is a time stamp or a hash
@@ -158,7 +159,7 @@ class FrameList:
     """Frames of one video in numeric order.
 
     `numbers` int64 (T,), strictly increasing, the files' own numbers; `sizes` int64 (T,) bytes;
-    `names` (T,) file names, empty for a video file.
+    `names` (T,) file names, empty for a video file, of which `facts` says the rest.
     """
 
     names: list[str]
@@ -166,6 +167,7 @@ class FrameList:
     sizes: npt.NDArray[np.int64]
     problems: list[Problem] = field(default_factory=list)
     video_file: str = ""
+    facts: VideoFacts | None = None
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -306,17 +308,14 @@ def _some(names: list[str]) -> str:
 def list_video_file(path: Path) -> FrameList:
     """Frames of a video file, numbered from 1; length counted by decoding, not by the header.
 
-    A header that promises more frames than there are is the problem `truncated_video`. Raises
-    InputError `unreadable_video`.
+    What the file contradicts itself in (`truncated_video`, `variable_frame_rate`, ...: see
+    `data.video_file`) is a problem. Raises InputError `unreadable_video`.
     """
-    count = count_video_frames(path)
-    size = np.zeros(count, np.int64)
+    facts = examine_video(path)
+    size = np.zeros(facts.num_frames, np.int64)
     size[:1] = path.stat().st_size
-    declared = video_length(path)
-    problems = []
-    if declared > count:
-        problems.append(("truncated_video", f"{path.name}: {count} of {declared} frames decode"))
-    return FrameList([], np.arange(1, count + 1, dtype=np.int64), size, problems, path.name)
+    numbers = np.arange(1, facts.num_frames + 1, dtype=np.int64)
+    return FrameList([], numbers, size, list(facts.problems), path.name, facts)
 
 
 def content_identity(folder: Path, frames: FrameList) -> str:
