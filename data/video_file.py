@@ -32,6 +32,7 @@ Rgb = npt.NDArray[np.uint8]
 Times = npt.NDArray[np.float64]
 
 PATIENCE_S = 60.0
+GUESSING = ("mpeg", "mpegts")  # containers without a duration: FFmpeg divides bytes by a bit rate
 FAR = 8  # a jump of fewer frames is decoded through rather than looked up
 RATE_DIFFERS = 0.01  # share by which two frame rates may part and still be one
 GAP_DIFFERS = 0.10  # share of the usual gap between frames by which one may part from it
@@ -359,6 +360,8 @@ class _AvReader(_Reader):
         duration = float(stream.duration * clock) if stream.duration else np.nan
         if np.isnan(duration) and self._file.duration:
             duration = self._file.duration / 1e6
+        if self._file.format.name in GUESSING:
+            duration = np.nan
         rate = stream.average_rate or stream.guessed_rate
         return int(stream.frames or 0), duration, float(rate) if rate else np.nan, float(clock)
 
