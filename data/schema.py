@@ -34,7 +34,7 @@ FRAMES = {
     "index": "int32",
     "number": "Int64",
     "path": "string",
-    "time_s": "float64",  # seconds after the first frame by the container's clock; null: it has none
+    "time_s": "float64",  # after the first frame, by the container's clock; null: it has none
 }
 
 EVENTS = {

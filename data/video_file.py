@@ -112,9 +112,8 @@ def _facts(
         rate = (count - 1) / float(times[-1])
         lasts = float(times[-1]) + usual
         if not declared > count and abs(duration - lasts) > max(0.02 * lasts, 2.5 * usual):
-            problems.append(
-                ("duration_differs", f"{path.name}: declares {duration:.2f} s, frames fill {lasts:.2f} s")
-            )  # fmt: skip
+            said = f"{path.name}: declares {duration:.2f} s, its frames fill {lasts:.2f} s"
+            problems.append(("duration_differs", said))
     if off.any():
         problems.append(
             (
