@@ -101,6 +101,20 @@ class _Event:
     fields: list[PlantedField]
 
 
+def parse_places(words: Sequence[str]) -> tuple[tuple[str, float], ...]:
+    """(recording, second of onset) of words like "interview:12.4"; ConfigError for another form."""
+    places = []
+    for word in words:
+        name, _, second = word.rpartition(":")
+        try:
+            places.append((name, float(second)))
+        except ValueError as error:
+            raise ConfigError(
+                "--at", expected="NAME:SECOND, as interview:12.4", got=repr(word)
+            ) from error
+    return tuple(places)
+
+
 def find_recordings(sources: Sequence[Path], fps: float | None) -> list[Recording]:
     """The recordings of video files, folders of frames, and workspaces (all their datasets).
 
