@@ -27,6 +27,7 @@ VIDEOS = {
     "identity": "string",
     "provided_crop": "bool",
     "show_faces": "bool",
+    "synthetic": "boolean",  # drawn people, by our generator's truth file; null: not known
 }
 
 FRAMES = {
@@ -86,6 +87,8 @@ def conform(table: pd.DataFrame, name: str) -> pd.DataFrame:
         )
     typed = {}
     for column, kind in columns.items():
+        nothing = float("nan") if kind == "float64" else pd.NA
+        values = table[column] if column in table else pd.Series(nothing, index=table.index)
         values = table[column] if column in table else pd.Series(pd.NA, index=table.index)
         try:
             typed[column] = values.astype(kind)

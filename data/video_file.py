@@ -160,9 +160,15 @@ class VideoFile:
         self._next = 0
         self._table: _Table | None = None
         self._looked = False
+        self._last: tuple[int, Rgb] | None = None
 
     def read(self, index: int) -> Rgb:
         """Frame `index`; InputError `unreadable_frame` where the stream ends before it."""
+        if self._last is None or self._last[0] != index:  # one asked twice is not gone back for
+            self._last = (index, self._read(index))
+        return self._last[1]
+
+    def _read(self, index: int) -> Rgb:
         if self._reader is None:
             self._start()
         assert self._reader is not None

@@ -12,7 +12,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from data.datasets.base import Adapter, Dataset, Video, VideoSpec
+from data.datasets.base import Adapter, Dataset, Video, VideoSpec, is_synthetic
 from data.datasets.census import kept_and_dropped, take_census
 from data.datasets.checks import Annotation, EventChecker, Interval
 from data.datasets.grouping import no_videos
@@ -59,7 +59,7 @@ def read_dataset(adapter: Adapter, root: Path) -> Dataset:
     return Dataset(
         adapter.name,
         root,
-        _video_table(adapter, videos, show),
+        _video_table(adapter, videos, show, is_synthetic(tree.root)),
         _frame_table(videos),
         events,
         report.ledger_table(),
@@ -243,7 +243,9 @@ def _unique_event(
     return event
 
 
-def _video_table(adapter: Adapter, videos: dict[str, Video], show: bool) -> pd.DataFrame:
+def _video_table(
+    adapter: Adapter, videos: dict[str, Video], show: bool, synthetic: bool
+) -> pd.DataFrame:
     rows = [
         {
             "dataset": adapter.name,
@@ -260,6 +262,7 @@ def _video_table(adapter: Adapter, videos: dict[str, Video], show: bool) -> pd.D
             "identity": v.identity,
             "provided_crop": v.spec.provided_crop,
             "show_faces": show,
+            "synthetic": synthetic,
         }
         for v in videos.values()
     ]
