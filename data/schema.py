@@ -89,7 +89,6 @@ def conform(table: pd.DataFrame, name: str) -> pd.DataFrame:
     for column, kind in columns.items():
         nothing = float("nan") if kind == "float64" else pd.NA
         values = table[column] if column in table else pd.Series(nothing, index=table.index)
-        values = table[column] if column in table else pd.Series(pd.NA, index=table.index)
         try:
             typed[column] = values.astype(kind)
         except (TypeError, ValueError) as error:
