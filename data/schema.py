@@ -68,6 +68,7 @@ LEDGER = {
     "reason": "string",
     "detail": "string",
     "action": "string",  # dropped | repaired | flagged
+    "key": "string",  # of the unit's result that the row is about; null where there is none
 }
 
 TABLES = {"videos": VIDEOS, "frames": FRAMES, "events": EVENTS, "ledger": LEDGER}

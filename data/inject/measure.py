@@ -27,7 +27,9 @@ from data.errors import DatasetError
 from data.faces import Array
 from data.flow.stage import read_flow
 from data.inject.write import TWIN
-from data.stages.stores import StageStore, read_table, replacing
+from data.recordings import Recordings
+from data.stages.files import replacing
+from data.stages.stores import StageStore
 from data.stages.workspace import Workspace
 from data.synthetic.real_frames import parse_units, planted_field
 
@@ -97,13 +99,13 @@ def measure(workspace: Path, truth: dict[str, Any], dataset: str = "csv") -> Mea
             got=f"datasets {', '.join(place.datasets()) or 'none'}",
             todo="Run a recipe with --stage ingest … flow on the planted dataset first.",
         )
-    table = read_table(place.stage(dataset, "ingest") / "events.parquet").set_index("event")
+    recordings = Recordings(place, dataset)
     align, flow = (StageStore(place, dataset, name) for name in ("align", "flow"))
     rows = []
     try:
         for video in truth["videos"]:
             for event in video["events"]:
-                rows.append(_event(video, event, table, align, flow))
+                rows.append(_event(video, event, recordings, align, flow))
     finally:
         align.close()
         flow.close()
@@ -113,23 +115,23 @@ def measure(workspace: Path, truth: dict[str, Any], dataset: str = "csv") -> Mea
 def _event(
     video: dict[str, Any],
     event: dict[str, Any],
-    table: pd.DataFrame,
+    recordings: Recordings,
     align: StageStore,
     flow: StageStore,
 ) -> dict[str, Any]:
     """One row of `Measured.events`, without what needs the others."""
     name, own = str(event["event"]), str(video["video"])
     size = (int(video["size"][0]), int(video["size"][1]))
-    found = _displacement(name, own, event, size, table, align, flow)
+    found = _displacement(name, own, event, size, recordings, align, flow)
     twin = (np.nan, np.nan)
     if video["twin"]:
-        twin = _displacement(name + TWIN, str(video["twin"]), event, size, table, align, flow)
+        twin = _displacement(name + TWIN, str(video["twin"]), event, size, recordings, align, flow)
     return {
         "event": name,
         "video": own,
         "aus": event["aus"],
         **{k: event[k] for k in ("amplitude_px", "amplitude_ipd", "ipd_px")},
-        "status": flow.status(name) if name in table.index else "not_in_the_dataset",
+        "status": flow.status(name) if name in recordings.events else "not_in_the_dataset",
         "displacement_px": found[0],
         "twin_px": twin[0],
         "correlation": found[1],
@@ -141,14 +143,15 @@ def _displacement(
     video: str,
     event: dict[str, Any],
     size: tuple[int, int],
-    table: pd.DataFrame,
+    recordings: Recordings,
     align: StageStore,
     flow: StageStore,
 ) -> tuple[float, float]:
     """(displacement px, correlation) of one event's flow with the planted field; NaN without."""
-    if name not in table.index or flow.status(name) != "ok" or align.status(video) != "ok":
+    marked = recordings.events.get(name)
+    onset = marked.onset if marked else None
+    if onset is None or flow.status(name) != "ok" or align.status(video) != "ok":
         return np.nan, np.nan
-    onset = int(table.loc[name, "onset"])
     with align.open(video) as group:
         to_crop, crop = group["transforms"][onset], int(group.attrs["size"])
     with flow.open(name) as group:

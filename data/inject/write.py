@@ -30,6 +30,7 @@ from data.faces import Array, FaceFinder, face_finder, interpupil
 from data.frames import FrameSource
 from data.inject.stretches import landmarks_over, look_over, quiet_stretches
 from data.own_video import open_own
+from data.recordings import Recordings
 from data.stages.workspace import Workspace
 from data.synthetic.real_frames import (
     PlantedField,
@@ -152,27 +153,20 @@ def _is_workspace(path: Path) -> bool:
 
 
 def _of_workspace(workspace: Workspace) -> list[Recording]:
-    from data.align.crops import noted_root
-    from data.stages.engine import StageInputs
-    from data.video_file import seconds_of
-
     found = []
     for dataset in workspace.datasets():
-        if not (workspace.stage(dataset, "ingest") / "videos.parquet").exists():
+        recordings = Recordings(workspace, dataset)
+        if not recordings.path("videos").exists():
             continue
-        inputs = StageInputs(workspace.path, dataset, noted_root(workspace, dataset), {})
-        times = inputs.frames.groupby("video")["time_s"]
-        for row in inputs.videos.itertuples(index=False):
-            name = str(row.video).replace("/", "_")
-            known = times.get_group(row.video).to_numpy()
+        for video in recordings.videos.values():
             found.append(
                 Recording(
-                    name,
-                    str(row.subject),
-                    f"{dataset}/{row.video}",
-                    inputs.frame_source(str(row.video)),
-                    float(row.fps),
-                    seconds_of(known, float(row.fps)),
+                    video.id.replace("/", "_"),
+                    video.subject,
+                    f"{dataset}/{video.id}",
+                    recordings.frames(video.id),
+                    video.fps,
+                    recordings.seconds(video.id),
                 )
             )
     return found

@@ -26,7 +26,7 @@ import numpy.typing as npt
 from data.errors import ConfigError, InputError
 from data.frames import FrameSource
 from data.own_video import OwnVideo, open_own
-from data.stages.stores import replacing
+from data.stages.files import replacing
 from models.me_tst.fold import TrainedFold, load_fold
 from models.me_tst.training import predict
 from models.predict.pace import NEVER_SEEN, choose_frames, company, trained_on
@@ -140,14 +140,16 @@ def predict_video(
     spotted interval, beside the spotter's own vote. Raises `ConfigError` for a run that does not
     spot, `InputError` for an unreadable, too short or faceless video.
     """
-    if run.recipe.family != "me_tst":
+    if not run.recipe.network.find_family().spots:
         raise ConfigError(
-            f"run {run.folder.name}", expected="a run of ME-TST or ME-TST+", got=run.recipe.family
+            f"run {run.folder.name}",
+            expected="a run of a network that spots, such as ME-TST or ME-TST+",
+            got=run.recipe.network_name,
         )
     own = open_own(video, fps)
     folds = _folds(run, fold)
     whom = trained_on(run)
-    pace = choose_frames(own, trained_rate(run), run.recipe.motion.frame_skip)
+    pace = choose_frames(own, trained_rate(run), run.recipe.stage_config("motion").frame_skip)
     notes = ((NEVER_SEEN,) if whom == "synthetic" else ()) + pace.notes + company(own.source)
     with new_folder(out):
         counted = _Counted(own.source)
@@ -204,7 +206,7 @@ def new_folder(out: Path) -> Iterator[None]:
 def trained_rate(run: RunFiles) -> float | None:
     """Frames per second that the run's networks were trained at: the videos' rate over the skip."""
     rate = float(read_tables(run.workspace, run.recipe.data, "videos").fps.median())
-    return rate / run.recipe.motion.frame_skip if rate > 0 else None
+    return rate / run.recipe.stage_config("motion").frame_skip if rate > 0 else None
 
 
 def _folds(run: RunFiles, name: str | None) -> list[TrainedFold]:
@@ -245,14 +247,13 @@ def _motion(
     """Features (W, C, k) of the view's frames, and how many windows are without a face."""
     from data.motion.features import NO_FACE, MotionOptions, dlib_face, motion_features
 
-    config = run.recipe.motion
+    config = run.recipe.stage_config("motion")
     options = MotionOptions(
         k=config.k, roi_set=config.roi_set, flow=config.flow, clamp=config.clamp
     )
-    model = None if config.landmark_model is None else Path(config.landmark_model)
-    motion = motion_features(
-        source, _reported(view.tolist(), progress), options, dlib_face(model), who=who
-    )
+    find_face = dlib_face(config.landmark_model)
+    shown = _reported(view.tolist(), progress)
+    motion = motion_features(source, shown, options, find_face, who=who)
     if source.unreadable == source.read:
         raise InputError(
             who,
@@ -287,7 +288,7 @@ def _curves(
     device: str,
 ) -> tuple[Curves, int]:
     """The folds' mean curves, and the median of their half-widths."""
-    k, settings = run.recipe.motion.k, run.recipe.decode
+    k, settings = run.recipe.stage_config("motion").k, run.recipe.decode
     outputs = [predict(f.network, features, BATCH, device) for f in folds]
     spot, logits = (np.mean(part, axis=0) for part in zip(*outputs, strict=True))
     score = stitch(spot, [len(spot)], k)[0].astype(np.float64)

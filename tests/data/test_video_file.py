@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
-from data import video_file
+from data import decoders, video_file
 from data.datasets import open_dataset
 from data.errors import InputError
 from data.frames import FrameSource, count_video_frames
@@ -39,7 +39,7 @@ ORDER = (0, 31, 12, 11, 13, 39, 1, 24, 23, 38)
 
 
 def without_av(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(video_file, "_open", lambda path: video_file._CvReader(path))
+    monkeypatch.setattr(video_file, "open_reader", decoders.CvReader)
 
 
 @pytest.mark.parametrize("name", CODECS)
@@ -70,9 +70,9 @@ def test_random_access_starts_at_a_key_frame_not_at_the_beginning(
 ) -> None:
     path = write_film(tmp_path / "a.mp4", COUNT, "libx264", options={"bf": "3", "g": "12"})
     source, steps = VideoFile(path, COUNT), []
-    step = video_file._AvReader._step
+    step = decoders.AvReader._step
     monkeypatch.setattr(
-        video_file._AvReader, "_step", lambda self: steps.append(1) or step(self)
+        decoders.AvReader, "_step", lambda self: steps.append(1) or step(self)
     )  # fmt: skip
     assert number_of(source.read(38)) == 38
     assert len(steps) < 20
@@ -82,14 +82,14 @@ def test_timestamps_that_do_not_match_are_not_believed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = write_film(tmp_path / "a.mp4", COUNT, "libx264", options={"bf": "3", "g": "12"})
-    table = video_file._AvReader._table
+    table = decoders.AvReader._table
 
-    def shifted(self: video_file._AvReader, num_frames: int) -> video_file._Table | None:
+    def shifted(self: decoders.AvReader, num_frames: int) -> decoders.Table | None:
         found = table(self, num_frames)
         assert found is not None
-        return video_file._Table(found.pts + 1, found.dts, found.keys)
+        return decoders.Table(found.pts + 1, found.dts, found.keys)
 
-    monkeypatch.setattr(video_file._AvReader, "_table", shifted)
+    monkeypatch.setattr(decoders.AvReader, "_table", shifted)
     source = VideoFile(path, COUNT)
     assert [number_of(source.read(i)) for i in ORDER] == list(ORDER)
 
@@ -202,8 +202,8 @@ def test_a_decoder_that_never_answers_is_given_up(
 ) -> None:
     path = write_film(tmp_path / "a.mp4", 5, "libx264")
     never = threading.Event()
-    monkeypatch.setattr(video_file._AvReader, "_step", lambda self: never.wait())
-    monkeypatch.setattr(video_file, "PATIENCE_S", 0.1)
+    monkeypatch.setattr(decoders.AvReader, "_step", lambda self: never.wait())
+    monkeypatch.setattr(decoders, "PATIENCE_S", 0.1)
     with pytest.raises(InputError, match="a decoder that answers") as caught:
         FrameSource(path, 5).read(0)
     assert caught.value.code == "unreadable_video"

@@ -18,18 +18,18 @@ from data.apex.settings import ApexConfig
 from data.datasets import open_dataset
 from data.errors import ConfigError, DatasetError, InputError
 from data.flow.settings import FlowConfig
-from data.ingest import store as ingest_store
 from data.inject.measure import draw, expected_field, measure, project, summarise
 from data.inject.stretches import Looks, quiet_stretches
 from data.inject.write import TWIN, InjectOptions, inject, parse_places, read_truth
 from data.optical_flow import tvl1
-from data.stages.engine import StageInputs
+from data.stages.inputs import StageInputs
 from data.stages.planning import run_stage
 from data.stages.workspace import Workspace
 from data.synthetic import write_dataset
 from data.synthetic.real_frames import activation, parse_units, plant, planted_field
 from data.synthetic.subjects import make_subject
 from flows import launch
+from tests.fakes.steps import ingest
 
 SIZE = (320, 240)
 
@@ -217,7 +217,7 @@ def test_planted_measured_and_found_again(recording: Path, tmp_path: Path) -> No
     configs = {"align": AlignConfig(size=128), "apex": ApexConfig(), "flow": FlowConfig(size=128)}
     inputs = StageInputs(workspace.path, "csv", out, dict(configs))
     with workspace.lock() as token:
-        ingest_store.run_ingest(ingest_store.plan_ingest(workspace, "csv", out), workspace, token)
+        ingest(workspace, "csv", out)
         for stage in configs:
             run_stage(inputs, stage, token)
     found = measure(workspace.path, record)
