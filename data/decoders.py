@@ -26,6 +26,7 @@ from data.errors import InputError
 Rgb = npt.NDArray[np.uint8]
 
 PATIENCE_S = 60.0
+INDEXED = ("mov,mp4", "matroska", "avi")  # containers that say where each frame lies
 GUESSING = ("mpeg", "mpegts")  # containers without a duration: FFmpeg divides bytes by a bit rate
 
 
@@ -197,6 +198,8 @@ class AvReader(Reader):
         from av.error import FFmpegError
 
         rows = []
+        if not self._file.format.name.startswith(INDEXED):
+            return None  # a search by timestamp in an MPEG stream ended at the wrong picture
         try:
             with _av_open(self._path) as file:
                 for packet in file.demux(file.streams.video[0]):
