@@ -4,21 +4,16 @@ from __future__ import annotations
 
 from data.errors import ConfigError
 from data.stages.contract import Step
-from data.stages.planning import StageStep
-from data.stages.registry import STAGES
+from data.steps import find_preprocessing_step, preprocessing_steps
 
 
 def step_names() -> tuple[str, ...]:
     """Names of all steps that are known, in running order."""
-    return ("ingest", *STAGES, "train", "evaluate")
+    return (*preprocessing_steps(), "train", "evaluate")
 
 
 def find_step(name: str) -> Step:
     """The step called `name`. Raises ConfigError for an unknown one."""
-    if name == "ingest":
-        from data.ingest.stage import STEP
-
-        return STEP
     if name == "train":
         from models.runs.training import STEP as TRAIN
 
@@ -27,6 +22,6 @@ def find_step(name: str) -> Step:
         from models.runs.scoring import STEP as EVALUATE
 
         return EVALUATE
-    if name not in STAGES:
+    if name not in preprocessing_steps():
         raise ConfigError("stage", expected=f"one of {', '.join(step_names())}", got=name)
-    return StageStep(name)
+    return find_preprocessing_step(name)

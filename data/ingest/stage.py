@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import platform
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,7 @@ class IngestStep:
     """What owners ship becomes the tables videos, frames, events, findings and a ledger."""
 
     name, per_dataset, in_parent, title = "ingest", True, True, "Ingest"
+    shows_faces = False
 
     def needs(self, recipe: RecipeLike) -> tuple[str, ...]:
         """Nothing: it reads the dataset."""
@@ -168,6 +169,12 @@ class IngestStep:
         """Nothing to prepare."""
         return 0.0
 
+    def pictures(self, shown: Any) -> Iterable[Any]:
+        """Events per subject, and how long they last."""
+        from data.ingest.pictures import ingest_pictures
+
+        return ingest_pictures(shown)
+
     def pages(self, scope: Scope, plan: StepPlan) -> Iterator[Page]:
         """One page: counts, ledger, events per subject."""
         from data.pictures.pages import stage_page
@@ -175,7 +182,7 @@ class IngestStep:
         yield stage_page(
             scope.workspace,
             plan.dataset,
-            self.name,
+            self,
             with_faces=scope.recipe.with_faces,
             root=scope.root,
         )

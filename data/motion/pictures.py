@@ -85,7 +85,7 @@ def _draw_spans(axis: Any, spans: list[tuple[int, int, str]], title: str) -> Non
 
 def stage_pictures(shown: Shown) -> Iterator[Drawn]:
     """Motion series of a few videos with what is annotated."""
-    from data.motion.stage import position_in_view
+    from data.motion.view import position_in_view
 
     store, events = shown.store("motion"), shown.table("events")
     for video in shown.chosen_videos(store):

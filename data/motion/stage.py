@@ -12,9 +12,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
-from data.errors import InputError
 from data.motion.features import (
     HELD_FRAME,
     LATE_REFERENCE,
@@ -26,6 +24,7 @@ from data.motion.features import (
     motion_features,
 )
 from data.motion.settings import MotionConfig
+from data.motion.view import Index, view_of
 from data.stages.contract import Stage, Unit
 from data.stages.inputs import StageInputs, UnitInputs
 from data.stages.parts import PartWriter
@@ -34,9 +33,6 @@ if TYPE_CHECKING:
     from data.pictures.stages import Drawn, Shown
 
 NAME, VERSION = "motion", 1
-MAX_FILL = 4  # numbering that would need more than this many frames per file is no numbering
-
-Index = npt.NDArray[np.int32]
 
 
 def list_units(inputs: StageInputs, config: MotionConfig) -> list[Unit]:
@@ -60,41 +56,6 @@ def process(unit: Unit, inputs: UnitInputs, config: MotionConfig, part: PartWrit
         source, view.tolist(), options, find_face, who=f"{inputs.dataset}/{unit.video}"
     )
     _write(part, unit, motion, view, config)
-
-
-def view_of(
-    frames: int, numbers: list[int] | None, config: MotionConfig, who: str = "view"
-) -> Index:
-    """Frame index (T',) int32 that each position of ME-TST's time base shows.
-
-    With `numbers` (the files' own, increasing) position p stands for file number p + 1 and shows
-    the first image numbered p + 1 or more; a file numbered 0 is left out. Without them positions
-    are frames. Then every `frame_skip`-th is kept. Raises InputError `bad_numbering` when the
-    numbers do not increase or would need more than four positions per file.
-    """
-    base = np.arange(frames, dtype=np.int32)
-    if numbers is not None:
-        known = np.asarray(numbers, np.int64)
-        if len(known) != frames or (np.diff(known) <= 0).any() or known[:1].min(initial=0) < 0:
-            raise InputError(
-                who, expected="increasing file numbers", got=str(numbers[:5]), code="bad_numbering"
-            )
-        if known.size and known[-1] > MAX_FILL * frames:
-            raise InputError(
-                who,
-                expected=f"file numbers up to {MAX_FILL * frames} for {frames} files",
-                got=str(int(known[-1])),
-                todo="Use gaps: list.",
-                code="bad_numbering",
-            )
-        last = int(known[-1]) if known.size else 0
-        base = np.searchsorted(known, np.arange(1, last + 1)).astype(np.int32)
-    return base[:: config.frame_skip]
-
-
-def position_in_view(view: Index, frame: int) -> int:
-    """Position of a video frame in the view: the last one showing it or an earlier frame."""
-    return int(np.searchsorted(view, frame, side="right")) - 1
 
 
 def warm_up(config: MotionConfig) -> float:

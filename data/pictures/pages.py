@@ -16,10 +16,9 @@ import pandas as pd
 
 from data.errors import StoreError
 from data.pictures.drawing import FACES_HIDDEN, markdown_image, markdown_table
-from data.pictures.stages import Shown, stage_pictures
+from data.pictures.stages import Shown, step_pictures
 from data.stages import stores
-from data.stages.contract import Page
-from data.stages.registry import find_stage
+from data.stages.contract import Page, Step
 from data.stages.workspace import Workspace
 
 NOT_SUMMED = ("size",)  # counts of a unit that say how, not how many
@@ -30,7 +29,7 @@ MOST_REASONS = 12
 def stage_page(
     workspace: Workspace,
     dataset: str,
-    stage: str,
+    step: Step,
     *,
     with_faces: bool = False,
     root: Path | None = None,
@@ -42,6 +41,7 @@ def stage_page(
 
     Raises StoreError `no_data` if the stage was never run.
     """
+    stage = step.name
     folder = workspace.stage(dataset, stage)
     wanted = keys(stage)
     manifest = stores.choose(stores.read_records(folder).manifest, folder, wanted)
@@ -67,11 +67,11 @@ def stage_page(
         lines += [f"{len(manifest)} in, {kept} with data, {len(manifest) - kept} without.", ""]
         rows = _part_rows(folder, manifest)
     lines += _ledger_lines(ledger)
-    if stage != "ingest" and find_stage(stage).shows_faces and not shown.faces():
+    if step.shows_faces and not shown.faces():
         lines += [FACES_HIDDEN, ""]
     pieces = (
         f"{markdown_image(drawn.picture, drawn.caption)}\n\n{drawn.caption}\n"
-        for drawn in stage_pictures(shown, stage)
+        for drawn in step_pictures(shown, step)
     )
     return Page(f"{stage}-{dataset}", "\n".join([*lines, *_fit(lines, pieces)]), rows)
 

@@ -24,7 +24,7 @@ from data.pictures.drawing import (
     thumbnail,
 )
 from data.recordings import Recordings
-from data.stages.registry import find_stage
+from data.stages.contract import Step
 from data.stages.stores import StageStore
 from data.stages.workspace import Workspace
 
@@ -91,17 +91,11 @@ class Shown:
         return faces_shown(self.table("videos"), self.with_faces)
 
 
-def stage_pictures(shown: Shown, stage: str) -> Iterator[Drawn]:
-    """Pictures of one stage; none for a store that is not there or has nothing to show."""
-    folder = shown.workspace.stage(shown.dataset, stage)
-    if not (folder / "manifest.parquet").exists():
-        return
-    if stage == "ingest":
-        from data.ingest.pictures import ingest_pictures
-
-        yield from ingest_pictures(shown)
-    elif (draw := find_stage(stage).pictures) is not None:
-        yield from draw(shown)
+def step_pictures(shown: Shown, step: Step) -> Iterator[Drawn]:
+    """Pictures of one step's results; none for a store that is not there."""
+    folder = shown.workspace.stage(shown.dataset, step.name)
+    if (folder / "manifest.parquet").exists():
+        yield from step.pictures(shown)
 
 
 def strip_figure(crops: Sequence[npt.NDArray[Any]], frames: Sequence[int]) -> Figure:

@@ -16,14 +16,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from data.stages.workspace import Workspace
-
-if TYPE_CHECKING:
-    from data.pictures.stages import Drawn, Shown
-    from data.stages.inputs import StageInputs, UnitInputs
-    from data.stages.parts import PartWriter
 
 
 @dataclass(frozen=True)
@@ -53,26 +48,31 @@ class Batching:
     """
 
     when: Callable[[Any], bool]
-    prepare: Callable[[Unit, UnitInputs, Any, PartWriter], Any | None]
+    prepare: Callable[..., Any | None]  # as Stage.process
     size: Callable[[Any], int]
     compute: Callable[[list[Any], Any], list[Any]]
-    finish: Callable[[Unit, Any, Any, Any, PartWriter], None]
+    finish: Callable[..., None]  # unit, prepared, result, settings, part
 
 
 @dataclass(frozen=True)
 class Stage:
-    """A preprocessing stage: how to list its units and how to process one, or many at once."""
+    """A preprocessing stage: how to list its units and how to process one, or many at once.
+
+    list_units(inputs: StageInputs, settings) gives its units. process(unit, inputs: UnitInputs,
+    settings, part: PartWriter) computes one: it fills the part and says `done`, or `drop`s it, or
+    raises an ApexflowError, which drops it. pictures(shown: Shown) yields Drawn ones for people.
+    """
 
     name: str
     version: int  # bumped by hand when results change
     needs: tuple[str, ...]  # stages whose results it reads; "ingest" for the tables
     suffix: str  # .h5 or .parquet
     unit_kind: str  # video or event
-    list_units: Callable[[StageInputs, Any], Iterable[Unit]]
-    process: Callable[[Unit, UnitInputs, Any, PartWriter], None]
+    list_units: Callable[[Any, Any], Iterable[Unit]]
+    process: Callable[..., None]
     batching: Batching | None = None
     title: str = ""  # heading of its pictures
-    pictures: Callable[[Shown], Iterable[Drawn]] | None = None
+    pictures: Callable[[Any], Iterable[Any]] | None = None
     shows_faces: bool = False  # its pictures are of faces
     warm_up: Callable[[Any], float] | None = None  # settings → seconds spent compiling, in parent
 
@@ -239,6 +239,15 @@ class Step(Protocol):
 
     def warm_up(self, scope: Scope) -> float:
         """Seconds spent preparing what every job needs (compiled kernels), once, in the parent."""
+        ...
+
+    def pictures(self, shown: Any) -> Iterable[Any]:
+        """Pictures (`data.pictures.stages.Drawn`) of a few of its results."""
+        ...
+
+    @property
+    def shows_faces(self) -> bool:
+        """Whether these pictures are of faces."""
         ...
 
     def pages(self, scope: Scope, plan: StepPlan) -> Iterator[Page]:

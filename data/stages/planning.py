@@ -169,6 +169,16 @@ class StageStep:
         stage = find_stage(self.name)
         return stage.warm_up(scope.recipe.stage_config(self.name)) if stage.warm_up else 0.0
 
+    @property
+    def shows_faces(self) -> bool:
+        """Whether its pictures are of faces."""
+        return find_stage(self.name).shows_faces
+
+    def pictures(self, shown: Any) -> Iterable[Any]:
+        """What the stage draws."""
+        draw = find_stage(self.name).pictures
+        return draw(shown) if draw is not None else ()
+
     def pages(self, scope: Scope, plan: StepPlan) -> Iterator[Page]:
         """One page of counts, ledger and pictures."""
         from data.pictures.pages import stage_page
@@ -176,7 +186,7 @@ class StageStep:
         yield stage_page(
             scope.workspace,
             plan.dataset,
-            self.name,
+            self,
             with_faces=scope.recipe.with_faces,
             root=scope.root,
             keys=lambda stage: None if stage == "ingest" else plan.work.inputs.keys(stage),

@@ -23,6 +23,7 @@ from data.stages.inputs import StageInputs
 from data.stages.planning import run_stage
 from data.stages.stores import StageStore
 from data.stages.workspace import Workspace
+from models.family import family_of
 from models.runs.files import RunFiles
 
 DATASET = "own"
@@ -43,7 +44,7 @@ def recognise(
     stands for an interval that a stage dropped (no face, no motion). Raises `ConfigError` for a run
     that is not HSTA's.
     """
-    if not run.recipe.network.find_family().recognises:
+    if not family_of(run.recipe).recognises:
         raise ConfigError(
             f"run {run.folder.name}",
             expected="a run of a network that names clips, such as HSTA",

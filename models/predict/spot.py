@@ -27,6 +27,7 @@ from data.errors import ConfigError, InputError
 from data.frames import FrameSource
 from data.own_video import OwnVideo, open_own
 from data.stages.files import replacing
+from models.family import family_of
 from models.me_tst.fold import TrainedFold, load_fold
 from models.me_tst.training import predict
 from models.predict.pace import NEVER_SEEN, choose_frames, company, trained_on
@@ -140,7 +141,7 @@ def predict_video(
     spotted interval, beside the spotter's own vote. Raises `ConfigError` for a run that does not
     spot, `InputError` for an unreadable, too short or faceless video.
     """
-    if not run.recipe.network.find_family().spots:
+    if not family_of(run.recipe).spots:
         raise ConfigError(
             f"run {run.folder.name}",
             expected="a run of a network that spots, such as ME-TST or ME-TST+",

@@ -14,12 +14,12 @@ import numpy as np
 
 from data.errors import ApexflowError, StoreError
 from data.pictures.drawing import FACES_HIDDEN, png_uri, svg_uri
-from data.pictures.stages import Drawn, Shown, stage_pictures
+from data.pictures.stages import Drawn, Shown, step_pictures
 from data.stages import stores
-from data.stages.registry import find_stage
+from data.steps import find_preprocessing_step
+from models.family import family_of
 from models.report.figures import training_figure
 from models.report.scores import test_samples
-from models.steps import find_step
 
 if TYPE_CHECKING:
     from models.runs.files import RunFiles
@@ -54,7 +54,8 @@ def stage_groups(run: RunFiles) -> list[Group]:
     tested = test_samples(run)
     groups = []
     for stage in recipe.stages:
-        group = Group(find_step(stage).title)
+        step = find_preprocessing_step(stage)
+        group = Group(step.title)
         for dataset in recipe.data:
             events = read_tables(run.workspace, (dataset,), "events")
             column = recipe.network.samples.removesuffix("s")
@@ -68,11 +69,11 @@ def stage_groups(run: RunFiles) -> list[Group]:
                 keys=partial(run.keys, dataset),
             )
             try:
-                group.pictures += [_picture(drawn) for drawn in stage_pictures(shown, stage)]
+                group.pictures += [_picture(drawn) for drawn in step_pictures(shown, step)]
             except (ApexflowError, LookupError, ValueError, OSError) as error:
                 # Scores are worth more than pictures: the report goes on and says so.
                 group.note += f"{dataset}: a picture could not be drawn ({error}). "
-            if stage != "ingest" and find_stage(stage).shows_faces and not shown.faces():
+            if step.shows_faces and not shown.faces():
                 group.note += f"{dataset}: {FACES_HIDDEN} "
         groups.append(group)
     return groups
@@ -102,7 +103,7 @@ def training(run: RunFiles) -> dict[str, str] | None:
 def family_sections(run: RunFiles) -> dict[str, Any]:
     """What only this family of networks shows, by its place in the page."""
     found: dict[str, Any] = {}
-    for section in run.recipe.network.find_family().sections(run):
+    for section in family_of(run.recipe).sections(run):
         pictures = [_picture(Drawn(picture, text)) for picture, text in section.pictures]
         found[section.anchor] = {
             "title": section.title,

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from data.errors import ConfigError
 from data.stages.identity import stable_hash
+from models.family import family_of
 from models.report.data import protocol, sample_digest
 from models.report.scores import TITLES, number, pooled, scores, test_samples
 from models.runs.files import RunFiles
@@ -114,7 +115,7 @@ def compare(runs: list[RunFiles]) -> Comparison:
         )
     for other in runs[1:]:
         _check_same_protocol(runs[0], other)
-    counted = [run.recipe.network.find_family().count(run) for run in runs]
+    counted = [family_of(run.recipe).count(run) for run in runs]
     for counts, run in zip(counted[1:], runs[1:], strict=True):
         if counts.truth != counted[0].truth:
             raise _differs(runs[0], run, "true labels", "the same ones", "others: ingest again")
@@ -136,7 +137,7 @@ def compare(runs: list[RunFiles]) -> Comparison:
 
 def _check_same_protocol(a: RunFiles, b: RunFiles) -> None:
     one, two = a.recipe, b.recipe
-    families = [recipe.network.find_family() for recipe in (one, two)]
+    families = [family_of(recipe) for recipe in (one, two)]
     if families[0].name != families[1].name:
         raise _differs(a, b, "kind of model", families[0].name, families[1].name)
     if one.labels != two.labels:

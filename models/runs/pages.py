@@ -12,6 +12,7 @@ from data.errors import ConfigError, StoreError
 from data.export import safe_name, write_megc_csv
 from data.pictures.drawing import markdown_image, markdown_table
 from data.stages import stores
+from models.family import family_of
 from models.report import data as report_data
 from models.report import scores as report_scores
 from models.report.figures import confusion_figure, training_figure
@@ -48,7 +49,7 @@ def _pictures(run: RunFiles) -> list[str]:
     for matrix in report_scores.confusions(predictions)[:1]:
         picture = markdown_image(confusion_figure(matrix), f"Confusion matrix, {matrix.title}")
         lines += ["## Confusion", "", picture, ""]
-    for section in run.recipe.network.find_family().sections(run, MOST_PICTURES):
+    for section in family_of(run.recipe).sections(run, MOST_PICTURES):
         lines += [f"## {section.title}", "", section.note, ""]
         for picture, caption in section.pictures:
             lines += [caption, "", markdown_image(picture, caption, scale=1.0), ""]
@@ -114,7 +115,7 @@ def export_spotting(run: RunFiles, out: Path) -> int:
 
     Raises ConfigError for a run whose model does not spot.
     """
-    found = run.recipe.network.find_family().intervals(run)
+    found = family_of(run.recipe).intervals(run)
     if found is None:
         raise ConfigError(
             f"export spotting of {run.folder.name}",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from data.stages.identity import file_digest, stable_hash
 from data.stages.parts import versions_json
 from data.stages.planning import why_not_fresh
 from data.stages.writing import StoreWriter
+from models.family import family_of
 from models.runs.files import QUICK_BYTES, REPORT, SCORES, RunFiles, run_manifest
 from models.runs.training import RunPlan, is_trained, plan_run
 
@@ -54,6 +55,7 @@ class EvaluateStep:
     """Pool the folds' predictions into scores and the report."""
 
     name, per_dataset, in_parent, title = "evaluate", False, True, "Scores"
+    shows_faces = False
 
     def needs(self, recipe: RecipeLike) -> tuple[str, ...]:
         """Trained folds."""
@@ -99,7 +101,7 @@ class EvaluateStep:
         made = {n: temporary_name(job.run.folder / n, job.token) for n in FILES[job.unit]}
         if job.unit == SCORES:
             save_parquet(job.run.predictions(), made["predictions.parquet"])
-            metrics = job.run.recipe.network.find_family().score(job.run)
+            metrics = family_of(job.run.recipe).score(job.run)
             save_parquet(metrics, made["metrics.parquet"])
         else:
             from models.report.write import write_report
@@ -132,6 +134,10 @@ class EvaluateStep:
     def warm_up(self, scope: Scope) -> float:
         """Nothing to prepare."""
         return 0.0
+
+    def pictures(self, shown: Any) -> Iterable[Any]:
+        """None of a dataset's."""
+        return ()
 
     def pages(self, scope: Scope, plan: StepPlan) -> Iterator[Page]:
         """Scores with pictures, and a table of the folds."""

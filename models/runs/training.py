@@ -14,7 +14,7 @@ import os
 import platform
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -28,9 +28,11 @@ from data.stages.files import save_parquet, temporary_name
 from data.stages.identity import file_digest, stable_hash
 from data.stages.parts import versions_json
 from data.stages.planning import why_not_fresh
+from data.stages.registry import with_needs
 from data.stages.writing import StoreWriter
 from models.contract import FOLD_FILES
 from models.devices import resolve_device
+from models.family import family_of
 from models.recipe import Recipe
 from models.runs.files import QUICK_BYTES, SETUP, FoldJob, run_manifest
 from models.runs.samples import (
@@ -80,10 +82,12 @@ class TrainStep:
     """Train every fold that is not there yet."""
 
     name, per_dataset, in_parent, title = "train", False, False, "Training"
+    shows_faces = False
 
     def needs(self, recipe: RecipeLike) -> tuple[str, ...]:
-        """All preprocessing of the recipe."""
-        return recipe.steps[: recipe.steps.index(self.name)]
+        """Ingest, and the stages its network reads, nearest or not."""
+        assert isinstance(recipe, Recipe)
+        return ("ingest", *with_needs(recipe.network.needs(recipe.model)))
 
     def plan(self, scope: Scope, *, force: bool = False, verify: bool = False) -> StepPlan:
         """Choose samples, make the split, name the run; reads stores, writes nothing.
@@ -147,6 +151,10 @@ class TrainStep:
         """Nothing to prepare."""
         return 0.0
 
+    def pictures(self, shown: Any) -> Iterable[Any]:
+        """None of a dataset's."""
+        return ()
+
     def pages(self, scope: Scope, plan: StepPlan) -> Iterator[Page]:
         """The folds are shown with their scores."""
         return iter(())
@@ -164,7 +172,7 @@ def plan_run(scope: Scope, *, force: bool = False) -> RunPlan:
         recipe.network_name,
         recipe.model.identity(),
         recipe.train.identity(),
-        recipe.network.find_family().training_facts(recipe),
+        family_of(recipe).training_facts(recipe),
         recipe.labels,
         recipe.seed,
     ]
@@ -297,7 +305,7 @@ def fit_fold(job: FoldJob) -> FoldResult:
     started = time.perf_counter()
     job.out.mkdir(parents=True, exist_ok=True)
     job = replace(job, device=resolve_device(job.device))
-    job.recipe.network.find_family().fit([job])
+    family_of(job.recipe).fit([job])
     missing = [name for name in FOLD_FILES if not (job.out / name).exists()]
     if missing:
         raise StoreError(job.fold, expected=f"files {FOLD_FILES}", got=f"without {missing}")
@@ -353,7 +361,7 @@ def _take_over(run: RunPlan, fold: str, twin: Path, scope: Scope) -> None:
     out.mkdir(parents=True)
     for path in sorted(p for p in twin.iterdir() if p.is_file()):
         _link(path, out / path.name)
-    run.recipe.network.find_family().decode_fold(run.recipe, out)
+    family_of(run.recipe).decode_fold(run.recipe, out)
     _publish_fold(run, fold, out, None)
 
 

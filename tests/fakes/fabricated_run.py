@@ -19,8 +19,6 @@ from data.schema import EVENTS, FRAMES, VIDEOS, conform
 from data.stages import stores
 from data.stages.files import read_table, save_parquet, write_table
 from data.stages.identity import file_digest, stable_hash
-from data.stages.inputs import StageInputs
-from data.stages.registry import STAGES
 from data.stages.workspace import Workspace
 
 SIZE = 48
@@ -301,8 +299,9 @@ def _finish_run(folder: Path, recipe: dict[str, Any], folds: dict[str, Any]) -> 
     (folder / "split.json").write_text(json.dumps(split))
     paths = {fold: sorted((folder / fold).iterdir()) for fold in folds}
     rows = [_run_row(fold, p, folder) for fold in folds for p in paths[fold]]
-    timings = [{"part": row["part"], "mtime_ns": 0, "seconds": 12.5, "units": 1, "host": "here",
-                "versions": VERSIONS} for row in rows]  # fmt: skip
+    stamp = {row["part"]: (folder / row["part"]).stat().st_mtime_ns for row in rows}
+    timings = [{"part": part, "mtime_ns": time, "seconds": 12.5, "units": 1, "host": "here",
+                "versions": VERSIONS} for part, time in stamp.items()]  # fmt: skip
     write_table(pd.DataFrame(timings).astype(stores.TIMINGS), folder / "timings.parquet")
     dropped = ledger([("train", "casme2", "x", "event", "no_label_3", "", "dropped")])
     write_tables(folder, rows, dropped)
@@ -326,12 +325,6 @@ def enter_again(folder: Path) -> None:
         path = folder / row["part"]
         row |= {"bytes": path.stat().st_size, "digest": file_digest(path)}
     write_tables(folder, rows, stores.read_ledger(folder))
-
-
-def planned_keys(workspace: Workspace, dataset: str, stage: str, recipe: Any) -> dict[str, str]:
-    """Unit → key that a recipe plans for a stage, from ingest's tables: what a run looks for."""
-    configs = {name: recipe.stage_config(name) for name in STAGES}
-    return StageInputs(workspace, dataset, None, configs).keys(stage)
 
 
 def _run_row(unit: str, path: Path, folder: Path) -> dict[str, Any]:

@@ -16,7 +16,8 @@ from data.errors import InputError
 from data.motion import stage as stage_motion
 from data.motion.pictures import motion_figure, stitched
 from data.motion.settings import MotionConfig
-from data.motion.stage import STAGE, position_in_view, view_of
+from data.motion.stage import STAGE
+from data.motion.view import position_in_view, view_of
 from data.pictures.drawing import png_bytes
 from data.schema import conform
 from data.stages.inputs import StageInputs

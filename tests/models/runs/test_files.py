@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from data.errors import StoreError
+from data.stages.files import write_table
+from data.stages.identity import stable_hash
+from data.stages.planning import why_not_fresh
 from data.stages.workspace import Workspace
-from models.runs.experiment import RunPlan
-from models.runs.files import RunFiles, done_folds, run_times
+from models.runs.files import QUICK_BYTES, SCORES, RunFiles, done_folds, run_manifest, run_times
+from models.runs.scoring import VERSION
 from tests.fakes.fabricated_run import write_hsta_run, write_ingest
 
 
@@ -21,11 +25,11 @@ def folder(tmp_path: Path) -> Path:
 
 
 def evaluated(folder: Path) -> bool:
-    run = RunFiles(folder)
-    (folder / "report.html").write_text("report")
-    plan = RunPlan(run.recipe, run.workspace, run.predictions(), run.predictions(), None, "x",
-                   folder)  # type: ignore[arg-type]  # fmt: skip
-    return plan.evaluated
+    """Whether `evaluate` would leave the scores as they are."""
+    wanted = {SCORES: stable_hash(SCORES)}  # the made-up run's own key
+    manifest = run_manifest(folder)
+    redo, _ = why_not_fresh(folder, manifest, wanted, VERSION, always_read=QUICK_BYTES)
+    return not redo
 
 
 def test_sound_folds_are_done(folder: Path) -> None:
@@ -53,9 +57,13 @@ def test_large_weights_are_read_only_to_verify(
     monkeypatch.setattr("models.runs.files.QUICK_BYTES", 10)
     first = min(done_folds(folder))
     path = folder / first / "model.json"
+    stat = path.stat()
     path.write_bytes(path.read_bytes()[::-1])
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))  # size and time say nothing
     assert first in done_folds(folder)
     assert first not in done_folds(folder, verify=True)
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns + 1))  # another time: read
+    assert first not in done_folds(folder)
 
 
 def test_a_damaged_manifest_trusts_no_fold(folder: Path) -> None:
@@ -69,10 +77,23 @@ def test_unreadable_scores_are_not_called_evaluated(folder: Path, name: str) -> 
     assert not evaluated(folder)
 
 
+def test_altered_scores_are_never_read(folder: Path) -> None:
+    """A readable table of other numbers is no table of this run."""
+    scores = RunFiles(folder).metrics()
+    write_table(scores.assign(value=1.0), folder / "metrics.parquet")
+    assert not evaluated(folder)
+    with pytest.raises(StoreError, match=r"altered metrics\.parquet") as caught:
+        RunFiles(folder).metrics()
+    assert caught.value.code == "damaged_run"
+    (folder / "metrics.parquet").unlink()
+    with pytest.raises(StoreError, match="evaluate"):
+        RunFiles(folder).metrics()
+
+
 def test_damaged_timings_are_only_news(folder: Path) -> None:
     assert len(run_times(folder)) == len(done_folds(folder))
     (folder / "timings.parquet").write_bytes(b"")
-    assert run_times(folder) == []
+    assert run_times(folder) == {}
 
 
 @pytest.mark.parametrize("text", ["", "{", "\xff"])
