@@ -71,10 +71,12 @@ def test_a_rolled_head_is_planted_along_its_own_axes(person: Any) -> None:
     rolled = person.landmarks @ turn[:, :2].T + turn[:, 2]
     still = planted_field(person.landmarks, SIZE, (1,), 1.0)
     tilted = planted_field(rolled, SIZE, (1,), 1.0)
-    means = []
+    means, places = [], []
     for field in (still, tilted):
         strong = np.hypot(field.u[..., 0], field.u[..., 1]) > 0.5
         means.append(field.u[strong].mean(axis=0))
+        places.append(np.argwhere(strong).mean(axis=0)[::-1] + field.box[:2])
+    np.testing.assert_allclose(places[1], turn[:, :2] @ places[0] + turn[:, 2], atol=1.0)
     cos, sin = np.cos(np.deg2rad(20)), np.sin(np.deg2rad(20))
     np.testing.assert_allclose(means[1], np.array([[cos, sin], [-sin, cos]]) @ means[0], atol=0.05)
 
