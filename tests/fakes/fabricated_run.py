@@ -113,7 +113,9 @@ def write_tables(folder: Path, rows: list[dict[str, Any]], ledger: pd.DataFrame)
     """A store's ledger and manifest, as the project itself writes them."""
     write_table(ledger, folder / "ledger.parquet")
     manifest = pd.DataFrame(rows, columns=list(stores.MANIFEST))
-    stores.save_manifest(manifest, folder / "manifest.parquet", folder / "ledger.parquet")
+    stores.save_manifest(manifest, folder / "manifest.parquet")
+    tables = {name: folder / f"{name}.parquet" for name in ("ledger", "manifest")}
+    stores.save_sums(folder / stores.SUMS, tables)
 
 
 def ledger(rows: list[tuple[str, ...]]) -> pd.DataFrame:
