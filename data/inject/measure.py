@@ -100,15 +100,15 @@ def measure(workspace: Path, truth: dict[str, Any], dataset: str = "csv") -> Mea
             todo="Run a recipe with --stage ingest … flow on the planted dataset first.",
         )
     recordings = Recordings(place, dataset)
-    align, flow = (StageStore(place, dataset, name) for name in ("align", "flow"))
+    stores = {name: StageStore(place, dataset, name) for name in ("align", "registration", "flow")}
     rows = []
     try:
         for video in truth["videos"]:
             for event in video["events"]:
-                rows.append(_event(video, event, recordings, align, flow))
+                rows.append(_event(video, event, recordings, stores))
     finally:
-        align.close()
-        flow.close()
+        for store in stores.values():
+            store.close()
     return summarise(pd.DataFrame(rows))
 
 
@@ -116,22 +116,23 @@ def _event(
     video: dict[str, Any],
     event: dict[str, Any],
     recordings: Recordings,
-    align: StageStore,
-    flow: StageStore,
+    stores: dict[str, StageStore],
 ) -> dict[str, Any]:
     """One row of `Measured.events`, without what needs the others."""
     name, own = str(event["event"]), str(video["video"])
     size = (int(video["size"][0]), int(video["size"][1]))
-    found = _displacement(name, own, event, size, recordings, align, flow)
+    found = _displacement(name, own, event, size, recordings, stores)
     twin = (np.nan, np.nan)
     if video["twin"]:
-        twin = _displacement(name + TWIN, str(video["twin"]), event, size, recordings, align, flow)
+        twin = _displacement(name + TWIN, str(video["twin"]), event, size, recordings, stores)
     return {
         "event": name,
         "video": own,
         "aus": event["aus"],
         **{k: event[k] for k in ("amplitude_px", "amplitude_ipd", "ipd_px")},
-        "status": flow.status(name) if name in recordings.events else "not_in_the_dataset",
+        "status": stores["flow"].status(name)
+        if name in recordings.events
+        else "not_in_the_dataset",
         "displacement_px": found[0],
         "twin_px": twin[0],
         "correlation": found[1],
@@ -144,16 +145,17 @@ def _displacement(
     event: dict[str, Any],
     size: tuple[int, int],
     recordings: Recordings,
-    align: StageStore,
-    flow: StageStore,
+    stores: dict[str, StageStore],
 ) -> tuple[float, float]:
     """(displacement px, correlation) of one event's flow with the planted field; NaN without."""
-    marked = recordings.events.get(name)
+    marked, flow = recordings.events.get(name), stores["flow"]
     onset = marked.onset if marked else None
-    if onset is None or flow.status(name) != "ok" or align.status(video) != "ok":
+    if onset is None or flow.status(name) != "ok":
         return np.nan, np.nan
-    with align.open(video) as group:
-        to_crop, crop = group["transforms"][onset], int(group.attrs["size"])
+    found = _to_crop(name, video, onset, stores)
+    if found is None:
+        return np.nan, np.nan
+    to_crop, crop = found
     with flow.open(name) as group:
         kinds = [k.decode() if isinstance(k, bytes) else str(k) for k in group["kind"][:]]
         if "onset_apex" not in kinds:
@@ -166,6 +168,23 @@ def _displacement(
     share, correlation = project(field, expected)
     # The frame called apex may lie a little off the plateau at low frame rates.
     return share * float(event["amplitude_px"]) / float(event["at_apex"]), correlation
+
+
+def _to_crop(
+    name: str, video: str, onset: int, stores: dict[str, StageStore]
+) -> tuple[Array, int] | None:
+    """Frame px → crop px (2, 3) of an event's onset, and the crop's side; None where unknown.
+
+    Where events are registered to their own onset, theirs; else the video's alignment.
+    """
+    if stores["registration"].status(name) == "ok":
+        with stores["registration"].open(name) as group:
+            if "to_crop" in group:
+                return group["to_crop"][:], int(group.attrs["size"])
+    if stores["align"].status(video) != "ok":
+        return None
+    with stores["align"].open(video) as group:
+        return group["transforms"][onset], int(group.attrs["size"])
 
 
 def expected_field(
