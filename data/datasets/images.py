@@ -6,7 +6,7 @@ import os
 import struct
 from pathlib import Path
 
-import cv2
+from PIL import Image as Pillow
 
 _TAIL = 4096  # some writers append bytes after an image's end
 
@@ -63,12 +63,12 @@ def image_size(path: Path) -> tuple[int, int] | None:
 
 
 def _tiff_size(path: Path) -> tuple[int, int] | None:
-    """By decoding: a TIFF's header may lie anywhere in the file."""
+    """A TIFF's header may lie anywhere in the file: Pillow finds it without decoding a pixel."""
     try:
-        image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-    except cv2.error:  # a size that OpenCV refuses
+        with Pillow.open(path) as header:
+            return int(header.width), int(header.height)
+    except (OSError, ValueError, SyntaxError, Pillow.DecompressionBombError):
         return None
-    return None if image is None else (int(image.shape[1]), int(image.shape[0]))
 
 
 def _jpeg_size(head: bytes) -> tuple[int, int] | None:

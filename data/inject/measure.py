@@ -334,7 +334,7 @@ def draw(found: Measured) -> bytes:
         right.annotate(
             f"{row.reached}/{row.planted}", (row.amplitude_px, 3), fontsize=8, ha="center"
         )
-    right.set(xlabel="planted, px", ylabel="detected, %", ylim=(0, 105),
+    right.set(xlabel="planted, px", ylabel="detected, %", ylim=(0, 105), xlim=left.get_xlim(),
               title="Detected (below: in flow / planted)")  # fmt: skip
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})

@@ -260,7 +260,8 @@ def _plan(
 ) -> tuple[list[_Event], str]:
     """What is planted where in one recording; or none, and why."""
     seconds = recording.seconds[recording.seconds <= recording.seconds[0] + options.most]
-    given = [at for name, at in options.at if name in (recording.name, "")]
+    names = ("", recording.name, Path(recording.origin).name)
+    given = [at for name, at in options.at if name in names]
     places: list[tuple[int, int, float]]
     if options.at:
         ends = [(at, at + options.seconds) for at in given if at + options.seconds <= seconds[-1]]

