@@ -15,6 +15,8 @@ from typing import Annotated, Any
 
 import typer
 
+from flows.inject import inject
+
 app = typer.Typer(
     name="apexflow",
     no_args_is_help=True,
@@ -251,75 +253,7 @@ def synthesize(
     typer.echo(f"{path}: layout {layout}, preset {preset}, seed {seed}")
 
 
-@app.command()
-@_guard
-def inject(
-    paths: Annotated[
-        list[Path],
-        typer.Argument(
-            metavar="WORKSPACE|VIDEO... OUT",
-            help="Recordings (video files, folders of frames, or a workspace: all its videos), "
-            "then the folder to write. With --measure only OUT.",
-        ),
-    ],
-    amplitude: Annotated[
-        list[float] | None,
-        typer.Option(help="Largest displacement in px; repeat. Default 0.3 0.5 0.8 1.2 2 3."),
-    ] = None,
-    units: Annotated[
-        list[str] | None,
-        typer.Option("--au", help="Action units, as 1+2; repeat. Default 1+2, 12, 4, 9, 15."),
-    ] = None,
-    events: Annotated[int, typer.Option(min=1, help="At most so many in each recording.")] = 6,
-    seconds: Annotated[float, typer.Option(help="Length of an event.")] = 0.5,
-    most: Annotated[
-        float, typer.Option(help="Seconds used of each recording, from its start.")
-    ] = 60.0,
-    at: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME:SECOND", help="Plant here, not where it is quietest; repeat."),
-    ] = None,
-    twin: Annotated[
-        bool, typer.Option(help="Also write the same frames unplanted, to be subtracted.")
-    ] = True,
-    fps: Annotated[float | None, typer.Option(help="Frames per second, for frame folders.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Which amplitude and units come where.")] = 0,
-    show_faces: Annotated[
-        bool, typer.Option("--show-faces", help="These faces may appear in reports.")
-    ] = False,
-    measured: Annotated[
-        Path | None,
-        typer.Option("--measure", metavar="WORKSPACE", help="Compare with this finished one."),
-    ] = None,
-    as_json: Json = False,
-) -> None:
-    """How small a movement can this camera, this light and this pipeline see?
-
-    Known micro-expressions are planted into quiet stretches of your own recordings; head motion,
-    noise and compression stay as they are. OUT becomes a dataset of layout csv with truth.json.
-    Then run the stages on it, and compare what flow found with what was planted:
-
-    1. python -m flows inject interview.mp4 OUT
-
-    2. python -m flows run hsta_cpu -w WORK -d csv=OUT --set data='\\[csv]' --stage ingest
-    --stage align --stage apex --stage flow
-
-    3. python -m flows inject OUT --measure WORK
-
-    The last prints, per amplitude: events that reached flow, the share detected, the displacement
-    measured; and writes tables and a figure into OUT/measured. A movement counts as detected above
-    the level that 95 % of the unplanted events stay below.
-    """
-    from flows import launch
-
-    if measured is not None:
-        typer.echo(launch.measure_injected(paths, measured, as_json))
-        return
-    options = {
-        "amplitudes": amplitude, "units": units, "events": events, "seconds": seconds,
-        "most": most, "at": at, "twin": twin, "fps": fps, "seed": seed, "show_faces": show_faces,
-    }  # fmt: skip
-    typer.echo(launch.inject_recordings(paths, options, as_json))
+app.command()(_guard(inject))
 
 
 @app.command()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -166,38 +165,3 @@ def export_before_after(workspace: Path, out: Path, dataset: str | None, **choic
             todo=f"It holds {', '.join(known) or 'none'}.",
         )
     return export.export_before_after(store, dataset, out, **choice)
-
-
-def inject_recordings(paths: list[Path], options: dict[str, Any], as_json: bool) -> str:
-    """`data.inject.write.inject` of the options given; `paths` end with the folder to write."""
-    from data.inject.write import InjectOptions, inject, parse_places, summary
-
-    *sources, out = paths
-    if not sources:
-        raise ConfigError("inject", expected="recordings, then the folder to write", got=str(out))
-    given = {k: v for k, v in options.items() if v is not None}
-    for name in ("amplitudes", "units"):
-        if name in given:
-            given[name] = tuple(given[name])
-    given["at"] = parse_places(options["at"] or [])
-    with terminal_progress() as show:
-        record = inject(sources, out, InjectOptions(**given), progress=show)
-    if as_json:
-        return json.dumps(record, indent=1, default=list)
-    return f"{summary(record)}\n{out}: layout csv, with truth.json"
-
-
-def measure_injected(paths: list[Path], workspace: Path, as_json: bool) -> str:
-    """`data.inject.measure` of one folder that `inject` wrote, against a finished workspace."""
-    from data.inject.measure import measure, write_measured
-    from data.inject.write import read_truth
-
-    if len(paths) != 1:
-        raise ConfigError(
-            "inject --measure", expected="the one folder it wrote", got=f"{len(paths)}"
-        )
-    found = measure(workspace, read_truth(paths[0]))
-    files = write_measured(found, paths[0] / "measured")
-    if as_json:
-        return json.dumps(found.to_json(), indent=1)
-    return "\n".join([found.to_text(), *(f"wrote {file}" for file in files)])

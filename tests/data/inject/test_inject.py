@@ -28,7 +28,7 @@ from data.stages.workspace import Workspace
 from data.synthetic import write_dataset
 from data.synthetic.real_frames import activation, parse_units, plant, planted_field
 from data.synthetic.subjects import make_subject
-from flows import launch
+from flows.inject import measure_injected
 from tests.fakes.steps import ingest
 
 SIZE = (320, 240)
@@ -227,7 +227,7 @@ def test_planted_measured_and_found_again(recording: Path, tmp_path: Path) -> No
     assert found.by_amplitude.gain[0] == pytest.approx(0.95, abs=0.25)
     assert found.events.detected.tolist() == [1.0] and found.smallest_px == 2.0
     assert (found.events.twin_px.abs() < 0.5).all()
-    said = launch.measure_injected([out], workspace.path, as_json=False)
+    said = measure_injected([out], workspace.path, as_json=False)
     assert "1 of 1 planted events reached flow" in said
     assert (out / "measured" / "measured.png").stat().st_size > 5000
 
