@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,7 @@ from data.stages.workspace import Workspace
 from data.synthetic import write_dataset
 from data.synthetic.real_frames import activation, parse_units, plant, planted_field
 from data.synthetic.subjects import make_subject
-from flows.inject import measure_injected
+from flows.inject import inject_recordings, measure_injected
 from tests.fakes.steps import ingest
 
 SIZE = (320, 240)
@@ -232,12 +231,10 @@ def test_planted_measured_and_found_again(recording: Path, tmp_path: Path) -> No
     assert (out / "measured" / "measured.png").stat().st_size > 5000
 
 
-def test_the_command_writes_the_same_and_refuses_by_name(
-    recording: Path, tmp_path: Path, cli: Callable[..., Any]
-) -> None:
+def test_the_command_writes_the_same_and_refuses_by_name(recording: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    words = ["--at", f"{recording.stem}:0.8", "--amplitude", "1", "--au", "12", "--no-twin"]
-    said = cli("inject", str(recording), str(out), *words).stdout
+    options = {"at": [f"{recording.stem}:0.8"], "amplitudes": [1.0], "units": ["12"], "twin": False}
+    said = inject_recordings([recording, out], options, as_json=False)
     assert "1 events" in said and not (out / "twin").exists()
     truth = read_truth(out)["videos"][0]["events"]
     assert [(e["onset"], e["aus"], e["amplitude_px"]) for e in truth] == [(20, "12", 1.0)]
