@@ -19,6 +19,7 @@ from typing import Annotated, Any
 import typer
 
 from data.datasets import ADAPTERS
+from flows.inject import inject
 
 app = typer.Typer(
     name="apexflow",
@@ -241,7 +242,10 @@ def synthesize(
         ),
     ],
     out: Annotated[Path, typer.Argument(help="Folder to write; made when missing.")],
-    preset: Annotated[str, typer.Option(help="smoke, tiny, default or hard.")] = "default",
+    preset: Annotated[
+        str,
+        typer.Option(help="smoke, tiny, default, hard (as real recordings are) or low (40 px)."),
+    ] = "default",
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same bytes.")] = 0,
     defects: Annotated[bool, typer.Option(help="Plant every defect known of the layout.")] = False,
     workers: Annotated[int, typer.Option(min=0, help="Processes; 0: one per core.")] = 0,
@@ -262,6 +266,9 @@ def synthesize(
             progress=partial(show, layout),
         )
     typer.echo(f"{path}: layout {layout}, preset {preset}, seed {seed}")
+
+
+app.command()(_guard(inject))
 
 
 @app.command()

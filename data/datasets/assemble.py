@@ -12,11 +12,11 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from data.datasets.base import Adapter, Dataset, Video, VideoSpec
+from data.datasets.base import Adapter, Dataset, Video, VideoSpec, is_synthetic
 from data.datasets.census import kept_and_dropped, take_census
 from data.datasets.checks import Annotation, EventChecker
 from data.datasets.doubles import EventIds
-from data.datasets.films import not_read, rates_differ
+from data.datasets.films import not_read
 from data.datasets.grouping import ARCHIVES, archives, films_not_read, no_videos
 from data.datasets.images import image_size
 from data.datasets.label_maps import map_labels
@@ -33,6 +33,7 @@ from data.datasets.sheets import SUFFIXES
 from data.errors import DatasetError, InputError
 from data.frames import MAX_PIXELS, VIDEO_SUFFIXES
 from data.schema import EVENTS, VIDEOS, conform
+from data.video_file import rate_differs
 
 LONGEST = 300  # characters of a path in a message
 
@@ -69,7 +70,7 @@ def read_dataset(adapter: Adapter, root: Path) -> Dataset:
     return Dataset(
         adapter.name,
         root,
-        _video_table(adapter, videos, show),
+        _video_table(adapter, videos, show, is_synthetic(tree.root)),
         _frame_table(videos),
         events,
         report.ledger_table(),
@@ -132,17 +133,15 @@ def _list_video(adapter: Adapter, root: Path, spec: VideoSpec, report: Report) -
         return None
     for reason, detail in frames.problems:
         report.flag(spec.video, "video", reason, detail)
-    size = frames.size if spec.file else image_size(folder / frames.names[0])
+    if frames.facts is not None and (said := rate_differs(frames.facts, spec.fps)):
+        report.flag(
+            spec.video, "video", "fps_differs", said, column="fps", old=f"{spec.fps:g}"
+        )  # fmt: skip
+    size = frames.facts.size if frames.facts else image_size(folder / frames.names[0])
     if size is None:
         report.flag(spec.video, "frame", "unreadable_frame", f"no image header: {spec.path}")
     elif size[0] * size[1] > MAX_PIXELS:
         report.flag(spec.video, "frame", "huge_image", f"{size[0]}x{size[1]}: frames are refused")
-    if rates_differ(spec.fps, frames.fps):
-        report.flag(
-            spec.video, "video", "fps_differs",
-            f"declared {spec.fps:g} frames/s, {spec.path} says {frames.fps:g}: seconds follow the "
-            "declared", column="fps", old=f"{spec.fps:g}",
-        )  # fmt: skip
     return Video(spec, frames, content_identity(folder, frames), size)
 
 
@@ -252,7 +251,9 @@ def _ends(video: Video) -> tuple[int, int] | None:
     return (int(numbers[0]), int(numbers[-1])) if video.spec.trimmed else None
 
 
-def _video_table(adapter: Adapter, videos: dict[str, Video], show: bool) -> pd.DataFrame:
+def _video_table(
+    adapter: Adapter, videos: dict[str, Video], show: bool, synthetic: bool
+) -> pd.DataFrame:
     rows = [
         {
             "dataset": adapter.name,
@@ -269,6 +270,7 @@ def _video_table(adapter: Adapter, videos: dict[str, Video], show: bool) -> pd.D
             "identity": v.identity,
             "provided_crop": v.spec.provided_crop,
             "show_faces": show,
+            "synthetic": synthetic,
         }
         for v in videos.values()
     ]
@@ -277,9 +279,10 @@ def _video_table(adapter: Adapter, videos: dict[str, Video], show: bool) -> pd.D
 
 def _frame_table(videos: dict[str, Video]) -> pd.DataFrame:
     """The frames table as arrow columns: no Python object per frame survives."""
-    ids, paths = [], []
+    ids, paths, times = [], [], []
     for name, video in videos.items():
-        count = len(video.frames)
+        count, facts = len(video.frames), video.frames.facts
+        times.append(np.full(count, np.nan) if facts is None else facts.times)
         ids.append(pa.repeat(_large(name), count))
         if video.spec.file:
             paths.append(pa.repeat(_large(video.spec.path), count))
@@ -294,6 +297,7 @@ def _frame_table(videos: dict[str, Video]) -> pd.DataFrame:
             "index": np.concatenate([np.arange(len(v.frames)) for v in videos.values()]),
             "number": np.concatenate([v.frames.numbers for v in videos.values()]),
             "path": _strings(pa.chunked_array(paths, pa.large_string())),
+            "time_s": np.concatenate(times),
         }
     )
     return conform(table, "frames")

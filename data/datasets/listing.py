@@ -18,10 +18,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from data.datasets.films import video_facts
 from data.datasets.images import is_cut_off
+from data.errors import InputError
 from data.frames import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from data.stages.identity import KEY_LENGTH
+from data.video_file import VideoFacts, examine_video
 
 MAX_DEPTH = 12  # nested archives add levels; a deeper tree is a loop of links
 MAX_NUMBER = 2**53  # beyond this a "number" is a time stamp or a hash
@@ -191,8 +192,7 @@ class FrameList:
     """Frames of one video in numeric order.
 
     `numbers` int64 (T,), strictly increasing, the files' own numbers; `sizes` int64 (T,) bytes;
-    `names` (T,) file names, empty for a video file; `fps` and `size`
-    (width, height): what a video file says, else 0 and None.
+    `names` (T,) file names, empty for a video file, of which `facts` says the rest.
     """
 
     names: list[str]
@@ -200,8 +200,7 @@ class FrameList:
     sizes: npt.NDArray[np.int64]
     problems: list[Problem] = field(default_factory=list)
     video_file: str = ""
-    fps: float = 0.0
-    size: tuple[int, int] | None = None
+    facts: VideoFacts | None = None
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -350,22 +349,19 @@ def _some(names: list[str]) -> str:
 def list_video_file(path: Path) -> FrameList:
     """Frames of a video file, numbered from 1; length counted by decoding, not by the header.
 
-    A header that promises more frames than there are is the problem `truncated_video`, uneven time
-    stamps are `variable_frame_rate`. Raises InputError `unreadable_video`, `not_a_file`.
+    What the file contradicts itself in (`truncated_video`, `variable_frame_rate`, ...: see
+    `data.video_file`) is a problem. Raises InputError `not_a_file` for a pipe or a device (reading
+    it would never end), `unreadable_video`.
     """
-    facts = video_facts(path)
-    count = facts.num_frames
-    size = np.zeros(count, np.int64)
+    if not path.is_file():
+        raise InputError(
+            path.name, expected="a video file", got="no ordinary file", code="not_a_file"
+        )
+    facts = examine_video(path)
+    size = np.zeros(facts.num_frames, np.int64)
     size[:1] = path.stat().st_size
-    problems = []
-    if facts.declared > count:
-        said = f"{path.name}: {count} of {facts.declared} frames decode"
-        problems.append(("truncated_video", said))
-    if facts.uneven:
-        problems.append(("variable_frame_rate", f"{path.name}: {facts.uneven}"))
-    numbers = np.arange(1, count + 1, dtype=np.int64)
-    shape = (facts.width, facts.height) if facts.width > 0 and facts.height > 0 else None
-    return FrameList([], numbers, size, problems, path.name, facts.fps, shape)
+    numbers = np.arange(1, facts.num_frames + 1, dtype=np.int64)
+    return FrameList([], numbers, size, list(facts.problems), path.name, facts)
 
 
 def content_identity(folder: Path, frames: FrameList) -> str:

@@ -267,7 +267,8 @@ def _look_at_images(dataset: Dataset, deep: bool) -> tuple[dict[str, Any], pd.Da
                 source.read(index)
             except (InputError, cv2.error) as error:  # OpenCV refuses a huge picture its own way
                 said = " ".join(str(error).split())
-                rows.append([video.video, "frame", "flagged", "unreadable_frame", said])
+                code = error.code if isinstance(error, InputError) else "unreadable_frame"
+                rows.append([video.video, "frame", "flagged", code, said])
     table = pd.DataFrame(rows, columns=["who", "kind", "action", "reason", "detail"])
     return {
         "sizes": dict(sorted(sizes.items())),
