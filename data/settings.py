@@ -9,6 +9,9 @@ from __future__ import annotations
 from pydantic import BaseModel, ConfigDict
 
 
+ASIDE = {"identity": False}  # json_schema_extra of a field that does not change results
+
+
 class Settings(BaseModel):
     """Base of all settings: immutable, unknown keys refused."""
 
