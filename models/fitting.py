@@ -29,9 +29,14 @@ from data.stages.stores import replacing
 logger = logging.getLogger(__name__)
 
 
+def seed_of(*numbers: int) -> int:
+    """One 32-bit seed from a tuple such as (seed, epoch)."""
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint32)[0])
+
+
 def seed_everything(*numbers: int) -> int:
     """Seed Python, NumPy and torch (all devices) from a tuple such as (seed, epoch)."""
-    seed = int(np.random.SeedSequence(numbers).generate_state(1, np.uint32)[0])
+    seed = seed_of(*numbers)
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)

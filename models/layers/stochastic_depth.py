@@ -84,7 +84,12 @@ def set_masks(network: nn.Module, masks: DepthMasks | None) -> None:
             module.masks = masks
 
 
-def add_dropping(tokens: Tensor, part: Callable[[Tensor], Tensor], rate: float) -> Tensor:
+def add_dropping(
+    tokens: Tensor,
+    part: Callable[[Tensor], Tensor],
+    rate: float,
+    generator: torch.Generator | None = None,
+) -> Tensor:
     """tokens + part(tokens), the part left out per sample with probability `rate` and else scaled.
 
     tokens (B, N, D). Eager on a CPU, a sample that drops the part is not sent through it. On a GPU,
@@ -93,11 +98,15 @@ def add_dropping(tokens: Tensor, part: Callable[[Tensor], Tensor], rate: float) 
     """
     if rate == 0:
         return tokens + part(tokens)
-    weight = tokens.new_empty(len(tokens)).bernoulli_(1 - rate) / (1 - rate)
+    weight = tokens.new_empty(len(tokens)).bernoulli_(1 - rate, generator=generator) / (1 - rate)
     if tokens.device.type != "cpu" or torch.compiler.is_compiling():
         return tokens + part(tokens) * weight[:, None, None]
-    kept = weight.nonzero().flatten()
-    if not len(kept):  # one sample at weight 0, so that every parameter has a gradient
-        kept = torch.zeros(1, dtype=torch.long)
+    kept = kept_rows(weight)
     update = part(tokens[kept]) * weight[kept, None, None]
     return tokens.index_add(0, kept, update.to(tokens.dtype))
+
+
+def kept_rows(weight: Tensor) -> Tensor:
+    """Rows with weight; the first one where none has, so that every parameter has a gradient."""
+    kept = weight.nonzero().flatten()
+    return kept if len(kept) else torch.zeros(1, dtype=torch.long)

@@ -22,9 +22,10 @@ from models.fitting import no_resume_point, read_resume_point, write_resume_poin
 from models.layers.stochastic_depth import DepthMasks
 from models.me_tst import training
 from models.me_tst.stacked import drop_rates, forward
-from models.me_tst.training import Course, MeTstTrainConfig, Trace, WindowTensors
+from models.me_tst.training import Course, MeTstTrainConfig, WindowTensors
 from models.stacked.optimiser import FoldAdam, Moment
 from models.stacked.stack import Stack
+from models.stacked.trace import Trace
 
 
 def fit_fused(

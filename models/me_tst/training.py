@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -29,6 +29,7 @@ from models.layers.stochastic_depth import DepthMasks, set_masks
 from models.me_tst.labels import class_weights, jitter_factors
 from models.me_tst.stacked import drop_rates
 from models.progress import Pace
+from models.stacked.trace import Trace
 
 SECONDS_BETWEEN_SAVES = 15.0
 
@@ -138,21 +139,6 @@ class FoldTraining:
     who: str = "training"
     resume: Path | None = None
     progress: Callable[[float, str], None] | None = None
-
-
-@dataclass
-class Trace:
-    """The first `limit` losses of one fold, noted while it trains; training stops after them."""
-
-    fold: int
-    limit: int
-    losses: list[Tensor] = field(default_factory=list)
-
-    def note(self, losses: Tensor, active: Sequence[bool]) -> bool:
-        """Losses (F,) of one step, and which folds took it. True when it was the last to note."""
-        if active[self.fold]:
-            self.losses.append(losses[self.fold].detach().clone())
-        return len(self.losses) >= self.limit
 
 
 def fit(
