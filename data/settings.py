@@ -6,10 +6,12 @@ a result depends on is a setting, so that keys can be made from settings.
 
 from __future__ import annotations
 
+from typing import Any
+
 from pydantic import BaseModel, ConfigDict
 
 
-ASIDE = {"identity": False}  # json_schema_extra of a field that does not change results
+ASIDE: dict[str, Any] = {"identity": False}  # speed, memory, names, display, device: not in a key
 
 
 class Settings(BaseModel):

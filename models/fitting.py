@@ -70,9 +70,7 @@ def save_resume_point(
     write_resume_point(path, tensors, facts)
 
 
-def write_resume_point(
-    path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]
-) -> None:
+def write_resume_point(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
     """A resume point from its tensors: model.<name> and optimiser.<number>.<moment>."""
     path.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(facts)

@@ -274,7 +274,7 @@ def to_clip(batch: Batch, device: torch.device, scale: Scale | Tensor) -> Tensor
         special = special / units[:, :3, None, None, None]
         special = level_flow(special, batch.level) if batch.level else special
     if batch.change is not None:
-        frames, special = apply_changes(frames, special, batch.change.to(device))
+        frames, special = apply_changes(frames, special, batch.change.to(device, non_blocking=True))
     clip = normalise_frames(frames)
     if batch.pixels == "change":
         onset = frames[:, -2:-1]

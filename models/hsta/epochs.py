@@ -22,9 +22,7 @@ def pace_of(cost: Mapping[str, float]) -> str:
     return f"{rate:.0f} clips/s, data {data:.2f} s, steps {step:.2f} s, {memory:.0f} MB at most"
 
 
-def epoch_cost(
-    seconds: float, waited: float, clips: int, device: torch.device
-) -> dict[str, float]:
+def epoch_cost(seconds: float, waited: float, clips: int, device: torch.device) -> dict[str, float]:
     """What an epoch cost: seconds in all, waiting for data, computing; rate; memory."""
     return {
         "seconds": seconds,

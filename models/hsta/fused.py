@@ -1,9 +1,9 @@
 """Small HSTA's folds trained and evaluated as one program: the loop behind `fit_many` of several.
 
-A round is one epoch of every fold that is not done. Each fold seeds its epoch, orders its clips, and
-draws frames, augmentation, dropout and stochastic depth as it would alone; a fold with fewer batches
-than the others sits the rest of the round out. Clips are decoded once for all folds; where they fit,
-they lie on the GPU and a batch is gathered there.
+A round is one epoch of every fold that is not done. Each fold seeds its epoch, orders its clips and
+draws frames, augmentation, dropout and stochastic depth as it would alone; a fold with fewer
+batches than the others sits the rest of the round out. Clips are decoded once for all folds; where
+they fit, they lie on the GPU and a batch is gathered there.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from data.errors import ConfigError
 from models.fitting import (
     autocast_type,
     no_resume_point,
@@ -40,7 +39,6 @@ from models.hsta.training import (
     HstaTrainConfig,
     epoch_clips,
     epoch_order,
-    fusable,
     learning_rate,
     loss_weights,
     parameter_groups,
@@ -50,7 +48,7 @@ from models.hsta.training import (
 from models.layers.dropout import FoldDraws
 from models.progress import Pace
 from models.stacked.optimiser import FoldAdam, Moment
-from models.stacked.stack import Stack
+from models.stacked.stack import Stack, by_fold
 from models.stacked.trace import Trace
 
 GPU_SHARE = 0.25  # of the free memory that the decoded clips may take
@@ -62,17 +60,9 @@ def fit_fused(
     device: torch.device,
     trace: Trace | None = None,
 ) -> list[Fit]:
-    """Train several folds in place. Raises ConfigError for a network that cannot be fused."""
-    first = folds[0]
-    if not fusable(first.model, config):
-        raise ConfigError(
-            "folds at once",
-            expected="a small network without fp16, compile or activation checkpointing",
-            got="another",
-            todo="Set train.folds_at_once: 1.",
-        )
+    """Train several folds, for whose networks `fusable` holds, in place."""
     net = Stack([fold.model.to(device) for fold in folds], device).train()
-    training = _Training(folds, config, net, _Clips(first.bank, device), trace)
+    training = _Training(folds, config, net, _Clips(folds[0].bank, device), trace)
     results = [training.resume(f) for f in range(len(folds))]
     paces = [
         Pace("clips", (config.epochs - len(r.history)) * epoch_clips(len(fold.positions), config))
@@ -118,13 +108,12 @@ class _Clips:
         change: npt.NDArray[np.float32] | None,
     ) -> Batch:
         """Clips of rows (N, F + 2) of the frames, and special data of the events (N,)."""
-        at = torch.from_numpy(np.maximum(rows, 0)).to(self.frames.device)
-        frames = self.frames[at]
-        if (rows == BLACK).any():
-            frames[torch.from_numpy(rows == BLACK).to(frames.device)] = 0
+        frames = self.frames[_sent(np.maximum(rows, 0), self.frames.device)]
+        if (black := rows == BLACK).any():
+            frames.masked_fill_(_sent(black, frames.device)[..., None, None, None], 0)
         special = self.special
         if special is not None:
-            special = special[torch.from_numpy(events).to(special.device)]
+            special = special[_sent(events, special.device)]
         return Batch(
             frames=frames,
             special=special,
@@ -132,8 +121,14 @@ class _Clips:
             names=(),
             pixels=config.input.pixels,
             level=config.input.level,
-            change=None if change is None else torch.from_numpy(change),
+            change=None if change is None else _sent(change, self.device),
         )
+
+
+def _sent(array: npt.NDArray[Any], device: torch.device) -> Tensor:
+    """The array on the device; a GPU goes on working while it comes."""
+    tensor = torch.from_numpy(array)
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
 
 
 @dataclass
@@ -185,7 +180,7 @@ class _Training:
         self.scales = torch.tensor([fold.scale for fold in folds], dtype=torch.float32).to(device)
 
     def round(self, epochs: Sequence[int | None]) -> list[dict[str, Any] | None] | None:
-        """An epoch of each fold (None: it is done); a row per fold, None when the trace says stop."""
+        """An epoch of each fold (None: done); a row per fold, or None when the trace says stop."""
         config, count = self.config, len(self.folds)
         plans = [_Plan() if e is None else self._plan(f, e) for f, e in enumerate(epochs)]
         steps = max(len(plan.events) for plan in plans)
@@ -260,9 +255,7 @@ class _Training:
         self.optimiser.plan(table)
         return shares.to(self.net.device), last, keep.to(self.net.device)
 
-    def _batch(
-        self, plans: Sequence[_Plan], step: int, most: int
-    ) -> tuple[Batch, Tensor, Tensor]:
+    def _batch(self, plans: Sequence[_Plan], step: int, most: int) -> tuple[Batch, Tensor, Tensor]:
         """Clips of all folds, fold after fold, with labels (F, B) and 1 for real ones (F, B)."""
         count, frames = len(plans), self.num_frames + 2
         rows = np.zeros((count, most, frames), np.int64)
@@ -283,22 +276,22 @@ class _Training:
         batch = self.clips.batch(
             rows.reshape(count * most, frames), events.reshape(-1), self.config, change
         )
-        return batch, torch.from_numpy(labels), torch.from_numpy(real)
+        return batch, torch.from_numpy(labels), _sent(real, self.net.device)
 
     def _backward(
         self, batch: Batch, labels: Tensor, real: Tensor, sizes: list[int], share: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Losses (F,) of one step and its answers (F, B); gradients are added."""
         device, (folds, most) = self.net.device, labels.shape
-        target, weight = (t.to(device, non_blocking=True) for t in (labels, real))
-        self.net.step(sizes, weight)
+        target = _sent(labels.numpy(), device)
+        self.net.step(sizes, real)
         self.draws.start(sizes)
         scale = self.scales.repeat_interleave(most, dim=0)
-        clip = to_clip(batch, device, scale).unflatten(0, (folds, most))
+        clip = by_fold(to_clip(batch, device, scale), folds)
         with torch.autocast(device.type, self.half, enabled=self.half is not None):
             logits = forward(self.net, clip, self.draws)
         losses = fold_losses(
-            logits.float(), target, weight, self.weights, self.config.label_smoothing
+            logits.float(), target, real, self.weights, self.config.label_smoothing
         )
         torch.autograd.backward((losses * share).sum())
         return losses.detach(), logits.detach().argmax(-1)
@@ -346,7 +339,7 @@ def fold_losses(
 
 
 @torch.no_grad()
-def predict_many(
+def predict_fused(
     models: Sequence[HSTA],
     bank: ClipBank,
     positions: Sequence[Sequence[int]],
@@ -381,13 +374,15 @@ def predict_many(
                     events[f, : len(part)] = part
                     rows[f, : len(part)] = draw_rows(bank, part, frames, config.input, rngs[f])
             for mirrored in views:
-                change = np.tile(np.float32(MIRROR), (count * most, 1)) if mirrored else None
+                change = (
+                    np.tile(np.array(MIRROR, np.float32), (count * most, 1)) if mirrored else None
+                )
                 batch = clips.batch(
                     rows.reshape(count * most, -1), events.reshape(-1), config, change
                 )
                 clip = to_clip(batch, device, units.repeat_interleave(most, dim=0))
                 with torch.autocast(device.type, half, enabled=half is not None):
-                    logits = forward(net, clip.unflatten(0, (count, most)))
+                    logits = forward(net, by_fold(clip, count))
                 total[:, start : start + most] += logits.double().cpu()
     chances = (total / (draws * len(views))).softmax(dim=-1).numpy()
     return [chances[f, : len(own)] for f, own in enumerate(positions)]

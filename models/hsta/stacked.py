@@ -24,7 +24,7 @@ from models.hsta.network import (
 )
 from models.layers.attention import attention, merge_heads, split_heads
 from models.layers.dropout import Dropout, FoldDraws
-from models.stacked.stack import Stack
+from models.stacked.stack import Stack, by_fold
 
 
 def forward(net: Stack, clip: Tensor, draws: FoldDraws | None = None) -> Tensor:
@@ -43,7 +43,7 @@ class _Pass:
     def logits(self, clip: Tensor) -> Tensor:
         parts = self.model.split(clip.flatten(0, 1))
         special, video = (
-            self.embed(f"embed.{b}", part.unflatten(0, clip.shape[:2]))
+            self.embed(f"embed.{b}", by_fold(part, len(clip)))
             for b, part in zip((SPECIAL, VIDEO), parts, strict=True)
         )
         for group in range(len(self.model.groups)):
@@ -51,7 +51,7 @@ class _Pass:
         special = self.net.layer_norm(f"norm.{SPECIAL}", special, NORM_EPS)
         video = self.net.layer_norm(f"norm.{VIDEO}", video, NORM_EPS)
         rows = (special.flatten(0, 1), video.flatten(0, 1))
-        pooled = self.model.pool(*rows).unflatten(0, clip.shape[:2])
+        pooled = by_fold(self.model.pool(*rows), len(clip))
         return self.net.linear("head", self.dropout(pooled, self.model.head_dropout))
 
     def dropout(self, x: Tensor, layer: nn.Module) -> Tensor:
@@ -61,7 +61,7 @@ class _Pass:
         """Tokens (F, B, 1 + t·h·w, D) of (F, B, 3, T, H, W)."""
         layer = cast(TubeletEmbedding, self.net.template.get_submodule(name))
         folds, batch = clip.shape[:2]
-        rows = layer.tubelets(clip.flatten(0, 1)).unflatten(0, (folds, batch))
+        rows = by_fold(layer.tubelets(clip.flatten(0, 1)), folds)
         weight = self.net.parameters[f"{name}.project.weight"].flatten(2)
         patches = self.net.affine(rows, weight, self.net.parameters[f"{name}.project.bias"])
         token = self.net.parameters[f"{name}.class_token"].expand(-1, batch, -1, -1)
@@ -93,7 +93,9 @@ class _Pass:
             return self.attention(f"{name}.attention", normed)
 
         def mlp(x: Tensor) -> Tensor:
-            hidden = F.gelu(net.linear(f"{name}.expand", net.layer_norm(f"{name}.norm_mlp", x, NORM_EPS)))
+            hidden = F.gelu(
+                net.linear(f"{name}.expand", net.layer_norm(f"{name}.norm_mlp", x, NORM_EPS))
+            )
             hidden = self.dropout(hidden, layer.dropout)
             return self.dropout(net.linear(f"{name}.reduce", hidden), layer.dropout)
 
@@ -110,8 +112,8 @@ class _Pass:
         bias = torch.cat([query_bias, torch.zeros_like(query_bias), value_bias], dim=1)
         projected = net.affine(tokens, net.parameters[f"{name}.qkv.weight"], bias)
         rows = projected.flatten(0, 1).chunk(3, dim=-1)
-        heads = (split_heads(part, layer.num_heads) for part in rows)
-        mixed = merge_heads(attention(*heads, layer.path)).unflatten(0, tokens.shape[:2])
+        query, key, value = (split_heads(part, layer.num_heads) for part in rows)
+        mixed = by_fold(merge_heads(attention(query, key, value, layer.path)), len(tokens))
         return self.dropout(net.linear(f"{name}.project", mixed), layer.dropout)
 
     def exchange(self, name: str, class_token: Tensor, other_patches: Tensor) -> Tensor:
@@ -132,18 +134,16 @@ class _Pass:
         As models.layers.attention.single_query_attention. The key bias is left out: it shifts all
         scores of a query alike, and softmax takes it out again.
         """
-        key, value = (self.net.parameters[f"{name}.{k}.weight"] for k in ("key", "value"))
-        query = self.net.linear(f"{name}.query", tokens[:, :, 0]).unflatten(-1, (heads, -1))
-        head_dim = query.shape[-1]
-        split = (heads, head_dim)
-        folded = torch.einsum(
-            "fbhd,fhdw->fbhw", query * head_dim**-0.5, key.unflatten(1, split).to(query.dtype)
+        key, value = (
+            weight.view(len(weight), heads, -1, weight.shape[-1])
+            for weight in (self.net.parameters[f"{name}.{k}.weight"] for k in ("key", "value"))
         )
+        query = self.net.linear(f"{name}.query", tokens[:, :, 0])
+        query = query.view(*query.shape[:2], heads, -1) * key.shape[2] ** -0.5
+        folded = torch.einsum("fbhd,fhdw->fbhw", query, key.to(query.dtype))
         weights = torch.softmax(folded @ tokens.transpose(-2, -1), dim=-1)
         context = weights.to(tokens.dtype) @ tokens
-        mixed = torch.einsum(
-            "fbhw,fhdw->fbhd", context, value.unflatten(1, split).to(context.dtype)
-        )
+        mixed = torch.einsum("fbhw,fhdw->fbhd", context, value.to(context.dtype))
         bias = self.net.parameters[f"{name}.value.bias"]
         return (mixed.flatten(2) + bias[:, None])[:, :, None]
 

@@ -22,8 +22,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from data.errors import TrainingError
-from data.settings import Settings
+from data.settings import ASIDE, Settings
 from models.fitting import (
     autocast_type,
     load_resume_point,
@@ -94,6 +93,13 @@ class HstaTrainConfig(Settings):
     )
     resume_every: int = Field(
         10, ge=0, title="Resume point", description="Every so many epochs; 0: none."
+    )
+    folds_at_once: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
+        "auto",
+        title="Folds at once",
+        description="Folds trained as one program; auto: by measured speed and memory of the GPU, "
+        "1 on a CPU. A fold's result is the same to rounding.",
+        json_schema_extra=ASIDE,
     )
     input: HstaInputConfig = HstaInputConfig()
 
@@ -240,13 +246,12 @@ def fit_many(
 ) -> list[Fit]:
     """Train the folds' networks in place, each from its `resume` if that file exists.
 
-    One fold takes the plain loop, several one program for all of them (`models.hsta.fused`), where
-    `fusable` allows; a fold's result is the same either way, to rounding. Raises TrainingError
-    naming the fold and the clips when a loss stops being finite, ConfigError for several folds that
-    cannot be one program.
+    One fold takes the plain loop, several one program for all of them (`models.hsta.fused`) where
+    they are `fusable`, else one plain loop after another; a fold's result is the same either way,
+    to rounding. Raises TrainingError naming the fold and the clips when a loss stops being finite.
     """
-    if len(folds) == 1:
-        return [_fit_one(folds[0], config, device, trace)]
+    if len(folds) == 1 or not fusable(folds[0].model, config):
+        return [_fit_one(fold, config, device, trace) for fold in folds]
     from models.hsta.fused import fit_fused
 
     return fit_fused(folds, config, device, trace)
@@ -256,12 +261,12 @@ def fusable(model: HSTA, config: HstaTrainConfig) -> bool:
     """Whether folds of this network can be trained as one program.
 
     Not with loss scaling, torch.compile or activation checkpointing, nor at a size whose steps fill
-    a device alone. Networks that can draw their dropout from a generator of the fold's own even when
-    trained alone, so that both ways agree on every device.
+    a device alone. Networks that can draw their dropout from a generator of the fold's own even
+    when trained alone, so that both ways agree on every device.
     """
     small = sum(p.numel() for p in model.parameters()) <= FUSABLE_PARAMETERS
     special = config.compile or config.activation_checkpointing or config.precision == "fp16"
-    return small and not special
+    return type(model) is HSTA and small and not special
 
 
 def _fit_one(
@@ -420,6 +425,29 @@ def _run_epoch(
     clips = sum(len(entry[1]) for entry in done)
     cost = epoch_cost(seconds, waited, clips, step.device)
     return {**epoch_scores(done), "learning_rate": rate, "cost": cost}
+
+
+def predict_many(
+    models: Sequence[HSTA],
+    bank: ClipBank,
+    positions: Sequence[Sequence[int]],
+    config: HstaTrainConfig,
+    *,
+    seeds: Sequence[int],
+    device: torch.device,
+    scales: Sequence[Scale],
+) -> list[npt.NDArray[np.float64]]:
+    """Per fold the class probabilities of its positions: `predict`, fused for several folds."""
+    if len(models) > 1 and fusable(models[0], config):
+        from models.hsta.fused import predict_fused
+
+        return predict_fused(
+            models, bank, positions, config, seeds=seeds, device=device, scales=scales
+        )
+    return [
+        predict(model, bank, own, config, seed=seed, device=device, scale=scale)
+        for model, own, seed, scale in zip(models, positions, seeds, scales, strict=True)
+    ]
 
 
 @torch.no_grad()

@@ -28,9 +28,9 @@ class Dropout(nn.Module):
         """Any tensor; zeros with probability `rate` in training, the rest rescaled."""
         if not self.training or self.rate == 0 or self.generator is None:
             return F.dropout(x, self.rate, self.training)
-        return x * torch.empty_like(x).bernoulli_(
-            1 - self.rate, generator=self.generator
-        ).div_(1 - self.rate)
+        return x * torch.empty_like(x).bernoulli_(1 - self.rate, generator=self.generator).div_(
+            1 - self.rate
+        )
 
 
 class FoldDraws:
@@ -85,4 +85,4 @@ def set_generator(network: nn.Module, generator: torch.Generator | None) -> None
     """Let all dropout and stochastic depth of a network draw from `generator`; None: torch's."""
     for module in network.modules():
         if hasattr(module, "generator"):
-            module.generator = generator
+            setattr(module, "generator", generator)  # noqa: B010 (unknown to nn.Module's types)

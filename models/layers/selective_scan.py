@@ -40,8 +40,8 @@ def selective_scan(
 
     x, delta: (B, L, D), delta > 0 (after softplus). A: (D, N), negative. B, C: (B, L, N).
     skip: (D,) or None. Differentiable in all of them. With A (F, D, N) and skip (F, D) the batch
-    holds F folds, B / F rows each, one after another, and each has its own A and skip. "auto" is `triton` for CUDA tensors where
-    Triton is installed, else `fast`. Raises `InputError` for shapes that do not fit,
+    holds F folds, B / F rows each, one after another, and each has its own A and skip. "auto" is
+    `triton` for CUDA tensors where Triton is installed, else `fast`. Raises `InputError` for shapes that do not fit,
     `ConfigError` for an unknown backend, `MissingExtraError` for one that is not installed.
     """
     _check(x, delta, A, B, C, skip)
@@ -60,7 +60,7 @@ def selective_scan(
     else:
         y = _of_folds(_mamba_ssm, inputs)
     if skip is not None:
-        own = inputs[0].unflatten(0, (-1, len(x) // len(skip))) if skip.ndim == 2 else inputs[0]
+        own = inputs[0] if skip.ndim == 1 else inputs[0].view(len(skip), -1, *x.shape[1:])
         y = y + (own * wide(skip)[..., None, None, :]).view_as(y)
     return y.to(x.dtype)
 
@@ -85,7 +85,9 @@ def _of_folds(scan: Callable[..., Tensor], inputs: list[Tensor]) -> Tensor:
     x, delta, A, B, C = inputs
     if A.ndim == 2:
         return scan(*inputs)
-    parts = zip(*(t.chunk(len(A)) for t in (x, delta)), A, *(t.chunk(len(A)) for t in (B, C)), strict=True)
+    parts = zip(
+        *(t.chunk(len(A)) for t in (x, delta)), A, *(t.chunk(len(A)) for t in (B, C)), strict=True
+    )
     return torch.cat([scan(*part) for part in parts])
 
 

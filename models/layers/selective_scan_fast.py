@@ -12,8 +12,8 @@ With a_t = exp(delta_t A) and u_t = delta_t x_t, and G_t = dL/dh_t:
     du_t = sum_n G_t B_t                    W_t = G_t a_t h_{t-1}
     d(delta_t) = sum_n W_t A + du_t x_t     dA = sum_{b,t} W_t delta_t   dx_t = du_t delta_t
 
-With A of several folds, (F, D, N), the batch is F equal runs of rows, fold after fold; a block never
-spans two folds.
+With A of several folds, (F, D, N), the batch is F equal runs of rows, fold after fold; a block
+never spans two folds.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ def _forward_kernel(  # type: ignore[no-untyped-def]
     x, delta, A, B, C, y, kept, length, width, states, batch, segment, rows,
     KEEP: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
-    """Program (b, i): channels i * BLOCK_D ... of sample b, all frames; `rows` samples share an A."""
+    """Program (b, i): channels i * BLOCK_D ... of sample b, all frames; `rows` samples per A."""
     b = tl.program_id(0)
     d = tl.program_id(1) * BLOCK_D + tl.arange(0, BLOCK_D)
     n = tl.arange(0, BLOCK_N)

@@ -1,9 +1,9 @@
 """ME-TST's folds trained and evaluated as one program: the loop behind `fit_many` of several.
 
-Every fold follows its own `Course`: its windows, jitter, masks and rates are those of the fold alone.
-A round is one epoch of every fold that is not done; in a step each fold brings its next batch, the
-last of which may be smaller, and one with fewer steps than the others sits the rest out. What a step
-needs from the host goes to the device once a round; losses come back once a round.
+Every fold follows its own `Course`: its windows, jitter, masks and rates are those of the fold
+alone. A round is one epoch of every fold that is not done; in a step each fold brings its next
+batch, the last of which may be smaller, and one with fewer steps than the others sits the rest out.
+What a step needs from the host goes to the device once a round; losses come back once a round.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from models.fitting import no_resume_point, read_resume_point, write_resume_poin
 from models.layers.stochastic_depth import DepthMasks
 from models.me_tst import training
 from models.me_tst.stacked import drop_rates, forward
-from models.me_tst.training import Course, MeTstTrainConfig, WindowTensors
+from models.me_tst.training import Course, WindowTensors
 from models.stacked.optimiser import FoldAdam, Moment
 from models.stacked.stack import Stack
 from models.stacked.trace import Trace
@@ -79,19 +79,20 @@ def _plan(courses: Sequence[Course], active: Sequence[bool], device: torch.devic
     shape = (steps, len(courses), most)
     rows, jitter = np.zeros(shape, np.int64), np.ones(shape, np.float32)
     real = np.zeros(shape, np.float32)
-    for f, (course, sizes) in enumerate(zip(courses, own, strict=True)):
+    for f, (course, counts) in enumerate(zip(courses, own, strict=True)):
         rows[:, f] = course.fold.rows[0]  # padding: any window will do
-        if not sizes:
+        if not counts:
             continue
-        order, factors = course.draw()
+        order, drawn = course.draw()
         start = 0
-        for step, size in enumerate(sizes):
+        for step, size in enumerate(counts):
             rows[step, f, :size] = order[start : start + size]
-            jitter[step, f, :size] = factors[start : start + size]
+            jitter[step, f, :size] = drawn[start : start + size]
             real[step, f, :size] = 1
             start += size
-    tensors = (torch.from_numpy(part).to(device) for part in (rows, jitter, real))
-    return _Plan(*tensors, [sizes + [0] * (steps - len(sizes)) for sizes in own])
+    sizes = [counts + [0] * (steps - len(counts)) for counts in own]
+    at, factors, marks = (torch.from_numpy(part).to(device) for part in (rows, jitter, real))
+    return _Plan(at, factors, marks, sizes)
 
 
 def _round(
@@ -107,7 +108,9 @@ def _round(
     """An epoch of each active fold; sums of both losses (F, 2), and whether the trace says stop."""
     config = courses[0].config
     plan = _plan(courses, active, net.device)
-    masks.draw([[size for size in own if size] for own in plan.sizes], [c.generator for c in courses])
+    masks.draw(
+        [[size for size in own if size] for own in plan.sizes], [c.generator for c in courses]
+    )
     steps = len(plan.rows)
     optimiser.plan(
         [
@@ -138,7 +141,12 @@ def _round(
 
 
 def fold_losses(
-    probability: Tensor, logits: Tensor, spot: Tensor, classes: Tensor, weights: Tensor, real: Tensor
+    probability: Tensor,
+    logits: Tensor,
+    spot: Tensor,
+    classes: Tensor,
+    weights: Tensor,
+    real: Tensor,
 ) -> Tensor:
     """`spot_loss` and `recog_loss` of each fold over its real windows only: (F, 2).
 
@@ -186,20 +194,20 @@ def predict_many(
     networks: Sequence[nn.Module],
     motion: npt.NDArray[np.float32],
     rows: Sequence[npt.NDArray[np.int64]],
-    config: MeTstTrainConfig,
+    batch_size: int = 64,
     device: str = "cpu",
 ) -> list[tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]]:
     """Per fold the spot probability (n, k) and logits (n, k, 5) of its rows of motion (W, C, k)."""
     place = torch.device(device)
     net = Stack([network.to(place) for network in networks], place).train(False)
     shared = torch.from_numpy(motion).to(place)
-    size, longest = config.batch_size, max(map(len, rows))
+    longest = max(map(len, rows))
     padded = np.zeros((len(rows), longest), np.int64)
     for fold, own in enumerate(rows):
         padded[fold, : len(own)] = own
     at, parts = torch.from_numpy(padded).to(place), []
-    for start in range(0, longest, size):
-        spot, logits = forward(net, shared[at[:, start : start + size]])
+    for start in range(0, longest, batch_size):
+        spot, logits = forward(net, shared[at[:, start : start + batch_size]])
         parts.append((spot.float().cpu(), logits.float().cpu()))
     spots, scores = (torch.cat(part, dim=1).numpy() for part in zip(*parts, strict=True))
     return [(spots[f, : len(own)], scores[f, : len(own)]) for f, own in enumerate(rows)]

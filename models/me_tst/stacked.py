@@ -6,14 +6,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from models.layers.mamba import MambaBlock
-from models.layers.stochastic_depth import DepthMasks
+from models.layers.stochastic_depth import DepthMasks, DropPath
 from models.me_tst.network import MeTst
 from models.me_tst.plus import STAGES, MeTstPlus, SlowFastTrunk
 from models.stacked.mamba import mamba_block
@@ -52,14 +50,17 @@ def slow_fast(net: Stack, name: str, x: Tensor, masks: DepthMasks | None) -> Ten
 
 def drop_rates(network: nn.Module) -> list[float]:
     """Drop rates of a plain network's blocks in the order in which its forward pass meets them."""
-    stages: list[nn.Module] = []
-    for trunk in cast(MeTst | MeTstPlus, network).trunks:
-        if isinstance(trunk, SlowFastTrunk):
-            stages += [path[s] for s in range(STAGES) for path in (trunk.slow, trunk.fast)]
-        else:
-            stages.append(trunk)
-    blocks = [cast(MambaBlock, b) for stage in stages for b in cast(Sequence[nn.Module], stage)]
-    return [block.drop_path.rate for block in blocks]
+    parts: list[nn.Module] = [network]
+    if isinstance(network, MeTstPlus):
+        trunks = [cast(SlowFastTrunk, trunk) for trunk in network.trunks]
+        parts = [p[s] for t in trunks for s in range(STAGES) for p in (t.slow, t.fast)]
+    found = (module for part in parts for module in part.modules())
+    return [module.rate for module in found if isinstance(module, DropPath)]
+
+
+def is_stackable(network: nn.Module) -> bool:
+    """Whether `forward` knows this network."""
+    return type(network) in (MeTst, MeTstPlus)
 
 
 def biases_without_gradient(network: nn.Module) -> list[str]:

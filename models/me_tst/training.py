@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -23,11 +23,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from data.errors import TrainingError
-from data.settings import Settings
+from data.settings import ASIDE, Settings
 from models.fitting import load_resume_point, save_resume_point
 from models.layers.stochastic_depth import DepthMasks, set_masks
 from models.me_tst.labels import class_weights, jitter_factors
-from models.me_tst.stacked import drop_rates
+from models.me_tst.stacked import drop_rates, is_stackable
 from models.progress import Pace
 from models.stacked.trace import Trace
 
@@ -66,6 +66,13 @@ class MeTstTrainConfig(Settings):
         title="Authors' weights",
         description="A file, or a folder with subject_<id>.pkl per held-out subject, to start "
         "from; with epochs 0 they are evaluated as they are.",
+    )
+    folds_at_once: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
+        "auto",
+        title="Folds at once",
+        description="Folds trained as one program; auto: by measured speed and memory of the GPU, "
+        "1 on a CPU. A fold's result is the same to rounding.",
+        json_schema_extra=ASIDE,
     )
 
 
@@ -168,17 +175,19 @@ def fit_many(
 ) -> list[list[dict[str, float]]]:
     """Train the folds' networks in place; per fold the history: epoch, loss, spot, recog, lr.
 
-    One fold takes the plain loop, several one program for all of them (`models.me_tst.fused`); a
-    fold's result is the same either way, to rounding. A fold's `resume` is a file that its state is
-    saved to between epochs and continued from if it is there, by either loop and in any company.
+    One fold takes the plain loop, several one program for all of them (`models.me_tst.fused`) where
+    the network has a stacked form; a fold's result is the same either way, to rounding. A fold's
+    `resume` is a file that its state is saved to between epochs and continued from if it is there,
+    by either loop and in any company.
     The result depends on the inputs and the fold's seed alone, not on interruptions. Raises
     `TrainingError` naming the fold for a loss that is not finite.
     """
     courses = [Course(fold, windows, config, strategy) for fold in folds]
-    data = WindowTensors(*(torch.from_numpy(a).to(device) for a in (windows.motion, windows.spot)),
-                 torch.from_numpy(windows.classes).to(device))  # fmt: skip
-    if len(folds) == 1:
-        _fit_one(courses[0], data, torch.device(device), trace)
+    arrays = (windows.motion, windows.spot, windows.classes)
+    data = WindowTensors._make(torch.from_numpy(array).to(device) for array in arrays)
+    if len(folds) == 1 or not is_stackable(folds[0].network):
+        for course in courses:
+            _fit_one(course, data, torch.device(device), trace)
     else:
         from models.me_tst.fused import fit_fused
 
@@ -296,7 +305,9 @@ def one_cycle(update: int, total: int, peak: float) -> tuple[float, float]:
     return between(*rates), between(*betas)
 
 
-def _fit_one(course: Course, data: WindowTensors, device: torch.device, trace: Trace | None) -> None:
+def _fit_one(
+    course: Course, data: WindowTensors, device: torch.device, trace: Trace | None
+) -> None:
     """The plain loop: one network, torch's Adam."""
     fold = course.fold
     network = fold.network.to(device).train()

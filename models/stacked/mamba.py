@@ -24,13 +24,11 @@ def mamba(net: Stack, name: str, u: Tensor) -> Tensor:
     )
     x = F.silu(from_channels(mixed[..., :length], net.folds))
     sizes = [module.dt_rank, module.d_state, module.d_state]
-    dt, B, C = net.linear(f"{name}.x_proj", x).split(sizes, dim=-1)
+    dt, B, C = torch.split(net.linear(f"{name}.x_proj", x), sizes, dim=-1)
     delta = F.softplus(net.linear(f"{name}.dt_proj", dt))
     A = -torch.exp(wide(net.parameters[f"{name}.A_log"]))
-    rows = (tensor.flatten(0, 1) for tensor in (x, delta))
-    y = selective_scan(
-        *rows, A, B.flatten(0, 1), C.flatten(0, 1), net.parameters[f"{name}.D"], module.scan
-    )
+    x, delta, B, C = (tensor.flatten(0, 1) for tensor in (x, delta, B, C))
+    y = selective_scan(x, delta, A, B, C, net.parameters[f"{name}.D"], module.scan)
     return net.linear(f"{name}.out_proj", y.view_as(z) * F.silu(z))
 
 

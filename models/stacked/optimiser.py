@@ -1,8 +1,8 @@
 """Adam and AdamW for F folds over one (F, P) buffer, each fold with its own rate, betas and step.
 
 torch's optimisers have one step count and one momentum for all of a tensor; folds of unequal size
-are at different places of their schedules. Here the scalars of a step are columns of a table that is
-sent to the device once an epoch, and one update is about ten operations whatever the number of
+are at different places of their schedules. Here the scalars of a step are columns of a table that
+is sent to the device once an epoch, and one update is about ten operations whatever the number of
 parameters. A fold that sits a step out has a row that changes nothing.
 """
 

@@ -1,19 +1,19 @@
 """F networks of one shape as one: their state along a leading fold axis, and layers written on it.
 
 A stacked network is the state dict of the plain one with a fold axis in front, and a forward pass
-written on the layers here (models/me_tst/stacked.py, models/hsta/stacked.py). Names are those of the
-plain network, so a fold's slice is its network's state dict. All parameters lie in one (F, P) buffer,
-which is what `models.stacked.optimiser.FoldAdam` updates.
+written on the layers here (models/me_tst/stacked.py, models/hsta/stacked.py). Names are those of
+the plain network, so a fold's slice is its network's state dict. All parameters lie in one (F, P)
+buffer, which is what `models.stacked.optimiser.FoldAdam` updates.
 
-Activations are (F, B, ...), or (B, F·C, L) between convolutions, where a convolution of F folds is a
-grouped one and a batch norm one over folds × channels. Folds may bring fewer samples than the others
-to a step: the rest of their rows is padding, which `step` marks; statistics and losses count none of
-it. Nothing is ever reduced over the fold axis, so a fold's numbers do not depend on its neighbours
-but for rounding.
+Activations are (F, B, ...), or (B, F·C, L) between convolutions, where a convolution of F folds is
+a grouped one and a batch norm one over folds × channels. Folds may bring fewer samples than the
+others to a step: the rest of their rows is padding, which `step` marks; statistics and losses count
+none of it. Nothing is ever reduced over the fold axis, so a fold's numbers do not depend on its
+neighbours but for rounding.
 
-Why not torch.vmap: hand-written kernels (scan, oneDNN) would each need a batching rule, dropout would
-draw from another stream than the fold alone, and an optimiser has one step count. It is what the
-tests compare these layers with.
+Why not torch.vmap: hand-written kernels (scan, oneDNN) would each need a batching rule, dropout
+would draw from another stream than the fold alone, and an optimiser has one step count. It is what
+the tests compare these layers with.
 """
 
 from __future__ import annotations
@@ -101,13 +101,12 @@ class Stack:
         return self
 
     def gradients(self, into: Tensor, add: bool = False) -> None:
-        """Move the parameters' gradients into an (F, P) buffer and clear them; absent ones are 0."""
+        """Move the parameters' gradients to an (F, P) buffer and clear them; absent ones are 0."""
         if not add:
             into.zero_()
-        names = [name for name, p in self.parameters.items() if p.grad is not None]
-        slots = [self.slot(into, name) for name in names]
-        found = [self.parameters[name].grad for name in names]
-        torch._foreach_add_(slots, found)
+        found = {name: p.grad for name, p in self.parameters.items() if p.grad is not None}
+        slots = [self.slot(into, name) for name in found]
+        torch._foreach_add_(slots, list(found.values()))
         for parameter in self.parameters.values():
             parameter.grad = None
 
@@ -166,7 +165,7 @@ class Stack:
                 x, mean.view(-1), var.view(-1), weight, bias, self.training, momentum, eps
             )
         real = self.weight.t()[:, :, None, None]  # (B, F, 1, 1)
-        wide = x.unflatten(1, (self.folds, -1)).float()
+        wide = x.view(len(x), self.folds, -1, x.shape[-1]).float()
         own = self.weight.sum(1) * x.shape[-1]
         number = own.clamp(min=1)[None, :, None, None]
         centre = (wide * real).sum((0, 3), keepdim=True) / number
@@ -193,4 +192,9 @@ def to_channels(x: Tensor) -> Tensor:
 
 def from_channels(x: Tensor, folds: int) -> Tensor:
     """(B, F·C, L) -> (F, B, L, C)."""
-    return x.unflatten(1, (folds, -1)).permute(1, 0, 3, 2)
+    return x.view(len(x), folds, -1, x.shape[-1]).permute(1, 0, 3, 2)
+
+
+def by_fold(x: Tensor, folds: int) -> Tensor:
+    """(F·B, ...) -> (F, B, ...)."""
+    return x.reshape(folds, -1, *x.shape[1:])

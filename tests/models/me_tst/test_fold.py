@@ -23,7 +23,7 @@ from models.me_tst.fold import (
     fit_fold,
     load_fold,
     score,
-    training_windows,
+    training_rows,
 )
 from models.me_tst.network import MeTst, MeTstConfig
 from models.me_tst.training import MeTstTrainConfig, predict
@@ -242,10 +242,12 @@ def test_same_job_same_files(workspace: Workspace, tmp_path: Path) -> None:
 def test_training_videos_with_events_or_all(workspace: Workspace) -> None:
     plan = plan_run(workspace, recipe())
     videos = read_videos(workspace, plan.recipe, plan.jobs[0].train_videos)
+    rows = {(v.dataset, v.video): 100 * i + np.arange(23) for i, v in enumerate(videos)}
     counts = {}
     for which in ("with_events", "all"):
         config = MeTstTrainConfig(videos=which, negative_ratio=100)
-        counts[which] = len(training_windows(videos, config, 0, "fold"))
+        counts[which] = len(found := training_rows(videos, rows, config, 0, "fold"))
+        assert (found % 100 < 23).all() and (np.diff(found) > 0).all()
     assert counts["all"] - counts["with_events"] == 23
 
 
