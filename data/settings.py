@@ -10,7 +10,6 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-
 ASIDE: dict[str, Any] = {"identity": False}  # speed, memory, names, display, device: not in a key
 
 

@@ -41,8 +41,9 @@ def selective_scan(
     x, delta: (B, L, D), delta > 0 (after softplus). A: (D, N), negative. B, C: (B, L, N).
     skip: (D,) or None. Differentiable in all of them. With A (F, D, N) and skip (F, D) the batch
     holds F folds, B / F rows each, one after another, and each has its own A and skip. "auto" is
-    `triton` for CUDA tensors where Triton is installed, else `fast`. Raises `InputError` for shapes that do not fit,
-    `ConfigError` for an unknown backend, `MissingExtraError` for one that is not installed.
+    `triton` for CUDA tensors where Triton is installed, else `fast`. Raises `InputError` for shapes
+    that do not fit, `ConfigError` for an unknown backend, `MissingExtraError` for one that is not
+    installed.
     """
     _check(x, delta, A, B, C, skip)
     inputs = [wide(tensor) for tensor in (x, delta, A, B, C)]

@@ -163,8 +163,9 @@ def fold_losses(
 
 
 def _numbers(network: nn.Module) -> dict[str, int]:
-    """Where torch's Adam has each parameter."""
-    return {name: number for number, (name, _) in enumerate(network.named_parameters())}
+    """Where torch's Adam has each parameter that it moves."""
+    named = enumerate(network.named_parameters())
+    return {name: number for number, (name, parameter) in named if parameter.requires_grad}
 
 
 def _save(net: Stack, optimiser: FoldAdam, course: Course, fold: int) -> None:

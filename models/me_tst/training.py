@@ -311,8 +311,7 @@ def _fit_one(
     """The plain loop: one network, torch's Adam."""
     fold = course.fold
     network = fold.network.to(device).train()
-    trained = [p for p in network.parameters() if p.requires_grad]
-    optimiser = torch.optim.Adam(trained, lr=course.config.max_lr)
+    optimiser = torch.optim.Adam(network.parameters(), lr=course.config.max_lr)
     if fold.resume is not None and fold.resume.exists():
         course.restore(load_resume_point(fold.resume, network, optimiser))
     weights = torch.from_numpy(course.weights).to(device)
