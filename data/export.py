@@ -19,11 +19,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from data.align.crops import CropReader, noted_root
+from data.align.crops import CropReader
 from data.errors import ConfigError, InputError, StoreError
 from data.pictures.drawing import faces_shown, png_bytes
+from data.recordings import Recordings
+from data.stages.files import read_table, replacing
 from data.stages.identity import stable_hash
-from data.stages.stores import StageStore, read_manifest, read_table, replacing
+from data.stages.stores import StageStore, read_manifest
 from data.stages.workspace import Workspace
 
 MEGC_COLUMNS = ("vid", "pred_onset", "pred_offset", "type")
@@ -113,12 +115,12 @@ def export_before_after(
     video = _known(video, store.manifest.unit, f"video of {dataset}")
     _chosen(store, [video])
     _refuse_hidden_faces(workspace, dataset, [video], with_faces)
-    source = CropReader(workspace, dataset, root or noted_root(workspace, dataset)).inputs
+    frames = Recordings(workspace, dataset, root).frames(video)
     path.parent.mkdir(parents=True, exist_ok=True)
     with store.open(video) as group:
         last = len(group["status"]) - 1
         span = (0, last) if span is None else (max(0, span[0]), min(last, span[1]))
-        export_clip(group, source.frame_source(video), path, span=span, fps=fps)
+        export_clip(group, frames, path, span=span, fps=fps)
         mode = str(group.attrs["mode"])
     store.close()
     what = f"{dataset} {event or video}, frames {span[0]}-{span[1]}"

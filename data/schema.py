@@ -10,7 +10,7 @@ import pandas as pd
 
 from data.errors import StoreError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 VIDEOS = {
     "dataset": "string",
@@ -61,6 +61,7 @@ LEDGER = {
     "reason": "string",
     "detail": "string",
     "action": "string",  # dropped | repaired | flagged
+    "key": "string",  # of the unit's result that the row is about; null where there is none
 }
 
 TABLES = {"videos": VIDEOS, "frames": FRAMES, "events": EVENTS, "ledger": LEDGER}

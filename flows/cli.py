@@ -311,7 +311,7 @@ def report(
     ] = None,
 ) -> None:
     """Write a run's report again: one HTML file that needs no network."""
-    from data.stages.stores import replacing
+    from data.stages.files import replacing
     from models.report.write import write_report
     from models.runs.files import find_run
 
@@ -346,10 +346,10 @@ def prune(
     as_json: Json = False,
 ) -> None:
     """List, then with --delete remove, files in the stores that nothing current needs."""
-    from flows import planner
+    from flows import pruning
 
-    found = planner.prune(workspace, delete=delete)
-    typer.echo(json.dumps(found, indent=1) if as_json else planner.prune_text(found, delete))
+    found = pruning.prune(workspace, delete=delete)
+    typer.echo(json.dumps(found, indent=1) if as_json else pruning.to_text(found, delete))
 
 
 @app.command()

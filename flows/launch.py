@@ -63,12 +63,12 @@ def run_plain(request: RunRequest) -> list[dict[str, Any]]:
     """All stages without Prefect: the same steps, a process pool, a progress bar."""
     from data.stages.pool import cpu_count
     from tasks.context import PlainExecutor, open_context
-    from tasks.steps import run_stages
+    from tasks.steps import run_steps
 
     with terminal_progress() as show:
         executor = PlainExecutor(request.workers or cpu_count(), show)
         with open_context(request, executor) as context:
-            return [vars(record) for record in run_stages(context)]
+            return [vars(record) for record in run_steps(context)]
 
 
 @contextmanager

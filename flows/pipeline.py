@@ -19,7 +19,7 @@ from flows import planner
 from tasks.context import RunContext, current_context, open_context
 from tasks.prefect_executor import PrefectExecutor, close_ghosts
 from tasks.request import RunRequest, StageName
-from tasks.steps import StepRecord, run_stages, run_step
+from tasks.steps import StepRecord, run_step, run_steps
 
 _RUNNER: Any = ThreadPoolTaskRunner(max_workers=max(2, cpu_count()))
 _OPTIONS: dict[str, Any] = {"persist_result": False, "validate_parameters": True}
@@ -113,7 +113,7 @@ def full_run(request: RunRequest) -> list[dict[str, Any]]:
     """
     with _context(request) as context, _tags(context):
         context.executor.page("plan", "", planner.rows_for_people(context))
-        records = run_stages(context, _as_subflow)
+        records = run_steps(context, _as_subflow)
         get_run_logger().info("\n".join(record.sentence() for record in records))
         return [vars(record) for record in records]
 

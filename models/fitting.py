@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from data.errors import TrainingError
-from data.stages.stores import replacing
+from data.stages.files import replacing
 
 logger = logging.getLogger(__name__)
 

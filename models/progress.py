@@ -11,7 +11,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from data.stages.stores import replacing
+from data.stages.files import replacing
 
 
 @dataclass

@@ -7,19 +7,19 @@ on the command line (`--data NAME=ROOT`). Unknown keys are errors that list the 
 from __future__ import annotations
 
 import difflib
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import Field, SerializeAsAny, ValidationError, model_validator
+from pydantic import Field, SerializeAsAny, ValidationError, create_model, model_validator
 
 from data.errors import ConfigError
-from data.settings import Settings
-from data.stages.engine import with_upstream
+from data.settings import ASIDE, Settings
 from data.stages.identity import stable_hash
-from data.stages.registry import StageSettings
-from models.me_tst.training import DecodeConfig
-from models.registry import MODELS, Entry, find_model
+from data.stages.registry import STAGES, settings_of, with_needs
+from models.contract import Network, NoDecode
+from models.registry import NETWORKS, find_network
 
 LABELS = ("label_3", "label_4", "label_5", "label_7", "objective_class", "emotion")
 
@@ -36,70 +36,114 @@ class SplitConfig(Settings):
     path: str | None = Field(None, description="Folder or file of a published split.")
 
 
-class Recipe(StageSettings):
-    """One experiment: data, settings of each stage, model, training, scoring."""
+class Recipe(Settings):
+    """One experiment: data, settings of each stage, model, training, scoring.
 
-    name: str = Field(pattern=r"^[A-Za-z0-9_.-]+$", description="Names the folder under runs/.")
-    about: str = Field("", description="What is from the paper, from the code, and ours.")
-    expected: str = Field("not found", description="Published or known numbers.")
+    `parse_recipe` makes one, with a field of settings for every stage of `data.stages.registry`.
+    """
+
+    name: str = Field(
+        pattern=r"^[A-Za-z0-9_.-]+$",
+        description="Names the folder under runs/.",
+        json_schema_extra=ASIDE,
+    )
+    about: str = Field(
+        "", description="What is from the paper, from the code, and ours.", json_schema_extra=ASIDE
+    )
+    expected: str = Field(
+        "not found", description="Published or known numbers.", json_schema_extra=ASIDE
+    )
     data: tuple[str, ...] = Field(min_length=1, description="Dataset names; roots come by --data.")
     labels: Literal["label_3", "label_4", "label_5", "label_7", "objective_class", "emotion"] = (
         Field("label_3", description="Which label map is learned.")
     )
     split: SplitConfig = SplitConfig()
-    also: tuple[str, ...] = Field((), description="Stages to run that the model does not need.")
+    also: tuple[str, ...] = Field(
+        (), description="Stages to run that the model does not need.", json_schema_extra=ASIDE
+    )
     model: Any = Field(description="`name` says which; the rest is its own.")
     train: SerializeAsAny[Settings] = Field(description="Settings of the model's training.")
-    decode: DecodeConfig = DecodeConfig()
+    decode: Any = Field(
+        NoDecode(), description="From a spotting network's outputs to intervals and counts."
+    )
     seed: int = Field(0, ge=0, description="Seed of weights, sampling and augmentation.")
-    strict: bool = Field(False, description="Stop at the first unit that fails.")
+    strict: bool = Field(
+        False, description="Stop at the first unit that fails.", json_schema_extra=ASIDE
+    )
     with_faces: bool = Field(
-        False, description="Show faces of licensed datasets in pictures of this run."
+        False,
+        description="Show faces of licensed datasets in pictures of this run.",
+        json_schema_extra=ASIDE,
     )
 
     @model_validator(mode="before")
     @classmethod
     def _read_as_the_models(cls, values: Any) -> Any:
-        """Read `model` and `train` with the named model's classes, so errors name its keys."""
+        """Read `model`, `train` and `decode` with the network's classes: errors name its keys."""
         if not isinstance(values, dict) or isinstance(values.get("model"), Settings):
             return values
         model = values.get("model")
-        if not isinstance(model, dict) or model.get("name") not in MODELS:
-            raise ValueError(f"model.name: expected one of {', '.join(MODELS)}, got {model!r}")
-        entry = MODELS[model["name"]]
+        if not isinstance(model, dict) or model.get("name") not in NETWORKS:
+            raise ValueError(f"model.name: expected one of {', '.join(NETWORKS)}, got {model!r}")
+        network = find_network(model["name"])
         read = {}
-        for key, kind in (("model", entry.settings), ("train", entry.train)):
+        kinds = (("model", network.settings), ("train", network.train), ("decode", network.decode))
+        for key, kind in kinds:
             try:
                 read[key] = kind.model_validate(values.get(key) or {})
             except ValidationError as error:
                 raise ValueError("; ".join(_problems(error, kind, key))) from error
         return {**values, **read}
 
-    @property
-    def entry(self) -> Entry:
-        """What the project knows of the recipe's network."""
-        return find_model(self.model_dump(include={"model"})["model"]["name"])
+    def __reduce__(self) -> tuple[Any, ...]:
+        """To a worker process as plain values: its class is made there again."""
+        return parse_recipe, (self.model_dump(mode="json"),)
 
     @property
-    def family(self) -> str:
-        """Which training and scoring code runs."""
-        return self.entry.family
+    def network_name(self) -> str:
+        """The network's name."""
+        return str(self.model.name)
+
+    @property
+    def network(self) -> Network:
+        """What the project knows of the recipe's network."""
+        return find_network(self.network_name)
 
     @property
     def stages(self) -> tuple[str, ...]:
-        """Preprocessing stages the model needs, in order, ingest first."""
-        return with_upstream((*self.entry.needs(self.model), *self.also))
+        """What comes before training, in order: ingest, and the stages the model needs."""
+        return ("ingest", *with_needs((*self.network.needs(self.model), *self.also)))
 
-    def stage_config(self, stage: str) -> Settings:
-        """Settings of one preprocessing stage."""
-        found: Settings = getattr(self, stage)
-        return found
+    @property
+    def steps(self) -> tuple[str, ...]:
+        """Everything the recipe does, in order."""
+        return (*self.stages, "train", "evaluate")
+
+    def stage_config(self, stage: str) -> Any:
+        """Settings of one preprocessing stage, of its own settings class."""
+        return getattr(self, stage)
 
     @property
     def digest(self) -> str:
-        """Identity of what decides results: all but prose and switches of presentation."""
-        plain = self.model_dump(mode="json", exclude={"about", "expected", "strict", "with_faces"})
-        return stable_hash(plain)
+        """Identity of what decides results, for people who compare two runs."""
+        used = {name: self.stage_config(name).identity() for name in self.stages[1:]}
+        own = {
+            name: value for name, value in self.identity().items() if name not in STAGES
+        }  # fmt: skip
+        return stable_hash(self.network_name, own, used)
+
+
+def recipe_class() -> type[Recipe]:
+    """`Recipe` with the settings of every stage that is known now."""
+    return _recipe_class(tuple(STAGES))
+
+
+@cache
+def _recipe_class(stages: tuple[str, ...]) -> type[Recipe]:
+    kinds = {name: settings_of(name) for name in stages}
+    fields: dict[str, Any] = {name: (kind, kind()) for name, kind in kinds.items()}
+    made: type[Recipe] = create_model("Recipe", __base__=Recipe, **fields)
+    return made
 
 
 def recipes_folder() -> Path:
@@ -145,12 +189,21 @@ def load_recipe(name_or_path: str, overrides: dict[str, Any] | None = None) -> R
 def parse_recipe(values: dict[str, Any], who: str = "recipe") -> Recipe:
     """Validate a plain mapping. Raises ConfigError listing every wrong key with the known ones."""
     try:
-        return Recipe.model_validate(values)
+        return recipe_class().model_validate(values)
     except ValidationError as error:
-        lines = _problems(error, Recipe)
+        lines = _problems(error, recipe_class())
         raise ConfigError(
             who, expected="a valid recipe", got=f"{len(lines)} problem(s):\n  " + "\n  ".join(lines)
         ) from error
+
+
+def parse_stored_recipe(values: dict[str, Any]) -> Recipe:
+    """A run's recipe.json, also of runs that an apexflow before 0.2 made."""
+    model = values.get("model")
+    name = model.get("name") if isinstance(model, dict) else None
+    if name in NETWORKS and find_network(name).decode is NoDecode:
+        values = {**values, "decode": {}}
+    return parse_recipe(values, "recipe.json")
 
 
 def _problems(error: ValidationError, kind: type[Settings], *inside: str) -> list[str]:

@@ -1,76 +1,40 @@
 """The networks by name: a small explicit map, filled here and nowhere else.
 
-An entry says where a network is, which settings it and its training take, which module trains and
-scores its folds, which stages feed it, and whether its samples are events or whole videos. A new
-network is one file in `models/` and one entry.
+A network is one file or one folder and one line here. It holds NETWORK (`models.contract.Network`;
+in a folder in `entry.py`). Reading entries imports no torch.
 """
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Callable
-from dataclasses import dataclass
-from types import ModuleType
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
-from torch import nn
 
+from data import plugins
 from data.errors import ConfigError
-from data.settings import Settings
-from models.authors import Checkpoint
-from models.hsta import network as hsta
-from models.hsta.training import HstaTrainConfig
-from models.me_tst import network as me_tst
-from models.me_tst import plus as me_tst_plus
-from models.me_tst.training import MeTstTrainConfig
+from models.contract import Network
 
+if TYPE_CHECKING:
+    from torch import nn
 
-@dataclass(frozen=True)
-class Entry:
-    """What the rest of the project must know of a network."""
+    from models.authors import Checkpoint
 
-    module: ModuleType  # create(config), load_authors_checkpoint(source, **config)
-    settings: type[Settings]
-    train: type[Settings]
-    family: str  # models/<family>_fold.py has fit_fold(job) and score(run)
-    samples: Literal["events", "videos"]
-    needs: Callable[[Any], tuple[str, ...]]  # settings → the last stages it reads
-
-
-def _clip_stages(config: hsta.HstaConfig) -> tuple[str, ...]:
-    return ("flow",) if config.special == "flow" else ("apex",)
-
-
-def _motion(config: Settings) -> tuple[str, ...]:
-    return ("motion",)
-
-
-MODELS: dict[str, Entry] = {
-    "hsta": Entry(hsta, hsta.HstaConfig, HstaTrainConfig, "hsta", "events", _clip_stages),
-    "me_tst": Entry(me_tst, me_tst.MeTstConfig, MeTstTrainConfig, "me_tst", "videos", _motion),
-    "me_tst_plus": Entry(
-        me_tst_plus, me_tst_plus.MeTstPlusConfig, MeTstTrainConfig, "me_tst", "videos", _motion
-    ),
+NETWORKS = {
+    "hsta": "models.hsta",
+    "me_tst": "models.me_tst",
+    "me_tst_plus": "models.me_tst.plus_entry",
 }
 
 
 def list_models() -> list[str]:
     """Known network names."""
-    return sorted(MODELS)
+    return sorted(NETWORKS)
 
 
-def find_model(name: str) -> Entry:
-    """The entry called `name`. Raises ConfigError listing the known ones."""
-    if name not in MODELS:
-        near = difflib.get_close_matches(str(name), MODELS, n=1)
-        raise ConfigError(
-            "model",
-            expected=f"one of {', '.join(MODELS)}",
-            got=str(name),
-            todo=f"Did you mean {near[0]}?" if near else "",
-        )
-    return MODELS[name]
+def find_network(name: str) -> Network:
+    """The network called `name`. Raises ConfigError listing the known ones."""
+    found: Network = plugins.find(plugins.place_of(NETWORKS, name, "model"), "NETWORK", "entry")
+    return found
 
 
 def create_model(name: str, **config: Any) -> nn.Module:
@@ -78,18 +42,20 @@ def create_model(name: str, **config: Any) -> nn.Module:
 
     torch's global generator decides the weights. Raises ConfigError for an unknown name or setting.
     """
-    entry = find_model(name)
+    network = find_network(name)
     try:
-        return entry.module.create(entry.settings(**config))
+        settings = network.settings(**config)
     except ValidationError as error:
         problems = "; ".join(
             f"{'.'.join(str(p) for p in e['loc'])}: {e['msg']}" for e in error.errors()
         )
         raise ConfigError(
             f"model {name}",
-            expected=f"settings among {', '.join(entry.settings.model_fields)}",
+            expected=f"settings among {', '.join(network.settings.model_fields)}",
             got=problems,
         ) from error
+    made: nn.Module = network.code().create(settings)
+    return made
 
 
 def load_authors_checkpoint(name: str, path_or_state_dict: Checkpoint, **config: Any) -> nn.Module:
@@ -100,4 +66,6 @@ def load_authors_checkpoint(name: str, path_or_state_dict: Checkpoint, **config:
     tensor that was not used. Raises InputError (`bad_checkpoint`) naming a missing, misshapen or
     unknown tensor, ConfigError for an unknown network or setting.
     """
-    return find_model(name).module.load_authors_checkpoint(path_or_state_dict, **config)
+    code = find_network(name).code()
+    loaded: nn.Module = code.load_authors_checkpoint(path_or_state_dict, **config)
+    return loaded

@@ -12,15 +12,16 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from data.errors import ConfigError
-from data.stages.engine import UNIT_STAGES, StageInputs, with_upstream
+from data.stages.contract import Scope, Step
 from data.stages.pool import cpu_count, worker_pool
 from data.stages.workspace import Workspace
 from models.recipe import Recipe, load_recipe
+from models.steps import find_step
 from tasks.request import RunRequest
 
 Job = TypeVar("Job")
@@ -119,45 +120,64 @@ class RunContext:
     workspace: Workspace
     token: str
     executor: Executor
-    changed: set[tuple[str, str]] = field(
-        default_factory=set
-    )  # (dataset, stage) redone in this run
 
     @property
-    def stages(self) -> list[str]:
-        """Stages this run does, in order: the recipe's, narrowed by the request."""
-        return wanted_stages(self.request, self.recipe)
+    def steps(self) -> list[str]:
+        """Steps this run does, in order: the recipe's, narrowed by the request."""
+        return wanted_steps(self.request, self.recipe)
 
     @property
     def workers(self) -> int:
         """Worker processes."""
         return self.request.workers or cpu_count()
 
-    def root(self, dataset: str) -> Path:
-        """Folder of a dataset. Raises ConfigError when the request does not name it."""
-        return dataset_root(self.request, dataset)
+    def scopes(self, step: Step, dataset: str | None = None) -> list[Scope]:
+        """What a step is done for: each of the recipe's datasets (or only `dataset`), or all."""
+        return scopes(
+            self.request, self.recipe, self.workspace, step, token=self.token, dataset=dataset
+        )
 
-    def inputs(self, dataset: str) -> StageInputs:
-        """Fresh view of what stages of `dataset` may read."""
-        return stage_inputs(self.workspace, self.recipe, dataset, self.root(dataset))
-
-    def forces(self, stage: str) -> bool:
-        """Whether the request forces this stage, or one it depends on."""
-        return bool({stage, *upstream(stage, self.recipe)} & set(self.request.force))
+    def forces(self, step: str) -> bool:
+        """Whether the request forces this step, or one it depends on."""
+        return forces(self.request, self.recipe, step)
 
 
-def upstream(stage: str, recipe: Recipe) -> tuple[str, ...]:
-    """Stages a stage depends on, nearest or not."""
-    if stage == "ingest":
-        return ()
-    if stage in ("train", "evaluate"):
-        return (*recipe.stages, "train") if stage == "evaluate" else recipe.stages
-    return tuple(s for s in with_upstream([stage]) if s != stage)
+def scopes(
+    request: RunRequest,
+    recipe: Recipe,
+    workspace: Workspace,
+    step: Step,
+    *,
+    token: str = "t",
+    dataset: str | None = None,
+) -> list[Scope]:
+    """A scope for each dataset of the recipe (or only `dataset`), or one for all of them."""
+    names = recipe.data if dataset is None else (dataset,)
+    whole = Scope(
+        workspace,
+        recipe,
+        {name: dataset_root(request, name) for name in recipe.data},
+        device=request.device,
+        token=token,
+        allow_shrink=request.allow_shrink,
+        folds=tuple(request.folds),
+    )
+    return [replace(whole, dataset=name) for name in names] if step.per_dataset else [whole]
 
 
-def wanted_stages(request: RunRequest, recipe: Recipe) -> list[str]:
-    """Stages to do, in order. Raises ConfigError for one the recipe does not have."""
-    known = [*recipe.stages, "train", "evaluate"]
+def forces(request: RunRequest, recipe: Recipe, step: str) -> bool:
+    """Whether a request forces a step, or one it depends on, nearest or not."""
+    found, waiting = {step}, [step]
+    while waiting:
+        new = set(find_step(waiting.pop()).needs(recipe)) - found
+        found |= new
+        waiting.extend(new)
+    return bool(found & set(request.force))
+
+
+def wanted_steps(request: RunRequest, recipe: Recipe) -> list[str]:
+    """Steps to do, in order. Raises ConfigError for one the recipe does not have."""
+    known = list(recipe.steps)
     asked = [*request.stages, *request.force, *filter(None, [request.from_stage])]
     for stage in asked:
         if stage not in known:
@@ -181,13 +201,7 @@ def dataset_root(request: RunRequest, dataset: str) -> Path:
             got=f"folders for {sorted(roots) or 'none'}",
             todo=f"Add --data {dataset}=/path/to/it.",
         )
-    return roots[dataset]
-
-
-def stage_inputs(workspace: Workspace, recipe: Recipe, dataset: str, root: Path) -> StageInputs:
-    """What stages of one dataset may read under a recipe."""
-    configs = {name: recipe.stage_config(name) for name in UNIT_STAGES}
-    return StageInputs(workspace.path, dataset, root.absolute(), configs)
+    return roots[dataset].absolute()
 
 
 def resolve_recipe(request: RunRequest) -> Recipe:
@@ -196,17 +210,6 @@ def resolve_recipe(request: RunRequest) -> Recipe:
     if request.with_faces:
         overrides["with_faces"] = True
     return load_recipe(request.recipe, overrides)
-
-
-def resolve_device(device: str) -> str:
-    """'auto' → the first GPU or the CPU. Raises ConfigError for a device that is not there."""
-    import torch
-
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise ConfigError("--device", expected="a GPU that torch can use", got=f"{device}, none")
-    return device
 
 
 Show = Callable[[str, int, int, str], None]  # name, done, total, text
@@ -223,7 +226,7 @@ def current_context() -> RunContext | None:
 def open_context(request: RunRequest, executor: Executor) -> Iterator[RunContext]:
     """Read the recipe, lock the workspace, and hold both for the run."""
     recipe = resolve_recipe(request)
-    wanted_stages(request, recipe)
+    wanted_steps(request, recipe)
     workspace = Workspace(request.workspace)
     with workspace.lock(wait_s=request.wait_s, what=f"run {recipe.name}") as token:
         context = RunContext(request, recipe, workspace, token, executor)

@@ -7,10 +7,9 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from data.stages.engine import UNIT_STAGES
+from models.steps import step_names
 
-STAGES = ("ingest", *UNIT_STAGES, "train", "evaluate")
-StageName = Annotated[str, Field(json_schema_extra={"enum": list(STAGES)})]
+StageName = Annotated[str, Field(json_schema_extra={"enum": list(step_names())})]
 
 
 class RunRequest(BaseModel):
@@ -62,6 +61,16 @@ class RunRequest(BaseModel):
         ge=0,
         title="Wait for the workspace",
         description="Seconds to wait while another run holds it; 0 refuses at once.",
+    )
+    folds: list[str] = Field(
+        default_factory=list,
+        title="Only these folds",
+        description="By number, name or held-out subject; empty: all that are not trained.",
+    )
+    allow_shrink: bool = Field(
+        False,
+        title="Allow a dataset to shrink",
+        description="Go on when many of a dataset's known videos are gone; nothing is deleted.",
     )
     with_faces: bool = Field(
         False,

@@ -21,6 +21,14 @@ from data.align.store import StoredPoses, open_crops
 from data.errors import InputError
 from data.frames import FrameSource
 from data.pictures.drawing import BLUE, MUTED, ORANGE, evenly, figure, legend, thumbnail, title
+from data.pictures.stages import (
+    STRIP_FRAMES,
+    STRIP_SIDE,
+    Drawn,
+    Shown,
+    event_caption,
+    strip_figure,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -194,3 +202,51 @@ def _write_gif(pictures: Iterator[Image], path: Path, fps: float) -> Path:
         path, save_all=True, append_images=frames[1:], duration=round(1000 / fps), loop=0
     )
     return path
+
+
+def stage_pictures(shown: Shown) -> Iterator[Drawn]:
+    """What is left after alignment, and a filmstrip or landmarks of a few videos."""
+    store, faces, facts = shown.store("align"), shown.faces(), []
+    videos = shown.chosen_videos(store)
+    for video in videos:
+        with store.open(video) as group:
+            facts.append((video, group["residual_px"][:], group["status"][:]))
+    if facts:
+        yield Drawn(residual_figure(facts), f"{shown.dataset}: what is left after alignment")
+    for number, video in enumerate(videos):
+        with store.open(video) as group:
+            hidden = video not in faces
+            if "points" in group and (hidden or number == 0):
+                yield Drawn(points_figure(group), f"{shown.dataset} · {video}: tracked points")
+            elif hidden:
+                yield Drawn(landmark_figure(group), f"{shown.dataset} · {video}: landmarks")
+            if not hidden:
+                yield from _strip(shown, video, group)
+    store.close()
+
+
+def _strip(shown: Shown, video: str, group: h5py.Group) -> Iterator[Drawn]:
+    """A filmstrip over the video's first event: before and after where the raw frames are known."""
+    events = shown.table("events")
+    own = events[(events.video == video) & events.onset.notna() & events.offset.notna()]
+    if own.empty:
+        return
+    event = next(own.itertuples(index=False))
+    first, last = int(event.onset), int(event.offset)
+    if shown.root is not None:
+        fig = filmstrip(group, shown.recordings.frames(video), (first, last), STRIP_FRAMES)
+        yield Drawn(fig, event_caption(shown, event))
+    elif "crops" in group:
+        frames = evenly(range(first, last + 1), STRIP_FRAMES)
+        fig = strip_figure([group["crops"][i] for i in frames], frames)
+        yield Drawn(fig, event_caption(shown, event))
+
+
+def landmark_figure(group: h5py.Group) -> Figure:
+    """The 68 landmarks in the crop: where the face lies, without the face."""
+    fig, (axis,) = figure(STRIP_SIDE + 20, STRIP_SIDE + 20)
+    points, size = group["landmarks_crop"][:], float(group.attrs["size"])
+    axis.scatter(points[:, 0], points[:, 1], s=4, color=BLUE)
+    axis.set(xlim=(0, size), ylim=(size, 0), xticks=[], yticks=[], aspect="equal")
+    axis.grid(False)
+    return fig

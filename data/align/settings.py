@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from data.settings import Settings
+from data.settings import ASIDE, BY_CONTENT, Settings
 
 
 class AlignConfig(Settings):
@@ -29,7 +29,10 @@ class AlignConfig(Settings):
         description="transforms: poses only, crops are made from the raw frames when read.",
     )
     compression: Literal["gzip", "lzf", "none"] = Field(
-        "gzip", title="Compression of crops", description="Lossless; gzip is level 1."
+        "gzip",
+        title="Compression of crops",
+        description="Lossless; gzip is level 1. Crops that are there stay as they are.",
+        json_schema_extra=ASIDE,
     )
     upright: bool = Field(
         True, title="Level the eyes", description="Turn the crop by the reference's eye line."
@@ -45,4 +48,15 @@ class AlignConfig(Settings):
         None,
         title="Landmark model",
         description="Path of a dlib 68-point predictor; empty: the packaged one.",
+        json_schema_extra=BY_CONTENT,
     )
+
+    def unread(self) -> frozenset[str]:
+        """Settings of modes other than this one."""
+        read = {"track": {"parallax", "points"}, "landmarks_smooth": {"smooth_frames"}}
+        faceless = {"landmark_model"} if self.mode in ("none", "whole") else set()
+        every = {name for names in read.values() for name in names}
+        return frozenset((every - read.get(self.mode, set())) | faceless)
+
+
+SETTINGS = AlignConfig

@@ -23,7 +23,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -43,38 +43,41 @@ from data.faces import (
     search_order,
 )
 from data.frames import FrameSource
-from data.stages.engine import PartWriter, Stage, StageInputs, Unit
+from data.stages.contract import Stage, Unit
+from data.stages.inputs import StageInputs, UnitInputs
+from data.stages.parts import PartWriter
+
+if TYPE_CHECKING:
+    from data.pictures.stages import Drawn, Shown
 
 NAME, VERSION = "align", 2
 
 
 def list_units(inputs: StageInputs, config: AlignConfig) -> list[Unit]:
     """One unit per video."""
-    settings = config.model_dump(mode="json")
-    settings["landmark_model"] = (
-        predictor_identity(config.landmark_model) if config.mode not in FACELESS else None
-    )
-    table = inputs.videos
-    units = []
-    for row in table.itertuples(index=False):
-        identity = (row.identity, int(row.num_frames), float(row.fps), bool(row.provided_crop))
-        units.append(
-            Unit(str(row.video), str(row.video), inputs.key(NAME, VERSION, settings, *identity))
+    return [
+        Unit(
+            video.id,
+            video.id,
+            {
+                "num_frames": video.num_frames,
+                "fps": video.fps,
+                "provided_crop": video.provided_crop,
+            },
+            frames=True,
         )
-    return units
+        for video in inputs.recordings.videos.values()
+    ]
 
 
-def process(unit: Unit, inputs: StageInputs, config: AlignConfig, part: PartWriter) -> None:
+def process(unit: Unit, inputs: UnitInputs, config: AlignConfig, part: PartWriter) -> None:
     """Align one video."""
     cv2.setNumThreads(1)
-    row = inputs.video(unit.video)
     who = f"{inputs.dataset}/{unit.video}"
-    options = options_of(config, float(row.fps), who)
+    options = options_of(config, unit.facts["fps"], who)
     finder = None if config.mode in FACELESS else face_finder(config.landmark_model)
-    reference, image = find(
-        inputs.frame_source(unit.video), finder, config, bool(row.provided_crop), options
-    )
-    source = inputs.frame_source(unit.video)
+    reference, image = find(inputs.frames(), finder, config, unit.facts["provided_crop"], options)
+    source = inputs.frames()
     writer = BlockWriter(part.group(unit.id), len(source), config)
     blocks = align_frames(
         ahead(source.iter(colour=config.colour)), image, reference, finder, options
@@ -183,4 +186,22 @@ def _ranges(indices: Any, most: int = 8) -> str:
     return ", ".join(text) + (f" and {len(runs) - most} more runs" if len(runs) > most else "")
 
 
-STAGE = Stage(NAME, VERSION, ("ingest",), ".h5", "video", list_units, process)
+def pictures(shown: Shown) -> Iterator[Drawn]:
+    """See `data.align.pictures`."""
+    from data.align.pictures import stage_pictures
+
+    yield from stage_pictures(shown)
+
+
+STAGE = Stage(
+    name=NAME,
+    version=VERSION,
+    needs=("ingest",),
+    suffix=".h5",
+    unit_kind="video",
+    list_units=list_units,
+    process=process,
+    title="Align: faces registered to their first frame",
+    pictures=pictures,
+    shows_faces=True,
+)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import pandas as pd
 from data.apex.spotting import error_report
 from data.errors import InputError
 from data.pictures.drawing import BLUE, GREEN, MUTED, ORANGE, figure, legend
+from data.pictures.stages import Drawn, Shown
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -84,3 +86,19 @@ def error_figure(rows: pd.DataFrame) -> Figure:
     )
     legend(axis, loc="upper right")
     return fig
+
+
+def stage_pictures(shown: Shown) -> Iterator[Drawn]:
+    """Motion curves of a few events, and the error where there are labels."""
+    store = shown.store("apex")
+    table = store.table()
+    if "curve" not in table:
+        return
+    events = shown.chosen_events(store)
+    rows = table[table.event.isin(events.event) & table.curve.map(len).gt(0)]
+    if len(rows):
+        yield Drawn(
+            apex_figure(rows, most=shown.most), "Motion from onset to offset, label and apex found"
+        )
+    if (table.error_frames.notna() & table.middle_error.notna()).any():
+        yield Drawn(error_figure(table), "Error against the labelled apex, where there is one")

@@ -30,3 +30,10 @@ class ApexConfig(Settings):
         title="Margin",
         description="Share of the event at either end in which no apex is looked for.",
     )
+
+    def unread(self) -> frozenset[str]:
+        """What only measured motion needs."""
+        return frozenset({"size", "smooth_ms", "margin"} if self.method == "middle" else ())
+
+
+SETTINGS = ApexConfig

@@ -12,20 +12,25 @@ and, without a valid label, one without offset or without enough usable frames.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import h5py
 import numpy as np
-import pandas as pd
 
 from data.align.modes import HELD
 from data.align.store import open_crops
 from data.apex.settings import ApexConfig
 from data.apex.spotting import MIN_FRAMES, Spotted, evenly, spot_apex, valid_label
 from data.errors import InputError
-from data.stages.engine import PartWriter, Stage, StageInputs, Unit
+from data.stages.contract import Stage, Unit
+from data.stages.inputs import StageInputs, UnitInputs
+from data.stages.parts import PartWriter
+
+if TYPE_CHECKING:
+    from data.pictures.stages import Drawn, Shown
 
 NAME, VERSION = "apex", 2
 NAN = float("nan")
@@ -41,25 +46,25 @@ class _Event:
 
 def list_units(inputs: StageInputs, config: ApexConfig) -> list[Unit]:
     """One unit per event."""
-    align = inputs.keys("align")
-    fps = dict(zip(inputs.videos["video"].astype(str), inputs.videos["fps"], strict=True))
-    units = []
-    for row in inputs.events.to_dict("records"):
-        event, video = str(row["event"]), str(row["video"])
-        marks = {n: None if pd.isna(row[n]) else int(row[n]) for n in ("onset", "apex", "offset")}
-        payload = {**marks, "fps": float(fps[video])}
-        key = inputs.key(NAME, VERSION, config, align.get(video), payload)
-        units.append(Unit(event, video, key, payload))
-    return units
+    return [
+        Unit(
+            event.id,
+            event.video,
+            {**event.marks, "fps": event.fps},
+            reads=(("align", event.video),),
+            frames=True,
+        )
+        for event in inputs.recordings.events.values()
+    ]
 
 
-def process(unit: Unit, inputs: StageInputs, config: ApexConfig, part: PartWriter) -> None:
+def process(unit: Unit, inputs: UnitInputs, config: ApexConfig, part: PartWriter) -> None:
     """Find or confirm the apex of one event."""
     cv2.setNumThreads(1)
-    if unit.payload["onset"] is None:
+    if unit.facts["onset"] is None:
         part.drop(unit.id, "no_onset", "the annotation gives no onset frame")
         return
-    event = _Event(**unit.payload)
+    event = _Event(**unit.facts)
     label = event.apex if valid_label(event.onset, event.apex, event.offset) else None
     if label is None and event.apex is not None:
         where = f"apex {event.apex} outside {event.onset}-{event.offset}: spotted instead"
@@ -108,7 +113,7 @@ def usable_frames(
 
 def _spot(
     group: h5py.Group,
-    inputs: StageInputs,
+    inputs: UnitInputs,
     unit: Unit,
     event: _Event,
     usable: list[int],
@@ -124,7 +129,7 @@ def _spot(
     crops = np.zeros((1, config.size, config.size), np.uint8)
     times = np.zeros(1, np.int64)
     if method != "middle" and length >= MIN_FRAMES:
-        stored = open_crops(group, inputs.frame_source(unit.video))
+        stored = open_crops(group, inputs.frames())
         chosen = [usable[i] for i in evenly(len(usable))]
         crops, times = stored[chosen], np.array(chosen) - event.onset
     return spot_apex(
@@ -195,12 +200,21 @@ def _row(
     }
 
 
+def pictures(shown: Shown) -> Iterator[Drawn]:
+    """See `data.apex.pictures`."""
+    from data.apex.pictures import stage_pictures
+
+    yield from stage_pictures(shown)
+
+
 STAGE = Stage(
     name=NAME,
     version=VERSION,
-    upstream=("ingest", "align"),
+    needs=("ingest", "align"),
     suffix=".parquet",
     unit_kind="event",
     list_units=list_units,
     process=process,
+    title="Apex: where the motion is largest",
+    pictures=pictures,
 )

@@ -81,7 +81,7 @@ class Report:
             ["ingest", self.dataset, f.who, f.kind, f.reason, f.sentence(), f.action]
             for f in self._ordered()
         ]
-        return conform(pd.DataFrame(rows, columns=list(LEDGER)), "ledger")
+        return conform(pd.DataFrame(rows, columns=list(LEDGER)[:7]), "ledger")
 
     def _ordered(self) -> list[Finding]:
         return sorted(self.findings, key=lambda f: (f.kind, f.who, f.reason, f.column, f.detail))

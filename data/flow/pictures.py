@@ -7,7 +7,7 @@ flow only, never the face it came from. matplotlib is imported when a figure is 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import cv2
@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from data.errors import InputError
-from data.pictures.drawing import INK, MUTED, figure, title
+from data.pictures.drawing import INK, MUTED, evenly, figure, title
+from data.pictures.stages import Drawn, Shown, event_caption
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 Image = npt.NDArray[np.uint8]
 
 TOP_SHARE = 99.5  # percentile of the speed that is fully coloured when no limit is given
+MOST_PAIRS = 3  # flow fields of one event
 PAIR_NAMES = {
     "onset_apex": "onset → apex",
     "apex_offset": "apex → offset",
@@ -120,3 +122,24 @@ def _check(flow: npt.NDArray[Any], who: str) -> npt.NDArray[np.float32]:
     if len(shape) != 3 or shape[-1] != 2 or 0 in shape:
         raise InputError(who, expected="one flow (H,W,2)", got=f"shape {shape}")
     return np.asarray(flow, np.float32)
+
+
+def stage_pictures(shown: Shown) -> Iterator[Drawn]:
+    """Flow and strain of a few events."""
+    from data.flow.stage import read_flow
+
+    store = shown.store("flow")
+    for event in shown.chosen_events(store).itertuples(index=False):
+        with store.open(str(event.event)) as group:
+            kinds = [str(kind) for kind in group["kind"].asstr()[:]]
+            # Main pairs first; of many sampled or consecutive ones a few, evenly spread.
+            main = [i for i, kind in enumerate(kinds) if kind in ("onset_apex", "apex_offset")]
+            rest = [i for i in range(len(kinds)) if i not in main]
+            chosen = main + evenly(rest, max(0, MOST_PAIRS - len(main)))
+            if not chosen:  # an event of one frame
+                continue
+            fields = np.stack([read_flow(group, i) for i in chosen])
+            strains = np.stack([group["strain"][i] for i in chosen]).astype(np.float32)
+        fig = flow_figure(fields, strains, [kinds[i] for i in chosen])
+        yield Drawn(fig, event_caption(shown, event))
+    store.close()

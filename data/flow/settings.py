@@ -51,3 +51,10 @@ class FlowConfig(Settings):
         description="float16 and float32 hold pixels (float16 gives way to float32 where it would"
         " lose 0.005 px); int16 holds pixels divided by the attribute `scale`.",
     )
+
+    def unread(self) -> frozenset[str]:
+        """The number of sampled frames where none are sampled."""
+        return frozenset() if "sampled" in self.pairs else frozenset({"samples"})
+
+
+SETTINGS = FlowConfig

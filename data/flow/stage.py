@@ -19,7 +19,8 @@ whose onset or apex shows no face, is dropped.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import h5py
@@ -32,7 +33,12 @@ from data.errors import InputError
 from data.flow.settings import FlowConfig
 from data.optical_flow import choose_backend, tvl1, tvl1_sequence
 from data.optical_flow.numba_backend import strain_and_half
-from data.stages.engine import PartWriter, Stage, StageInputs, Together, Unit
+from data.stages.contract import Batching, Stage, Unit
+from data.stages.inputs import StageInputs, UnitInputs
+from data.stages.parts import PartWriter
+
+if TYPE_CHECKING:
+    from data.pictures.stages import Drawn, Shown
 
 NAME, VERSION = "flow", 2
 MAX_LOSS_PX = 0.005
@@ -50,17 +56,19 @@ Event = tuple[dict[int, Grey], list[Pair]]  # grey crops by video frame, the pai
 
 def list_units(inputs: StageInputs, config: FlowConfig) -> list[Unit]:
     """One unit per event."""
-    align, apex = inputs.keys("align"), inputs.keys("apex")
-    units = []
-    for row in inputs.events.to_dict("records"):
-        video, event = str(row["video"]), str(row["event"])
-        onset, offset = (None if pd.isna(row[c]) else int(row[c]) for c in ("onset", "offset"))
-        key = inputs.key(NAME, VERSION, config, align.get(video), apex.get(event), onset, offset)
-        units.append(Unit(event, video, key, {"onset": onset, "offset": offset}))
-    return units
+    return [
+        Unit(
+            event.id,
+            event.video,
+            {"onset": event.onset, "offset": event.offset},
+            reads=(("align", event.video), ("apex", event.id)),
+            frames=True,
+        )
+        for event in inputs.recordings.events.values()
+    ]
 
 
-def process(unit: Unit, inputs: StageInputs, config: FlowConfig, part: PartWriter) -> None:
+def process(unit: Unit, inputs: UnitInputs, config: FlowConfig, part: PartWriter) -> None:
     """Flow and strain of one event's pairs."""
     event = read_event(unit, inputs, config, part)
     if event is not None:
@@ -68,10 +76,10 @@ def process(unit: Unit, inputs: StageInputs, config: FlowConfig, part: PartWrite
 
 
 def read_event(
-    unit: Unit, inputs: StageInputs, config: FlowConfig, part: PartWriter
+    unit: Unit, inputs: UnitInputs, config: FlowConfig, part: PartWriter
 ) -> Event | None:
     """The event's usable pairs and the grey crops they need, or None if it was dropped."""
-    onset, offset = unit.payload["onset"], unit.payload["offset"]
+    onset, offset = unit.facts["onset"], unit.facts["offset"]
     if onset is None:
         part.drop(unit.id, "no_onset", "the annotation gives no onset frame")
         return None
@@ -86,7 +94,7 @@ def read_event(
         wanted = [("onset_apex", onset, onset)]
         part.note(unit.id, "one_frame", f"onset, apex and offset are frame {onset}: no motion")
     with inputs.open("align", unit.video) as group:
-        source = None if "crops" in group else inputs.frame_source(unit.video)
+        source = None if "crops" in group else inputs.frames()
         crops = open_crops(group, source)
         usable, held = usable_pairs(wanted, group, len(crops), onset, f"{inputs.dataset}/{unit.id}")
         clip = _read_crops(crops, usable, config.size)
@@ -328,5 +336,30 @@ def read_flow(group: h5py.Group, index: int | None = None) -> Field:
     return values.astype(np.float32) * np.float32(flow.attrs["scale"])
 
 
-BATCHES = Together(wants_batches, read_event, result_bytes, compute_many, write_event)
-STAGE = Stage(NAME, VERSION, ("align", "apex"), ".h5", "event", list_units, process, BATCHES)
+def warm_up(config: FlowConfig) -> float:
+    """Compile the kernels; seconds spent."""
+    from data import optical_flow
+
+    return optical_flow.warm_up()
+
+
+def pictures(shown: Shown) -> Iterator[Drawn]:
+    """See `data.flow.pictures`."""
+    from data.flow.pictures import stage_pictures
+
+    yield from stage_pictures(shown)
+
+
+STAGE = Stage(
+    name=NAME,
+    version=VERSION,
+    needs=("ingest", "align", "apex"),
+    suffix=".h5",
+    unit_kind="event",
+    list_units=list_units,
+    process=process,
+    batching=Batching(wants_batches, read_event, result_bytes, compute_many, write_event),
+    title="Flow: how the face moved, and its strain",
+    pictures=pictures,
+    warm_up=warm_up,
+)

@@ -69,6 +69,6 @@ def _with_account(dataset: Dataset) -> pd.DataFrame:
     """The ledger after a row about the dataset: rows of the sheet = events kept + rows dropped."""
     said = account(dataset.sheet, dataset.counts.get("rows_refused", 0))
     name = dataset.name
-    row = ["ingest", name, name, "dataset", "annotation_account", said, "flagged"]
+    row = ["ingest", name, name, "dataset", "annotation_account", said, "flagged", None]
     first = conform(pd.DataFrame([row], columns=list(LEDGER)), "ledger")
     return pd.concat([first, dataset.ledger], ignore_index=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from data.errors import InputError
 from data.motion.features import NO_FACE
 from data.motion.rois import ROI_SETS
 from data.pictures.drawing import MUTED, class_colour, figure
+from data.pictures.stages import Drawn, Shown
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -79,3 +81,28 @@ def _draw_spans(axis: Any, spans: list[tuple[int, int, str]], title: str) -> Non
         axis.text((first + last) / 2, 0.5, kind, ha="center", va="center", fontsize=7)
     axis.set_yticks([])
     axis.set_title(title, loc="left", fontsize=9)
+
+
+def stage_pictures(shown: Shown) -> Iterator[Drawn]:
+    """Motion series of a few videos with what is annotated."""
+    from data.motion.view import position_in_view
+
+    store, events = shown.store("motion"), shown.table("events")
+    for video in shown.chosen_videos(store):
+        own = events[(events.video == video) & events.onset.notna() & events.offset.notna()]
+        with store.open(video) as group:
+            view = group["view_index"][:]
+            spans = [
+                (
+                    position_in_view(view, int(e.onset)),
+                    position_in_view(view, int(e.offset)),
+                    e.type,
+                )
+                for e in own.itertuples(index=False)
+            ]
+            fig = motion_figure(
+                group["features"][:], group["status"][:], str(group.attrs["roi_set"]), spans=spans
+            )
+        text = "how far each region moved; micro- and macro-expressions as annotated above"
+        yield Drawn(fig, f"{shown.dataset} · {video}: {text}")
+    store.close()

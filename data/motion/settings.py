@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, field_validator
 
-from data.settings import Settings
+from data.settings import BY_CONTENT, Settings
 
 
 class MotionConfig(Settings):
@@ -47,8 +48,11 @@ class MotionConfig(Settings):
         description="Windows that leave their patch are cut at its edge; off: Python's negative"
         " indices wrap, as in the authors' code.",
     )
-    landmark_model: str | None = Field(
-        None, title="Landmark model", description="Path of a dlib 68-point file; none: packaged."
+    landmark_model: Path | None = Field(
+        None,
+        title="Landmark model",
+        description="Path of a dlib 68-point file; none: packaged.",
+        json_schema_extra=BY_CONTENT,
     )
 
     @field_validator("k")
@@ -57,3 +61,6 @@ class MotionConfig(Settings):
         if k % 2:
             raise ValueError("k must be even: windows overlap by k/2 frames")
         return k
+
+
+SETTINGS = MotionConfig

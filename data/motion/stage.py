@@ -8,13 +8,11 @@ shorter than one window is dropped, reason `too_short`.
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
-from data.errors import InputError
 from data.motion.features import (
     HELD_FRAME,
     LATE_REFERENCE,
@@ -26,95 +24,57 @@ from data.motion.features import (
     motion_features,
 )
 from data.motion.settings import MotionConfig
-from data.stages.engine import PartWriter, Stage, StageInputs, Unit
+from data.motion.view import Index, view_of
+from data.stages.contract import Stage, Unit
+from data.stages.inputs import StageInputs, UnitInputs
+from data.stages.parts import PartWriter
+
+if TYPE_CHECKING:
+    from data.pictures.stages import Drawn, Shown
 
 NAME, VERSION = "motion", 1
-MAX_FILL = 4  # numbering that would need more than this many frames per file is no numbering
-
-Index = npt.NDArray[np.int32]
 
 
 def list_units(inputs: StageInputs, config: MotionConfig) -> list[Unit]:
     """One unit per video."""
-    settings = _settings(config)
-    videos = inputs.videos
-    numbers = _numbers(inputs) if config.gaps == "fill" else {}
-    units = []
-    for video, identity, frames in zip(
-        videos["video"].astype(str), videos["identity"], videos["num_frames"], strict=True
-    ):
-        key = inputs.key(NAME, VERSION, settings, identity, frames, numbers.get(video))
-        units.append(Unit(video, video, key, {"numbers": numbers.get(video)}))
-    return units
+    numbers = inputs.recordings.numbers() if config.gaps == "fill" else {}
+    return [
+        Unit(v.id, v.id, {"num_frames": v.num_frames, "numbers": numbers.get(v.id)}, frames=True)
+        for v in inputs.recordings.videos.values()
+    ]
 
 
-def process(unit: Unit, inputs: StageInputs, config: MotionConfig, part: PartWriter) -> None:
+def process(unit: Unit, inputs: UnitInputs, config: MotionConfig, part: PartWriter) -> None:
     """Measure one video."""
-    source = inputs.frame_source(unit.video)
-    view = view_of(len(source), unit.payload["numbers"], config, f"{inputs.dataset}/{unit.video}")
+    source = inputs.frames()
+    view = view_of(len(source), unit.facts["numbers"], config, f"{inputs.dataset}/{unit.video}")
     options = MotionOptions(
         k=config.k, roi_set=config.roi_set, flow=config.flow, clamp=config.clamp
     )
-    find_face = dlib_face(_model(config))
+    find_face = dlib_face(config.landmark_model)
     motion = motion_features(
         source, view.tolist(), options, find_face, who=f"{inputs.dataset}/{unit.video}"
     )
     _write(part, unit, motion, view, config)
 
 
-def view_of(
-    frames: int, numbers: list[int] | None, config: MotionConfig, who: str = "view"
-) -> Index:
-    """Frame index (T',) int32 that each position of ME-TST's time base shows.
+def warm_up(config: MotionConfig) -> float:
+    """Compile the kernels these settings use; seconds spent."""
+    from data.motion import features
 
-    With `numbers` (the files' own, increasing) position p stands for file number p + 1 and shows
-    the first image numbered p + 1 or more; a file numbered 0 is left out. Without them positions
-    are frames. Then every `frame_skip`-th is kept. Raises InputError `bad_numbering` when the
-    numbers do not increase or would need more than four positions per file.
-    """
-    base = np.arange(frames, dtype=np.int32)
-    if numbers is not None:
-        known = np.asarray(numbers, np.int64)
-        if len(known) != frames or (np.diff(known) <= 0).any() or known[:1].min(initial=0) < 0:
-            raise InputError(
-                who, expected="increasing file numbers", got=str(numbers[:5]), code="bad_numbering"
-            )
-        if known.size and known[-1] > MAX_FILL * frames:
-            raise InputError(
-                who,
-                expected=f"file numbers up to {MAX_FILL * frames} for {frames} files",
-                got=str(int(known[-1])),
-                todo="Use gaps: list.",
-                code="bad_numbering",
-            )
-        last = int(known[-1]) if known.size else 0
-        base = np.searchsorted(known, np.arange(1, last + 1)).astype(np.int32)
-    return base[:: config.frame_skip]
+    seconds = features.warm_up()
+    if config.flow == "tvl1":
+        from data import optical_flow
+
+        seconds += optical_flow.warm_up()
+    return seconds
 
 
-def position_in_view(view: Index, frame: int) -> int:
-    """Position of a video frame in the view: the last one showing it or an earlier frame."""
-    return int(np.searchsorted(view, frame, side="right")) - 1
+def pictures(shown: Shown) -> Iterator[Drawn]:
+    """See `data.motion.pictures`."""
+    from data.motion.pictures import stage_pictures
 
-
-def _settings(config: MotionConfig) -> dict[str, Any]:
-    """What the results depend on: the landmark model's contents, not where it lies."""
-    from data.faces import predictor_identity
-
-    model = predictor_identity(_model(config))
-    return {**config.model_dump(mode="json"), "landmark_model": model}
-
-
-def _model(config: MotionConfig) -> Path | None:
-    return None if config.landmark_model is None else Path(config.landmark_model)
-
-
-def _numbers(inputs: StageInputs) -> dict[str, list[int] | None]:
-    """Video → its files' own numbers, None where a file has none."""
-    return {
-        str(video): None if group.isna().any() else [int(n) for n in group]
-        for video, group in inputs.frames.groupby("video")["number"]
-    }
+    yield from stage_pictures(shown)
 
 
 def _write(part: PartWriter, unit: Unit, motion: Motion, view: Index, config: MotionConfig) -> None:
@@ -150,9 +110,12 @@ def _write(part: PartWriter, unit: Unit, motion: Motion, view: Index, config: Mo
 STAGE = Stage(
     name=NAME,
     version=VERSION,
-    upstream=("ingest",),
+    needs=("ingest",),
     suffix=".h5",
     unit_kind="video",
     list_units=list_units,
     process=process,
+    title="Motion: what the spotting network sees",
+    pictures=pictures,
+    warm_up=warm_up,
 )

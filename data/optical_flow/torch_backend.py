@@ -22,6 +22,7 @@ from torch import Tensor
 from data.errors import ApexflowError
 from data.optical_flow.checks import Pairs, check_output, check_pairs
 from data.optical_flow.settings import Settings
+from data.optical_flow.torch_operators import central_gradient, divergence, forward_gradient
 
 CUBIC = -0.75
 FLAT = 1.19209290e-7
@@ -55,29 +56,6 @@ def pyramid(images: Tensor, settings: Settings) -> list[Tensor]:
     for height, width in sizes[1:]:
         levels.append(resize(levels[-1], height, width, 1 / settings.step, 1 / settings.step))
     return levels
-
-
-def central_gradient(image: Tensor) -> tuple[Tensor, Tensor]:
-    """½(I[x+1] − I[x−1]) and the same down the rows, indices clamped at the border."""
-    wide = torch.cat([image[:, :, :1], image, image[:, :, -1:]], 2)
-    tall = torch.cat([image[:, :1], image, image[:, -1:]], 1)
-    return (wide[:, :, 2:] - wide[:, :, :-2]) * 0.5, (tall[:, 2:] - tall[:, :-2]) * 0.5
-
-
-def forward_gradient(u: Tensor) -> tuple[Tensor, Tensor]:
-    """u[x+1] − u[x] and the same down the rows; 0 in the last column and row."""
-    dx, dy = torch.zeros_like(u), torch.zeros_like(u)
-    dx[:, :, :-1] = u[:, :, 1:] - u[:, :, :-1]
-    dy[:, :-1] = u[:, 1:] - u[:, :-1]
-    return dx, dy
-
-
-def divergence(p1: Tensor, p2: Tensor) -> Tensor:
-    """Backward differences, the adjoint of `forward_gradient`; a missing neighbour is 0."""
-    dx, dy = p1.clone(), p2.clone()
-    dx[:, :, 1:] -= p1[:, :, :-1]
-    dy[:, 1:] -= p2[:, :-1]
-    return dx + dy
 
 
 def cubic_weights(t: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -366,7 +366,7 @@ def solve_level(
     i0: Tensor, i1: Tensor, u1: Tensor, u2: Tensor, settings: Settings
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """`torch_backend.solve_level` in one kernel launch; i0 may be one image repeated (stride 0)."""
-    from data.optical_flow.torch_backend import central_gradient
+    from data.optical_flow.torch_operators import central_gradient
 
     n, h, w = i1.shape
     repeated = i0.stride(0) == 0

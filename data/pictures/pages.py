@@ -8,8 +8,7 @@ Faces appear only where `data.pictures.drawing.faces_shown` allows it.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,38 +16,35 @@ import pandas as pd
 
 from data.errors import StoreError
 from data.pictures.drawing import FACES_HIDDEN, markdown_image, markdown_table
-from data.pictures.stages import Shown, stage_pictures
+from data.pictures.stages import Shown, step_pictures
 from data.stages import stores
+from data.stages.contract import Page, Step
 from data.stages.workspace import Workspace
 
 NOT_SUMMED = ("size",)  # counts of a unit that say how, not how many
-STAGES_OF_FACES = ("align",)  # whose pictures would show faces
 MOST_BYTES = 300_000  # of a page: more makes the UI slow
 MOST_REASONS = 12
-
-
-@dataclass(frozen=True)
-class StagePage:
-    """Markdown with pictures, and rows of a table: part, units, failures, seconds."""
-
-    markdown: str
-    rows: list[dict[str, Any]]
 
 
 def stage_page(
     workspace: Workspace,
     dataset: str,
-    stage: str,
+    step: Step,
     *,
     with_faces: bool = False,
     root: Path | None = None,
-) -> StagePage:
+    keys: Callable[[str], Mapping[str, str] | None] = lambda stage: None,
+) -> Page:
     """The page of one dataset's stage store; with the dataset's `root` also raw frames are shown.
+
+    `keys`: stage → the results wanted (unit → key); without it those that were made last.
 
     Raises StoreError `no_data` if the stage was never run.
     """
+    stage = step.name
     folder = workspace.stage(dataset, stage)
-    manifest = stores.read_manifest(folder)
+    wanted = keys(stage)
+    manifest = stores.choose(stores.read_records(folder).manifest, folder, wanted)
     if manifest.empty:
         raise StoreError(
             f"{dataset}/{stage}",
@@ -58,9 +54,10 @@ def stage_page(
             code="no_data",
         )
     lines = [f"# {stage} · {dataset}", ""]
-    ledger = stores.read_ledger(folder)
-    shown = Shown(workspace, dataset, with_faces, root=root)
+    ledger = stores.read_ledger(folder, dict(zip(manifest.unit, manifest.key, strict=True)))
+    shown = Shown(workspace, dataset, with_faces, root=root, keys=keys)
     if stage == "ingest":
+        ledger = stores.read_ledger(folder)
         lines += [_counts(shown), ""]
         for said in ledger.detail[ledger.reason == "annotation_account"]:
             lines += [f"{said}.", ""]
@@ -70,13 +67,13 @@ def stage_page(
         lines += [f"{len(manifest)} in, {kept} with data, {len(manifest) - kept} without.", ""]
         rows = _part_rows(folder, manifest)
     lines += _ledger_lines(ledger)
-    if stage in STAGES_OF_FACES and not shown.faces():
+    if step.shows_faces and not shown.faces():
         lines += [FACES_HIDDEN, ""]
     pieces = (
         f"{markdown_image(drawn.picture, drawn.caption)}\n\n{drawn.caption}\n"
-        for drawn in stage_pictures(shown, stage)
+        for drawn in step_pictures(shown, step)
     )
-    return StagePage("\n".join([*lines, *_fit(lines, pieces)]), rows)
+    return Page(f"{stage}-{dataset}", "\n".join([*lines, *_fit(lines, pieces)]), rows)
 
 
 def _counts(shown: Shown) -> str:
@@ -147,5 +144,5 @@ def _table_rows(manifest: pd.DataFrame) -> list[dict[str, Any]]:
             "failures": 0,
             "seconds": 0.0,
         }
-        for row in manifest.sort_values("unit").itertuples(index=False)
+        for row in manifest.sort_values("part").itertuples(index=False)
     ]

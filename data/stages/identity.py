@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from pathlib import Path
@@ -42,6 +43,17 @@ def stable_hash(*values: Any) -> str:
 def bucket_of(text: str, buckets: int) -> int:
     """Stable bucket in 0..buckets-1, so that adding a video never moves another."""
     return int(hashlib.sha256(text.encode()).hexdigest()[:8], 16) % buckets
+
+
+def digest_of(path: Path) -> str:
+    """A file's digest, read once per process as long as its size and time stay the same."""
+    stat = path.stat()
+    return _digest_once(str(path), stat.st_size, stat.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=4096)
+def _digest_once(path: str, size: int, mtime_ns: int) -> str:
+    return file_digest(Path(path))
 
 
 def file_digest(path: Path) -> str:

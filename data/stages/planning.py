@@ -1,125 +1,97 @@
-"""What is fresh, what must be redone and why, and how parts and manifests come to be.
+"""What is fresh, what must be redone and why; and the steps that preprocessing stages are.
 
-A stage's manifest says which key each unit was made under; a unit whose planned key differs, or
-whose part is not there as recorded, is redone. Units are grouped into chunks by a stable hash of
-their video and one chunk writes one part. Only the process that holds the workspace renames parts
-and writes manifests: a worker that outlives it can leave a temporary file, never a part.
+A store's manifest says under which key each result was made. A unit whose planned key is not there,
+or whose part is not there as recorded, is redone; results of other settings stay beside. Units are
+grouped into chunks by a stable hash of their video and one chunk writes one part.
 """
 
 from __future__ import annotations
 
-import functools
 import json
-import platform
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from data.align.crops import note_root
 from data.errors import StoreError, StrictError
-from data.schema import LEDGER, conform
+from data.recordings import note_root
 from data.settings import Settings
-from data.stages import stores
-from data.stages.engine import (
-    ChunkJob,
-    ChunkResult,
-    Stage,
-    StageInputs,
-    Unit,
-    compute_chunk,
-    get_stage,
-    settings_json,
-)
+from data.stages.contract import Page, RecipeLike, Scope, StepPlan, Unit
 from data.stages.identity import bucket_of, file_digest, stable_hash
-from data.stages.workspace import TEMP_SUFFIX, Workspace
+from data.stages.inputs import ChunkInputs, StageInputs
+from data.stages.parts import ChunkJob, ChunkResult, compute_chunk
+from data.stages.registry import STAGES, find_stage
+from data.stages.stores import (
+    Entry,
+    entries,
+    read_records,
+    read_timings,
+)
+from data.stages.writing import StoreWriter
 
 BUCKETS = 64  # chunks per stage and dataset, fixed so that new videos never move old ones
 
 
-@dataclass
-class StagePlan:
-    """What a stage would do: every unit's state, and the words for why."""
+def why_not_fresh(
+    folder: Path,
+    manifest: pd.DataFrame,
+    wanted: Mapping[str, str],
+    version: int,
+    settings: Settings | None = None,
+    *,
+    verify: bool = False,
+    always_read: int = 0,
+) -> tuple[dict[str, str], dict[str, str]]:
+    """The one rule of freshness: (unit → why it must be made, unit → reason it has no data).
 
-    stage: str
-    dataset: str
-    units: list[Unit]
-    reasons: dict[str, str]  # unit id → why it must be (re)done; absent = fresh
-    failed: dict[str, str]  # fresh units that were dropped, with the reason
-
-    @property
-    def todo(self) -> list[Unit]:
-        """Units to compute."""
-        return [u for u in self.units if u.id in self.reasons]
-
-    def summary(self) -> dict[str, Any]:
-        """Counts and reasons for people and JSON."""
-        missing = sum(r == "missing" for r in self.reasons.values())
-        return {
-            "stage": self.stage,
-            "dataset": self.dataset,
-            "units": len(self.units),
-            "fresh": len(self.units) - len(self.reasons) - len(self.failed),
-            "stale": len(self.reasons) - missing,
-            "missing": missing,
-            "failed": len(self.failed),
-            "reasons": dict(Counter(self.reasons.values()).most_common()),
-        }
-
-
-def plan_stage(
-    inputs: StageInputs, name: str, *, force: bool = False, verify: bool = False
-) -> StagePlan:
-    """Compare planned keys with the manifest and parts with the disk; nothing is changed.
-
-    `verify` also reads every part's bytes; otherwise sizes and times are compared.
+    wanted: unit → planned key. A unit in neither is fresh. `verify` reads every part's bytes;
+    otherwise sizes and times are compared, and bytes where the time is not the recorded one or the
+    file is no larger than `always_read`.
     """
-    stage = get_stage(name)
-    config = inputs.configs[name]
-    units = stage.list_units(inputs, config)
-    folder = Workspace(inputs.workspace).stage(inputs.dataset, name)
-    manifest, _, trouble = stores.read_books(folder)
-    rows = {r.unit: r for r in manifest.itertuples(index=False)}
-    bad = _bad_parts(folder, rows.values(), verify)
-    plan = StagePlan(name, inputs.dataset, units, {}, {})
-    for unit in units:
-        row = rows.get(unit.id)
-        reason = "forced" if force else trouble or _why(unit, row, stage, config, bad)
-        if reason:
-            plan.reasons[unit.id] = reason
-        elif row is not None and row.status != "ok":
-            plan.failed[unit.id] = str(row.status)
-    return plan
+    rows: dict[tuple[str, str], list[Any]] = {}
+    others: dict[str, Any] = {}
+    for row in manifest.itertuples(index=False):
+        rows.setdefault((row.unit, row.key), []).append(row)
+        others[row.unit] = row
+    needed = {r.part for unit, key in wanted.items() for r in rows.get((unit, key), ())}
+    bad = _bad_parts(folder, manifest[manifest.part.isin(needed)], verify, always_read)
+    reasons: dict[str, str] = {}
+    failed: dict[str, str] = {}
+    for unit, key in wanted.items():
+        own = rows.get((unit, key))
+        if own is None:
+            reasons[unit] = _what_changed(others.get(unit), version, settings)
+            continue
+        trouble = next((bad[r.part] for r in own if r.part in bad), "")
+        if trouble:
+            reasons[unit] = trouble
+        elif own[0].status != "ok":
+            failed[unit] = str(own[0].status)
+    return reasons, failed
 
 
-def _why(unit: Unit, row: Any, stage: Stage, config: Settings, bad: dict[str, str]) -> str:
-    """Why a unit must be redone, in words; '' when it is fresh."""
+def _what_changed(row: Any, version: int, settings: Settings | None) -> str:
+    """Why there is no result of the planned key, in words; `row` is another result of the unit."""
     if row is None:
         return "missing"
-    if row.key != unit.key:
-        if row.version != stage.version:
-            return f"stage version {row.version} → {stage.version}"
-        changed = _changed(json.loads(row.settings), config.model_dump(mode="json"))
-        return f"{stage.name}: " + ", ".join(changed) if changed else "inputs changed"
-    return bad.get(row.part, "")
+    if row.version != version:
+        return f"version {row.version} → {version}"
+    if settings is not None:
+        old, new = json.loads(row.settings), settings.model_dump(mode="json")
+        changed = [f"{k} {old[k]} → {new[k]}" for k in sorted(old) if k in new and old[k] != new[k]]
+        if changed:
+            return ", ".join(changed)
+    return "inputs changed"
 
 
-def _changed(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    return [
-        f"{k} {old.get(k)} → {new.get(k)}" for k in sorted(old | new) if old.get(k) != new.get(k)
-    ]
-
-
-def _bad_parts(folder: Path, rows: Iterable[Any], verify: bool) -> dict[str, str]:
+def _bad_parts(folder: Path, rows: pd.DataFrame, verify: bool, always_read: int) -> dict[str, str]:
     """Part name → what is wrong with its file; sound parts are absent."""
-    times = {t.part: t.mtime_ns for t in stores.read_timings(folder).itertuples(index=False)}
+    times = {t.part: t.mtime_ns for t in read_timings(folder).itertuples(index=False)}
     bad: dict[str, str] = {}
-    for part, size, digest in sorted({(r.part, r.bytes, r.digest) for r in rows}):
+    for part, size, digest in rows[["part", "bytes", "digest"]].drop_duplicates().to_numpy():
         try:
             stat = (folder / part).stat()
         except OSError:
@@ -127,30 +99,197 @@ def _bad_parts(folder: Path, rows: Iterable[Any], verify: bool) -> dict[str, str
             continue
         if stat.st_size != size:
             bad[part] = "part size differs"
-        elif (verify or times.get(part) != stat.st_mtime_ns) and (
+        elif (verify or size <= always_read or times.get(part) != stat.st_mtime_ns) and (
             file_digest(folder / part) != digest
         ):
             bad[part] = "digest differs"
     return bad
 
 
-def chunk_jobs(inputs: StageInputs, plan: StagePlan, token: str) -> list[ChunkJob]:
-    """The plan's work as chunks; a part is named after its bucket and exactly the units in it."""
-    stage = get_stage(plan.stage)
-    folder = Workspace(inputs.workspace).stage(plan.dataset, plan.stage)
+@dataclass
+class StageWork:
+    """What a stage's plan keeps for its jobs."""
+
+    inputs: StageInputs
+    units: dict[str, Unit]
+    writer: StoreWriter | None = None
+
+
+class StageStep:
+    """A preprocessing stage as a step of a run."""
+
+    per_dataset, in_parent = True, False
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    @property
+    def title(self) -> str:
+        """Heading of its pictures."""
+        return find_stage(self.name).title or self.name.capitalize()
+
+    def needs(self, recipe: RecipeLike) -> tuple[str, ...]:
+        """Stages it reads."""
+        return find_stage(self.name).needs
+
+    def plan(self, scope: Scope, *, force: bool = False, verify: bool = False) -> StepPlan:
+        """See `data.stages.contract.Step`."""
+        configs = {name: scope.recipe.stage_config(name) for name in STAGES}
+        assert scope.dataset is not None
+        inputs = StageInputs(scope.workspace, scope.dataset, scope.root, configs)
+        return plan_stage(inputs, self.name, force=force, verify=verify)
+
+    def jobs(self, scope: Scope, plan: StepPlan) -> list[ChunkJob]:
+        """The plan's work as chunks; a part is named after its bucket and exactly its units."""
+        return stage_jobs(plan, scope.token)
+
+    def make(self, job: ChunkJob) -> ChunkResult:
+        """Compute a chunk."""
+        return compute_chunk(job)
+
+    def publish(self, scope: Scope, plan: StepPlan, result: ChunkResult) -> dict[str, str]:
+        """Give the chunk's part its name and enter it in the manifest."""
+        return publish_chunk(plan, result)
+
+    def finish(self, scope: Scope, plan: StepPlan) -> None:
+        """Write the store's tables."""
+        write_what_is_published(plan)
+
+    def progress(self, scope: Scope, result: ChunkResult) -> str:
+        """'align-casme2-07: 4 units, 1.2 s'."""
+        return f"{result.label}: {len(result.rows)} units, {result.seconds:.1f} s"
+
+    def gpu(self, scope: Scope) -> int:
+        """GPU flow takes a slot; other stages compute on the CPU."""
+        stage, config = find_stage(self.name), scope.recipe.stage_config(self.name)
+        return int(stage.batching is not None and stage.batching.when(config))
+
+    def warm_up(self, scope: Scope) -> float:
+        """Compile the stage's kernels, kept on disk."""
+        stage = find_stage(self.name)
+        return stage.warm_up(scope.recipe.stage_config(self.name)) if stage.warm_up else 0.0
+
+    @property
+    def shows_faces(self) -> bool:
+        """Whether its pictures are of faces."""
+        return find_stage(self.name).shows_faces
+
+    def pictures(self, shown: Any) -> Iterable[Any]:
+        """What the stage draws."""
+        draw = find_stage(self.name).pictures
+        return draw(shown) if draw is not None else ()
+
+    def pages(self, scope: Scope, plan: StepPlan) -> Iterator[Page]:
+        """One page of counts, ledger and pictures."""
+        from data.pictures.pages import stage_page
+
+        yield stage_page(
+            scope.workspace,
+            plan.dataset,
+            self,
+            with_faces=scope.recipe.with_faces,
+            root=scope.root,
+            keys=lambda stage: None if stage == "ingest" else plan.work.inputs.keys(stage),
+        )
+
+
+def plan_stage(
+    inputs: StageInputs, name: str, *, force: bool = False, verify: bool = False
+) -> StepPlan:
+    """Compare planned keys with the manifest and parts with the disk; nothing is changed."""
+    stage = find_stage(name)
+    config = inputs.configs[name]
+    units = {u.id: u for u in inputs.units(name)}
+    folder = inputs.workspace.stage(inputs.dataset, name)
+    records = read_records(folder)
+    wanted = {u.id: u.key for u in units.values()}
+    plan = StepPlan(name, inputs.dataset, list(units), work=StageWork(inputs, units))
+    if force:
+        plan.reasons = dict.fromkeys(units, "forced")
+    else:
+        plan.reasons, plan.failed = why_not_fresh(
+            folder, records.manifest, wanted, stage.version, config, verify=verify
+        )
+    if records.trouble == "made by an earlier version":
+        plan.notes.append(
+            "this store was made by an apexflow before 0.2: its results are made anew beside the "
+            "old files, which `prune` lists"
+        )
+    elif records.trouble not in ("", "parts not in the manifest"):
+        plan.notes.append(f"{records.trouble}: read from the parts again")
+    _say_what_is_gone(plan, records.manifest, inputs)
+    plan.detail = {"settings": config.model_dump(mode="json")}
+    return plan
+
+
+def _say_what_is_gone(plan: StepPlan, manifest: pd.DataFrame, inputs: StageInputs) -> None:
+    """Results whose unit is no longer among the dataset's are kept, and named."""
+    gone = sorted(set(manifest.unit[manifest.status == "ok"]) - set(plan.units))
+    by_subject: dict[str, list[str]] = {}
+    for unit in gone:
+        by_subject.setdefault(unit.split("/")[0], []).append(unit)
+    for subject, units in by_subject.items():
+        words = f"{subject}: source not there, {len(units)} results kept"
+        plan.gone[words] = units
+
+
+def stage_jobs(plan: StepPlan, token: str) -> list[ChunkJob]:
+    """The plan's work as chunks. Call while holding the workspace lock."""
+    work: StageWork = plan.work
+    inputs, stage = work.inputs, find_stage(plan.step)
+    folder = inputs.workspace.stage(plan.dataset, plan.step)
+    folder.mkdir(parents=True, exist_ok=True)
+    work.writer = StoreWriter(inputs.workspace, folder, token)
+    if inputs.root is not None:
+        note_root(inputs.workspace, plan.dataset, inputs.root)
     buckets: dict[int, list[Unit]] = {}
-    for unit in sorted(plan.todo, key=lambda u: u.id):
+    for name in sorted(plan.todo):
+        unit = work.units[name]
         buckets.setdefault(bucket_of(unit.video, BUCKETS), []).append(unit)
+    upstream = {
+        name: {e.unit: e for e in entries(inputs.store(name).manifest)}
+        for name in stage.needs
+        if name != "ingest" and buckets
+    }
     jobs = []
     for bucket, units in sorted(buckets.items()):
-        name = stable_hash([[u.id, u.key] for u in units])[:10]
-        part = f"part-{bucket:02d}-{name}{stage.suffix}"
-        temporary = folder / f".{part}.{token}{TEMP_SUFFIX}"
-        jobs.append(ChunkJob(inputs, plan.stage, bucket, tuple(units), part, temporary))
+        digest = stable_hash([[u.id, u.key] for u in units])[:10]
+        found: dict[tuple[str, str], Entry] = {}
+        for unit in units:
+            for name, of in unit.reads:
+                if entry := upstream[name].get(of):
+                    found[name, of] = entry
+        sources = ChunkInputs(inputs.workspace.path, plan.dataset, inputs.root, found)
+        part = f"part-{bucket:02d}-{digest}{stage.suffix}"
+        config = inputs.configs[plan.step]
+        jobs.append(ChunkJob(sources, plan.step, config, bucket, tuple(units), part, token))
     return jobs
 
 
-Mapper = Callable[[list[ChunkJob]], Iterator[ChunkResult]]
+def publish_chunk(plan: StepPlan, result: ChunkResult) -> dict[str, str]:
+    """Publish a chunk's part, and with it the tables that point at it."""
+    work: StageWork = plan.work
+    assert work.writer is not None
+    common = {"part": result.part, "bytes": result.bytes, "digest": result.digest}
+    timing = {
+        "part": result.part,
+        "seconds": result.seconds,
+        "units": len(result.rows),
+        "host": result.host,
+        "versions": result.versions,
+    }
+    rows = [{**row, **common} for row in result.rows]
+    work.writer.add_part(result.temporary, rows, result.ledger, timing)
+    return result.status
+
+
+def write_what_is_published(plan: StepPlan) -> None:
+    """Write the store's tables, where the last parts are not in them yet."""
+    if plan.work.writer is not None:
+        plan.work.writer.flush()
+
+
+Mapper = Callable[[list[ChunkJob]], Iterable[ChunkResult]]
 
 
 def run_in_order(jobs: list[ChunkJob]) -> Iterator[ChunkResult]:
@@ -166,131 +305,33 @@ def run_stage(
     mapper: Mapper = run_in_order,
     force: bool = False,
     strict: bool = False,
-    on_chunk: Callable[[ChunkResult, int, int], None] | None = None,
-) -> StagePlan:
-    """Bring a stage up to date; returns what the plan was. Call while holding the workspace lock.
-
-    After each chunk its part is renamed into place and the manifest rewritten, so a kill costs at
-    most the chunks in flight. Raises StrictError at the first dropped unit when `strict`.
-    """
+) -> StepPlan:
+    """Bring one stage up to date without a recipe; returns what the plan was."""
     plan = plan_stage(inputs, name, force=force)
-    folder = Workspace(inputs.workspace).stage(plan.dataset, name)
-    book = _Book(folder, plan, inputs.configs[name], get_stage(name).version, token)
-    jobs = chunk_jobs(inputs, plan, token)
-    folder.mkdir(parents=True, exist_ok=True)
-    note_root(inputs.workspace, plan.dataset, inputs.root)
-    for number, result in enumerate(mapper(jobs) if jobs else (), start=1):
-        book.enter(result)
-        if on_chunk:
-            on_chunk(result, number, len(jobs))
-        dropped = {u: s for u, s in result.status.items() if s != "ok"}
-        if strict and dropped:
-            unit, status = next(iter(dropped.items()))
-            raise StrictError(
-                f"{plan.dataset}/{name}/{unit}",
-                expected="every unit to succeed (strict: true)",
-                got=status,
-                todo="See the ledger; fix the input or run without strict.",
-            )
-    book.finish(changed=bool(jobs))
+    jobs = stage_jobs(plan, token)
+    try:
+        for result in mapper(jobs) if jobs else ():
+            refuse_failures(plan, publish_chunk(plan, result), strict)
+    finally:
+        write_what_is_published(plan)
     return plan
 
 
-class _Book:
-    """Manifest, timings and ledger of one stage while it runs; the only one who renames parts."""
-
-    def __init__(
-        self, folder: Path, plan: StagePlan, config: Settings, version: int, token: str
-    ) -> None:
-        self.folder, self.token, self.version = folder, token, version
-        self.settings = settings_json(config)
-        self.keys = {u.id: u.key for u in plan.units}
-        manifest, ledger, _ = stores.read_books(folder)
-        self.had = len(manifest)
-        self.rows = {r["unit"]: r for r in manifest.to_dict("records") if r["unit"] in self.keys}
-        self.ledger: list[Any] = ledger.to_dict("records")
-        self.times = {r["part"]: r for r in stores.read_timings(folder).to_dict("records")}
-
-    def enter(self, result: ChunkResult) -> None:
-        """Publish a chunk's part, then the tables that point at it."""
-        job = result.job
-        final = self.folder / job.part
-        stores.publish(job.temporary, final)
-        done = {u.id for u in job.units}
-        for unit in job.units:
-            self.rows[unit.id] = {
-                "unit": unit.id,
-                "key": unit.key,
-                "part": job.part,
-                "status": result.status[unit.id],
-                "bytes": result.size,
-                "digest": result.digest,
-                "version": self.version,
-                "settings": self.settings,
-                "counts": json.dumps(result.counts.get(unit.id, {}), sort_keys=True, default=_num),
-            }
-        self.ledger = [r for r in self.ledger if r["unit"] not in done] + result.ledger
-        self.times[job.part] = {
-            "part": job.part,
-            "mtime_ns": final.stat().st_mtime_ns,
-            "seconds": result.seconds,
-            "units": len(job.units),
-            "host": platform.node(),
-            "versions": versions_json(),
-        }
-        self._write()
-
-    def finish(self, *, changed: bool) -> None:
-        """Drop rows of units that are gone, then parts no row points at."""
-        if changed or self.had != len(self.rows) or not (self.folder / "manifest.parquet").exists():
-            self._write()
-        live = {row["part"] for row in self.rows.values()}
-        for path in sorted(self.folder.glob("part-*")):
-            if path.name not in live:
-                path.unlink()
-
-    def _write(self) -> None:
-        live = {row["part"] for row in self.rows.values()}
-        times = [t for p, t in self.times.items() if p in live]
-        ledger = pd.DataFrame(
-            [r for r in self.ledger if r["unit"] in self.keys], columns=list(LEDGER)
-        ).sort_values(["unit", "reason", "detail"])
-        stores.write_table(conform(ledger, "ledger"), self.folder / "ledger.parquet", self.token)
-        stores.write_table(
-            pd.DataFrame(times, columns=list(stores.TIMINGS)).sort_values("part"),
-            self.folder / "timings.parquet",
-            self.token,
+def refuse_failures(plan: StepPlan, status: Mapping[str, str], strict: bool) -> None:
+    """Raises StrictError for the first unit without data when `strict`."""
+    dropped = {u: s for u, s in status.items() if s != "ok"}
+    if strict and dropped:
+        unit, reason = next(iter(dropped.items()))
+        raise StrictError(
+            f"{plan.dataset}/{plan.step}/{unit}",
+            expected="every unit to succeed (strict: true)",
+            got=reason,
+            todo="See the ledger; fix the input or run without strict.",
         )
-        manifest = pd.DataFrame(list(self.rows.values()), columns=list(stores.MANIFEST))
-        stores.write_table(
-            manifest.astype(stores.MANIFEST).sort_values(["key", "unit"]),
-            self.folder / "manifest.parquet",
-            self.token,
-        )
-
-
-def _num(value: Any) -> Any:
-    """JSON twin of a numpy number."""
-    return value.item() if isinstance(value, np.generic) else str(value)
-
-
-@functools.cache
-def versions_json() -> str:
-    """Versions of what results depend on, as JSON."""
-    from importlib.metadata import version
-
-    names = ("numpy", "opencv-contrib-python-headless", "dlib-bin", "h5py", "pyarrow", "numba")
-    found = {"python": platform.python_version()}
-    for name in names:
-        try:
-            found[name] = version(name)
-        except ImportError:  # an extra that is not installed
-            continue
-    return json.dumps(found)
 
 
 @contextmanager
-def quarantining(inputs: StageInputs) -> Iterator[None]:
+def quarantining() -> Iterator[None]:
     """Move a damaged upstream part aside, so that the next run redoes it, and pass the error on."""
     try:
         yield

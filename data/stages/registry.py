@@ -1,21 +1,46 @@
-"""The list of preprocessing stages, in the order in which they run."""
+"""The list of preprocessing stages, in the order in which they run.
+
+A stage is one file or one folder and one line here. It holds SETTINGS (a settings class; in a
+folder in `settings.py`) and STAGE (`data.stages.contract.Stage`; in `stage.py`).
+"""
 
 from __future__ import annotations
 
-from data.align.settings import AlignConfig
-from data.apex.settings import ApexConfig
-from data.flow.settings import FlowConfig
-from data.motion.settings import MotionConfig
+from collections.abc import Iterable
+
+from data import plugins
 from data.settings import Settings
+from data.stages.contract import Stage
+
+STAGES = {
+    "align": "data.align",
+    "apex": "data.apex",
+    "flow": "data.flow",
+    "motion": "data.motion",
+}
 
 
-class StageSettings(Settings):
-    """Settings of every preprocessing stage, in the order in which stages run.
+def find_stage(name: str) -> Stage:
+    """The stage called `name`, imported when asked for. Raises ConfigError for an unknown name."""
+    stage: Stage = plugins.find(plugins.place_of(STAGES, name, "stage"), "STAGE", "stage")
+    return stage
 
-    This is the map of stages: the field `name` is the stage in `data/stage_<name>.py`.
-    """
 
-    align: AlignConfig = AlignConfig()
-    apex: ApexConfig = ApexConfig()
-    flow: FlowConfig = FlowConfig()
-    motion: MotionConfig = MotionConfig()
+def settings_of(name: str) -> type[Settings]:
+    """A stage's settings class, without importing the stage."""
+    found: type[Settings] = plugins.find(
+        plugins.place_of(STAGES, name, "stage"), "SETTINGS", "settings"
+    )
+    return found
+
+
+def with_needs(names: Iterable[str]) -> tuple[str, ...]:
+    """The stages and all they depend on, in running order; ingest is none of them."""
+    found: set[str] = set()
+    waiting = list(names)
+    while waiting:
+        name = waiting.pop()
+        if name != "ingest" and name not in found:
+            found.add(name)
+            waiting.extend(find_stage(name).needs)
+    return tuple(name for name in STAGES if name in found)

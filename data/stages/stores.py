@@ -1,38 +1,46 @@
-"""Stores: HDF5 parts and Parquet tables, written whole or not at all, opened by anyone.
+"""Stores: parts and their manifest, opened by anyone; results of different settings side by side.
 
-A part is written under a temporary name in its own folder, flushed, fsynced and renamed; the
-manifest follows. Reading checks a part's digest once per process. Three lines open a store:
+A store is a folder. Its manifest has a row for every unit, key and file: the same unit made with
+other settings has another key and lies in another part, so nothing that is there is overwritten.
+Three lines open a store:
 
     manifest = pandas.read_parquet("WORKSPACE/casme2/align/manifest.parquet")
     part = h5py.File("WORKSPACE/casme2/align/" + manifest.part[0])
     crops = part[manifest.unit[0]]["crops"][:]
+
+The manifest's own metadata carry a digest of its rows and of the ledger, the rows carry that of
+every part and of every unit in it; what is read is checked.
 """
 
 from __future__ import annotations
 
-import functools
-import os
-from collections.abc import Iterator
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import h5py
+import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from data.errors import StoreError
-from data.schema import LEDGER, empty
-from data.stages.identity import file_digest
-from data.stages.workspace import TEMP_SUFFIX, Workspace
+from data.schema import LEDGER, conform, empty
+from data.stages.files import read_table, read_table_and_facts, save_parquet, write_table
+from data.stages.identity import digest_of
+from data.stages.workspace import Workspace
 
+MANIFEST_FORM = "2"  # of the tables of a store; 1 had one result of a unit at most
 MANIFEST = {
     "unit": "string",
     "key": "string",
     "part": "string",
     "status": "string",  # ok, or the reason code of its ledger row
     "bytes": "int64",
-    "digest": "string",
+    "digest": "string",  # of the part's bytes
+    "content": "string",  # of the unit's own arrays in an HDF5 part; empty otherwise
     "version": "int64",
     "settings": "string",  # JSON of the settings that made it
     "counts": "string",  # JSON of what the stage counted
@@ -45,81 +53,64 @@ TIMINGS = {
     "host": "string",
     "versions": "string",
 }
+RECORDS = ".records"  # dataset of an HDF5 part with what it says of itself
+ROWS, LEDGER_DIGEST, FORM = "apexflow_rows", "apexflow_ledger", "apexflow_form"
 
 
-def sync_folder(folder: Path) -> None:
-    """Make renames in `folder` durable."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def blank(columns: Mapping[str, str]) -> pd.DataFrame:
+    """An empty table of these columns and types."""
+    return pd.DataFrame({c: pd.Series(dtype=t) for c, t in columns.items()})
 
 
-def publish(temporary: Path, final: Path) -> None:
-    """fsync `temporary`, rename it to `final` (same folder), fsync the folder."""
-    with open(temporary, "rb+") as file:
-        os.fsync(file.fileno())
-    temporary.replace(final)
-    sync_folder(final.parent)
+def rows_digest(table: pd.DataFrame) -> str:
+    """Digest of a table's values, column by column."""
+    digest = hashlib.sha256()
+    for name in table.columns:
+        digest.update(f"\x1e{name}\x1f".encode())
+        digest.update("\x1f".join(table[name].astype("string").fillna("\x00")).encode())
+    return digest.hexdigest()[:32]
 
 
-@contextmanager
-def replacing(final: Path, token: str = "t") -> Iterator[Path]:
-    """Give a temporary path beside `final`; on success it takes its place, on error it goes."""
-    final.parent.mkdir(parents=True, exist_ok=True)
-    temporary = final.parent / f".{final.name}.{token}{TEMP_SUFFIX}"
-    try:
-        yield temporary
-        publish(temporary, final)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_table(table: pd.DataFrame, path: Path, token: str = "t") -> None:
-    """Write Parquet atomically and deterministically (same rows and versions, same bytes)."""
-    with replacing(path, token) as temporary:
-        save_parquet(table, temporary)
-
-
-def save_parquet(table: pd.DataFrame, path: Path) -> None:
-    """Plain Parquet write with fixed options; no index, zstd."""
-    pq.write_table(
-        pa.Table.from_pandas(table, preserve_index=False), path, compression="zstd", version="2.6"
-    )
-
-
-def read_table(path: Path, columns: dict[str, str] | None = None) -> pd.DataFrame:
-    """Read a Parquet table; StoreError naming the file when it is missing or damaged.
-
-    columns: pandas types of columns it must have.
-    """
-    try:
-        table = pq.read_table(path).to_pandas(types_mapper=_nullable)
-        return table.astype(columns) if columns else table
-    except (OSError, pa.ArrowException, KeyError, ValueError, TypeError) as error:
-        raise StoreError(
-            str(path),
-            expected="a readable Parquet table",
-            got=f"{type(error).__name__}: {error}",
-            todo="Run the stage again; it is rebuilt from its inputs.",
-            code="damaged_table",
-        ) from error
-
-
-def _nullable(kind: pa.DataType) -> object:
-    """Pandas' nullable types, so that a null never turns an index into a float."""
-    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
-        return pd.StringDtype()
-    return {pa.int64(): pd.Int64Dtype(), pa.bool_(): None}.get(kind)
+def save_manifest(manifest: pd.DataFrame, path: Path, ledger: Path) -> None:
+    """Write a manifest that vouches for its own rows and for the ledger file beside it."""
+    table = manifest.astype(MANIFEST).sort_values(["key", "unit", "part"]).reset_index(drop=True)
+    facts = {FORM: MANIFEST_FORM, ROWS: rows_digest(table), LEDGER_DIGEST: digest_of(ledger)}
+    save_parquet(table, path, facts)
 
 
 def read_manifest(folder: Path) -> pd.DataFrame:
-    """The folder's manifest, or an empty one."""
+    """The folder's manifest, or an empty one.
+
+    Raises StoreError `damaged_table` when a value is not as it was written, `old_store` for a
+    manifest of an earlier form.
+    """
+    return _read_manifest(folder)[0]
+
+
+def _read_manifest(folder: Path) -> tuple[pd.DataFrame, dict[str, str]]:
     path = folder / "manifest.parquet"
     if not path.exists():
-        return pd.DataFrame({c: pd.Series(dtype=t) for c, t in MANIFEST.items()})
-    return read_table(path, MANIFEST)
+        return blank(MANIFEST), {}
+    table, facts = read_table_and_facts(path)
+    if FORM not in facts and "content" not in table.columns and "unit" in table.columns:
+        raise StoreError(
+            str(folder),
+            expected=f"a store of form {MANIFEST_FORM}",
+            got="one that an apexflow before 0.2 made",
+            todo="Run again: results are made anew beside it, `prune` lists the old files.",
+            code="old_store",
+        )
+    if list(table.columns) != list(MANIFEST) or facts.get(ROWS) != rows_digest(
+        table.astype(MANIFEST)
+    ):
+        raise StoreError(
+            str(path),
+            expected="rows as they were written",
+            got="other columns or values",
+            todo="Run again: it is made anew.",
+            code="damaged_table",
+        )
+    return table.astype(MANIFEST), facts
 
 
 def read_timings(folder: Path) -> pd.DataFrame:
@@ -127,72 +118,141 @@ def read_timings(folder: Path) -> pd.DataFrame:
     try:
         return read_table(folder / "timings.parquet", TIMINGS)
     except StoreError:
-        return pd.DataFrame({c: pd.Series(dtype=t) for c, t in TIMINGS.items()})
+        return blank(TIMINGS)
 
 
-def read_ledger(folder: Path) -> pd.DataFrame:
-    """The folder's ledger, or an empty one."""
+def read_ledger(folder: Path, keys: Mapping[str, str] | None = None) -> pd.DataFrame:
+    """The folder's ledger, or an empty one; with `keys` (unit → key) only rows about these."""
     path = folder / "ledger.parquet"
-    return read_table(path, LEDGER) if path.exists() else empty("ledger")
+    if not path.exists():
+        return empty("ledger")
+    table = read_table(path, LEDGER)
+    if keys is None:
+        return table
+    own = [k == keys.get(u) for u, k in zip(table.unit, table.key.fillna(""), strict=True)]
+    return table[np.array(own, bool)].reset_index(drop=True)
 
 
-def read_books(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame, str]:
-    """A stage's manifest and ledger, and what is wrong with them in words ('' when nothing is).
+@dataclass
+class Records:
+    """What a store says of itself: manifest and ledger, and what is wrong with them in words."""
 
-    Without both nobody knows what the parts hold and what was dropped: then both come back empty,
-    so that the stage is redone.
+    manifest: pd.DataFrame
+    ledger: pd.DataFrame
+    trouble: str = ""  # '' when the tables are as they were written
+
+
+def read_records(folder: Path) -> Records:
+    """A store's manifest and ledger. What is lost or damaged is read from the parts again.
+
+    Parts say which units they hold and what was noted about them; a folder of whole files (ingest,
+    a run) does not, and comes back empty, so that it is made anew.
     """
-    nothing = pd.DataFrame({c: pd.Series(dtype=t) for c, t in MANIFEST.items()}), empty("ledger")
-    if not (folder / "manifest.parquet").exists():
-        return *nothing, ""
-    if not (folder / "ledger.parquet").exists():
-        return *nothing, "ledger missing"
+    if not (folder / "manifest.parquet").exists() and not any(folder.glob("part-*")):
+        return Records(blank(MANIFEST), empty("ledger"))
     try:
-        manifest = read_manifest(folder)
-    except StoreError:
-        return *nothing, "manifest damaged"
+        manifest, facts = _read_manifest(folder)
+        if not facts:
+            raise StoreError(str(folder), expected="a manifest", got="none", code="no_manifest")
+    except StoreError as error:
+        word = {"old_store": "made by an earlier version", "no_manifest": "manifest missing"}
+        trouble = word.get(error.code, "manifest damaged")
+        return Records(*read_from_parts(folder), trouble)
+    path = folder / "ledger.parquet"
     try:
-        return manifest, read_ledger(folder), ""
-    except StoreError:
-        return *nothing, "ledger damaged"
+        if digest_of(path) == facts[LEDGER_DIGEST]:
+            return _with_newer_parts(folder, Records(manifest, read_ledger(folder)))
+        trouble = "ledger damaged"
+    except (OSError, StoreError, KeyError):
+        trouble = "ledger missing" if not path.exists() else "ledger damaged"
+    _, ledger = read_from_parts(folder, set(manifest.part))
+    return Records(manifest, ledger, trouble)
 
 
-def is_sound_table(path: Path) -> bool:
-    """Whether a Parquet table is there and can be read."""
-    try:
-        read_table(path)
-    except StoreError:
-        return False
-    return True
+def _with_newer_parts(folder: Path, records: Records) -> Records:
+    """The records and what parts say that a run published before it could write the tables."""
+    newer = {p.name for p in folder.glob("part-*")} - set(records.manifest.part)
+    if not newer:
+        return records
+    manifest, ledger = read_from_parts(folder, newer)
+    if manifest.empty:
+        return records
+    made = set(zip(manifest.unit, manifest.key, strict=True))
+
+    def older(table: pd.DataFrame) -> pd.DataFrame:
+        places = zip(table.unit, table.key, strict=True)
+        return table[np.array([place not in made for place in places], bool)]
+
+    return Records(
+        pd.concat([older(records.manifest), manifest], ignore_index=True),
+        pd.concat([older(records.ledger), ledger], ignore_index=True),
+        "parts not in the manifest",
+    )
 
 
-def digest_of(path: Path) -> str:
-    """A file's digest, read once per process as long as its size and time stay the same."""
-    stat = path.stat()
-    return _digest_once(str(path), stat.st_size, stat.st_mtime_ns)
+def read_from_parts(
+    folder: Path, wanted: set[str] | None = None
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Manifest and ledger as the parts themselves tell them; unreadable parts tell nothing."""
+    rows: list[dict[str, Any]] = []
+    ledger: list[dict[str, Any]] = []
+    for path in sorted(folder.glob("part-*")):
+        if wanted is not None and path.name not in wanted:
+            continue
+        try:
+            told = json.loads(part_facts(path)["records"])
+        except (OSError, KeyError, ValueError, StoreError):
+            continue
+        common = {"part": path.name, "bytes": path.stat().st_size, "digest": digest_of(path)}
+        rows += [{**row, **common} for row in told["units"]]
+        ledger += told["ledger"]
+    manifest = pd.DataFrame(rows, columns=list(MANIFEST)).astype(MANIFEST)
+    return manifest, conform(pd.DataFrame(ledger, columns=list(LEDGER)), "ledger")
 
 
-@functools.lru_cache(maxsize=4096)
-def _digest_once(path: str, size: int, mtime_ns: int) -> str:
-    return file_digest(Path(path))
+def part_facts(path: Path) -> dict[str, str]:
+    """What a part says of itself, as text: attributes of an HDF5 file, metadata of a Parquet."""
+    if path.suffix == ".parquet":
+        return read_table_and_facts(path)[1]
+    with h5py.File(path, "r") as file:
+        facts = {name: str(value) for name, value in file.attrs.items()}
+        if RECORDS in file:  # longer than an attribute may be
+            facts["records"] = file[RECORDS][:].tobytes().decode()
+        return facts
 
 
-def check_part(folder: Path, part: str, size: int, digest: str) -> Path:
-    """Path of a part whose bytes are what the manifest says; digests are read once per process.
+def group_digest(group: h5py.Group) -> str:
+    """Digest of a unit's arrays and attributes: names, types, shapes and stored bytes."""
+    digest = hashlib.sha256()
 
-    Raises StoreError, code `damaged_part`, for a missing, truncated or altered part.
-    """
-    path = folder / part
-    try:
-        stat, found = path.stat(), digest_of(path)
-    except OSError as error:
-        raise _damaged(path, "a part file", str(error)) from error
-    if stat.st_size != size or found != digest:
-        raise _damaged(path, f"{size} bytes, digest {digest[:8]}", f"{stat.st_size}, {found[:8]}")
-    return path
+    def enter(name: str, item: h5py.Group | h5py.Dataset) -> None:
+        facts = [(k, _attribute(item.attrs[k])) for k in sorted(item.attrs)]
+        digest.update(f"\x1e{name}\x1f{facts}".encode())
+        if not isinstance(item, h5py.Dataset):
+            return
+        digest.update(f"{item.dtype}{item.shape}".encode())
+        if item.chunks is None or item.dtype.hasobject:
+            values = item[()]
+            plain = values.tolist() if item.dtype.hasobject else values.tobytes()
+            digest.update(plain if isinstance(plain, bytes) else repr(plain).encode())
+            return
+        places: list[tuple[int, ...]] = []
+        item.id.chunk_iter(lambda info: places.append(info.chunk_offset))
+        for place in sorted(places):
+            digest.update(repr(place).encode())
+            digest.update(item.id.read_direct_chunk(place)[1])
+
+    enter("", group)
+    group.visititems(enter)
+    return digest.hexdigest()[:32]
 
 
-def _damaged(path: Path, expected: str, got: str) -> StoreError:
+def _attribute(value: Any) -> str:
+    return repr(value.tolist() if hasattr(value, "tolist") else value)
+
+
+def damaged(path: Path, expected: str, got: str) -> StoreError:
+    """The error of a part that is not what the manifest says."""
     return StoreError(
         str(path),
         expected=expected,
@@ -202,30 +262,97 @@ def _damaged(path: Path, expected: str, got: str) -> StoreError:
     )
 
 
-class StageStore:
-    """Read one dataset's stage store: units, arrays, tables."""
+def check_part(folder: Path, part: str, size: int, digest: str) -> Path:
+    """Path of a file whose bytes are what the manifest says; digests are read once per process.
 
-    def __init__(self, workspace: Workspace | Path | str, dataset: str, stage: str) -> None:
+    Raises StoreError, code `damaged_part`, for a missing, truncated or altered file.
+    """
+    path = folder / part
+    try:
+        stat, found = path.stat(), digest_of(path)
+    except OSError as error:
+        raise damaged(path, "a part file", str(error)) from error
+    if stat.st_size != size or found != digest:
+        raise damaged(path, f"{size} bytes, digest {digest[:8]}", f"{stat.st_size}, {found[:8]}")
+    return path
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Where one result lies: a row of the manifest."""
+
+    unit: str
+    key: str
+    part: str
+    status: str
+    bytes: int
+    digest: str
+    content: str
+
+
+class OpenParts:
+    """HDF5 parts of one folder, each opened once; a unit's content is checked when first opened."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._files: dict[str, h5py.File] = {}
+        self._checked: set[tuple[str, str]] = set()
+
+    def group(self, entry: Entry) -> h5py.Group:
+        """The entry's read-only group. Raises StoreError `damaged_part` when it is not as made."""
+        path = self.folder / entry.part
+        try:
+            if entry.part not in self._files:
+                self._files[entry.part] = h5py.File(path, "r")
+            group = self._files[entry.part][entry.unit]
+            if (entry.part, entry.unit) not in self._checked:
+                found = group_digest(group)
+                if found != entry.content:
+                    raise damaged(path, f"{entry.unit} as it was written", "other contents")
+                self._checked.add((entry.part, entry.unit))
+        except (OSError, KeyError, RuntimeError, ValueError) as error:
+            raise damaged(path, f"an HDF5 file with {entry.unit}", str(error)) from error
+        return group
+
+    def close(self) -> None:
+        """Close all files."""
+        for file in self._files.values():
+            file.close()
+        self._files.clear()
+        self._checked.clear()
+
+
+class StageStore:
+    """Read one dataset's stage store: units, arrays, tables; of a unit's results, one."""
+
+    def __init__(
+        self,
+        workspace: Workspace | Path | str,
+        dataset: str,
+        stage: str,
+        keys: Mapping[str, str] | None = None,
+    ) -> None:
+        """`keys`: unit → key of the result wanted; without it the one that was made last."""
         if not isinstance(workspace, Workspace):
             workspace = Workspace(workspace)
         self.dataset, self.stage = dataset, stage
         self.folder = workspace.stage(dataset, stage)
-        self.manifest = read_manifest(self.folder)
-        self._rows = {row.unit: row for row in self.manifest.itertuples(index=False)}
-        self._open: dict[str, h5py.File] = {}
+        self.manifest = choose(read_records(self.folder).manifest, self.folder, keys)
+        self._entries = {e.unit: e for e in entries(self.manifest)}
+        self._parts = OpenParts(self.folder)
 
     def units(self) -> list[str]:
         """Ids of the units that have data, sorted."""
-        return sorted(u for u, row in self._rows.items() if row.status == "ok")
+        return sorted(u for u, e in self._entries.items() if e.status == "ok")
 
     def keys(self) -> dict[str, str]:
         """Unit id → content key, of all units."""
-        return {unit: row.key for unit, row in self._rows.items()}
+        return {unit: entry.key for unit, entry in self._entries.items()}
 
     def status(self, unit: str) -> str:
         """'ok', the reason the unit was dropped, or 'missing'."""
-        row = self._rows.get(unit)
-        return "missing" if row is None else str(row.status)
+        entry = self._entries.get(unit)
+        return "missing" if entry is None else entry.status
 
     @contextmanager
     def open(self, unit: str) -> Iterator[h5py.Group]:
@@ -233,22 +360,10 @@ class StageStore:
 
         Raises StoreError when the unit has no data or its part is damaged.
         """
-        row = self._rows.get(unit)
-        if row is None or row.status != "ok":
-            raise StoreError(
-                f"{self.dataset}/{self.stage}/{unit}",
-                expected="a unit with data",
-                got=f"status {self.status(unit)}",
-                todo="Look it up in the ledger; run the stage if it is missing.",
-                code="no_data",
-            )
-        if row.part not in self._open:
-            path = check_part(self.folder, row.part, row.bytes, row.digest)
-            try:
-                self._open[row.part] = h5py.File(path, "r")
-            except OSError as error:
-                raise _damaged(path, "an HDF5 file", str(error)) from error
-        yield self._open[row.part][unit]
+        entry = self._entries.get(unit)
+        if entry is None or entry.status != "ok":
+            raise no_data(self.dataset, self.stage, unit, self.status(unit))
+        yield self._parts.group(entry)
 
     def table(self) -> pd.DataFrame:
         """All rows of a Parquet stage (apex), live units only, sorted by unit."""
@@ -263,6 +378,54 @@ class StageStore:
 
     def close(self) -> None:
         """Close all parts."""
-        for file in self._open.values():
-            file.close()
-        self._open.clear()
+        self._parts.close()
+
+
+def no_data(dataset: str, stage: str, unit: str, status: str) -> StoreError:
+    """The error of a unit without data."""
+    return StoreError(
+        f"{dataset}/{stage}/{unit}",
+        expected="a unit with data",
+        got=f"status {status}",
+        todo="Look it up in the ledger; run the stage if it is missing.",
+        code="no_data",
+    )
+
+
+def entries(manifest: pd.DataFrame) -> Iterator[Entry]:
+    """The manifest's rows."""
+    columns = ("unit", "key", "part", "status", "bytes", "digest", "content")
+    for row in zip(*(manifest[c].tolist() for c in columns), strict=True):
+        yield Entry(*row)
+
+
+def choose(manifest: pd.DataFrame, folder: Path, keys: Mapping[str, str] | None) -> pd.DataFrame:
+    """One result of each unit: that of `keys`, or without them the one that was made last."""
+    if keys is not None:
+        own = [k == keys.get(u) for u, k in zip(manifest.unit, manifest.key, strict=True)]
+        return manifest[np.array(own, bool)].reset_index(drop=True)
+    if not manifest.unit.duplicated().any():
+        return manifest
+    times = {t.part: t.mtime_ns for t in read_timings(folder).itertuples(index=False)}
+    made = manifest.assign(made=[times.get(part, 0) for part in manifest.part])
+    last = made.sort_values(["made", "key"], kind="stable").groupby("unit").key.last()
+    own = [k == last[u] for u, k in zip(manifest.unit, manifest.key, strict=True)]
+    return manifest[np.array(own, bool)].reset_index(drop=True)
+
+
+__all__ = [
+    "LEDGER",
+    "MANIFEST",
+    "TIMINGS",
+    "Entry",
+    "OpenParts",
+    "Records",
+    "StageStore",
+    "digest_of",
+    "read_ledger",
+    "read_manifest",
+    "read_records",
+    "read_table",
+    "read_timings",
+    "write_table",
+]

@@ -21,9 +21,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from data.errors import ConfigError, LockedError
+from data.stages.files import TEMP_SUFFIX, recover
 
 LOCK_NAME = ".lock"
-TEMP_SUFFIX = ".tmp"
+_held: dict[Path, tuple[str, int]] = {}  # workspaces this process holds → token, inode of the lock
 
 
 class Workspace:
@@ -82,11 +83,38 @@ class Workspace:
                 file,
             )
             file.flush()
-            sweep(self.path)
+            _held[self.path] = (token, os.fstat(file.fileno()).st_ino)
             try:
+                for folder in _store_folders(self.path):
+                    recover(folder)
+                sweep(self.path)
                 yield token
             finally:
+                del _held[self.path]
                 file.truncate(0)
+
+    def check_hold(self) -> None:
+        """Before something is published: is the lock that this process took still its own?
+
+        Raises LockedError when the lock file was removed, replaced or taken over. A process that
+        never locked the workspace (a test, a reader) is not asked.
+        """
+        if self.path not in _held:
+            return
+        token, inode = _held[self.path]
+        path = self.path / LOCK_NAME
+        try:
+            mine = path.stat().st_ino == inode and json.loads(path.read_text())["token"] == token
+        except (OSError, ValueError, KeyError):
+            mine = False
+        if not mine:
+            raise LockedError(
+                f"workspace {self.path}",
+                expected="this run to hold it",
+                got=f"a lock file {path.name} that was removed or taken over",
+                todo="Another run may be writing here: look, then run again.",
+                code="lost_lock",
+            )
 
 
 def _acquire(descriptor: int, path: str, wait_s: float) -> None:
@@ -107,12 +135,19 @@ def _acquire(descriptor: int, path: str, wait_s: float) -> None:
             time.sleep(min(0.2, max(0.0, deadline - time.monotonic())))
 
 
+def _store_folders(root: Path) -> list[Path]:
+    """Folders with a manifest of their own: a dataset's stages, and runs."""
+    stages = [p for p in root.glob("*/*") if p.is_dir() and p.parent.name != "runs"]
+    return sorted([*stages, *(p for p in root.glob("runs/*/*") if p.is_dir())])
+
+
 def sweep(root: Path) -> list[Path]:
     """Remove temporary files that dead runs left; call only while holding the lock."""
     gone = []
-    for pattern in (f"*/*/.*{TEMP_SUFFIX}", f"runs/*/*/.*{TEMP_SUFFIX}"):
-        for path in root.glob(pattern):
-            if path.is_file():
-                path.unlink()
-                gone.append(path)
+    for folder in _store_folders(root):
+        for pattern in (f".*{TEMP_SUFFIX}", f"*/.*{TEMP_SUFFIX}"):
+            for path in folder.glob(pattern):
+                if path.is_file():
+                    path.unlink()
+                    gone.append(path)
     return gone

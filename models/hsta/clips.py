@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,11 +24,10 @@ from data.align.crops import CropReader, take
 from data.errors import StoreError
 from data.stages.stores import StageStore
 from data.stages.workspace import Workspace
+from models.hsta.config import HstaConfig
 from models.hsta.input import (
     BLACK,
-    HstaInputConfig,
     Indices,
-    Pixels,
     apply_changes,
     draw_changes,
     level_flow,
@@ -40,7 +39,7 @@ from models.hsta.input import (
     sample_frame_indices,
     span_indices,
 )
-from models.hsta.network import HstaConfig
+from models.hsta.settings import HstaInputConfig, Pixels
 
 Scale = tuple[float, float, float, float, float]  # u, v, strain, change, shift
 UNUSABLE = ("unreadable", "no_face", "failed", "missing")  # align's states without a true crop
@@ -95,15 +94,17 @@ def read_clips(
     model: HstaConfig,
     config: HstaInputConfig,
     scratch: Path | None = None,
+    keys: Callable[[str, str], Mapping[str, str] | None] = lambda dataset, stage: None,
 ) -> ClipBank:
     """Decode the clips of `events` (dataset, event, video, onset, offset) from the stores.
 
-    Above `config.cache_mb` the frames go to a memory-mapped file in `scratch`. Raises StoreError,
+    keys: (dataset, stage) → the results to read, None for those that were made last. Above
+    `config.cache_mb` the frames go to a memory-mapped file in `scratch`. Raises StoreError,
     naming the event, when a store lacks what the clip needs.
     """
     rows: list[dict[Any, Any]] = events.to_dict("records")
     stores = {
-        (dataset, stage): StageStore(workspace, dataset, stage)
+        (dataset, stage): StageStore(workspace, dataset, stage, keys(dataset, stage))
         for dataset in events.dataset.unique()
         for stage in ("align", "apex", *(("flow",) if model.special == "flow" else ()))
     }

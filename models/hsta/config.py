@@ -11,8 +11,8 @@ import numpy as np
 from pydantic import Field, field_validator, model_validator
 
 from data.errors import ConfigError
-from data.settings import Settings
-from models.layers.attention import AttentionPath
+from data.settings import ASIDE, Settings
+from models.layers.choices import AttentionPath
 
 SPECIAL, VIDEO = 0, 1  # branch order everywhere: pairs are (special, video)
 
@@ -35,7 +35,14 @@ class HstaConfig(Settings):
     num_frames: int = Field(
         6, ge=1, le=128, title="Video frames", description="Sampled frames F, without onset, apex."
     )
-    num_classes: int = Field(7, ge=2, le=1000, title="Classes")
+    num_classes: int = Field(
+        7,
+        ge=2,
+        le=1000,
+        title="Classes",
+        description="In a run the label map says how many.",
+        json_schema_extra=ASIDE,
+    )
     special: Literal["frames", "flow"] = Field(
         "frames",
         title="Special data",
@@ -74,7 +81,10 @@ class HstaConfig(Settings):
         "the published width, and needed for narrow networks to learn from few clips.",
     )
     attention: AttentionPath = Field(
-        "fused", title="Attention path", description="fused, or plain: the written-out reference."
+        "fused",
+        title="Attention path",
+        description="fused, or plain: the written-out reference.",
+        json_schema_extra=ASIDE,
     )
 
     @field_validator("patch_size", "embed_dim", "num_heads", "mlp_ratio", mode="before")

@@ -22,7 +22,7 @@ import pandas as pd
 import torch
 
 from data.errors import ConfigError, StoreError, TrainingError
-from data.stages.stores import write_table
+from data.stages.files import write_table
 from data.stages.workspace import Workspace
 from models.fitting import (
     discard_if_damaged,
@@ -32,10 +32,12 @@ from models.fitting import (
     write_json,
 )
 from models.hsta.clips import ClipBank, Scale, read_clips
-from models.hsta.network import HSTA, HstaConfig, create
-from models.hsta.training import Fit, FoldTraining, HstaTrainConfig, fit_many, predict, predict_many
+from models.hsta.network import HSTA
+from models.hsta.settings import HstaTrainConfig
+from models.hsta.training import Fit, FoldTraining, fit_many, predict, predict_many
 from models.metrics import confusion_counts, recognition_from_counts
 from models.recipe import Recipe
+from models.registry import find_network
 from models.runs.files import FoldJob, RunFiles, Sample, read_tables
 from models.scores.bootstrap import Statistic, group_counts, subject_interval
 from models.stacked.proof import Proof, compare, exact_products, find_fold
@@ -165,12 +167,12 @@ def prepare(jobs: Sequence[FoldJob]) -> Pack:
             got="; ".join(sorted({", ".join(own) for own in classes})),
             todo="Set train.folds_at_once: 1.",
         )
-    config = _model_config(recipe).model_copy(update={"num_classes": len(classes[0])})
+    config = recipe.model.model_copy(update={"num_classes": len(classes[0])})
     union = pd.concat(tables, ignore_index=True).drop_duplicates(["dataset", "event"])
     union = union.reset_index(drop=True)
     ids = [classes[0].index(label) for label in union.label]
     scratch = jobs[0].out / "resume"
-    bank = read_clips(jobs[0].workspace, union, ids, config, train.input, scratch)
+    bank = read_clips(jobs[0].workspace, union, ids, config, train.input, scratch, jobs[0].keys)
     place = {sample: i for i, sample in enumerate(zip(union.dataset, union.event, strict=True))}
     folds = []
     for job, events in zip(jobs, tables, strict=True):
@@ -179,7 +181,7 @@ def prepare(jobs: Sequence[FoldJob]) -> Pack:
         )
         scale = bank.scale(training, train.input.pixels)
         seed_everything(job.seed)
-        model = create(config)
+        model = recipe.network.code().create(config)
         folds.append(Prepared(job, model, bank, events, classes[0], training, held_out, scale))
     return Pack(folds, train, torch.device(jobs[0].device))
 
@@ -241,24 +243,19 @@ def load_fold(folder: Path) -> TrainedFold:
     """Read a fold's weights and side file. Raises TrainingError when they are not of one kind."""
     try:
         facts = json.loads((folder / "model.json").read_text())
-        config = HstaConfig.model_validate(facts["model"])
+        network = find_network(facts["model"]["name"])
+        config = network.settings.model_validate(facts["model"])
         train = HstaTrainConfig.model_validate(facts["train"])
         u, v, strain, change, *rest = facts["input_scale"]
         classes, seed = tuple(facts["classes"]), int(facts["seed"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, ConfigError) as error:
         raise TrainingError(
             str(folder / "model.json"), expected="the side file of a fold", got=str(error)
         ) from error
-    model = create(config)
+    model = network.code().create(config)
     load_weights(model, folder / "weights.safetensors")
     scale = (u, v, strain, change, rest[0] if rest else 1.0)
     return TrainedFold(model.eval(), train, classes, scale, seed)
-
-
-def _model_config(recipe: Recipe) -> HstaConfig:
-    if not isinstance(recipe.model, HstaConfig):
-        raise ConfigError(f"recipe {recipe.name}", expected="model: hsta", got=recipe.model.name)
-    return recipe.model
 
 
 def _train_config(recipe: Recipe) -> HstaTrainConfig:
@@ -313,7 +310,6 @@ def _write(
         "input_scale": list(scale),
         "seed": job.seed,
         "fold": job.fold,
-        "recipe": job.recipe.name,
         "parameters": sum(p.numel() for p in model.parameters()),
         "num_train": len(job.train_events),
         "num_test": len(job.test_events),

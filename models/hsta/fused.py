@@ -31,12 +31,12 @@ from models.hsta.clips import Batch, ClipBank, Scale, draw_rows, to_clip
 from models.hsta.epochs import Done, check_finite, epoch_cost, epoch_scores
 from models.hsta.input import BLACK, MIRROR, draw_changes
 from models.hsta.network import HSTA
+from models.hsta.settings import HstaTrainConfig
 from models.hsta.stacked import forward
 from models.hsta.training import (
     TEST_STREAM,
     Fit,
     FoldTraining,
-    HstaTrainConfig,
     epoch_clips,
     epoch_order,
     learning_rate,

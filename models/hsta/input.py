@@ -8,21 +8,16 @@ are the origin's (see `models/hsta/network.py`); augmentation is ours and off un
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 import numpy.typing as npt
 import torch
-from pydantic import Field, model_validator
 from torch import Tensor
 from torch.nn import functional as F
 
 from data.errors import InputError
-from data.settings import Settings
+from models.hsta.settings import HstaInputConfig, Padding
 
 Indices = npt.NDArray[np.int64]
-Padding = Literal["edge", "zeros"]
-Pixels = Literal["image", "change", "motion"]
 BLACK = -1  # stands for a black frame in a list of frame indices
 
 # The origin's pixel normalisation (ImageNet statistics, RGB, of values in 0 .. 1).
@@ -30,71 +25,6 @@ PIXEL_MEAN = (0.485, 0.456, 0.406)
 PIXEL_STD = (0.229, 0.224, 0.225)
 
 FLAT = 1e-3  # squared grey per px (grey 0 .. 1): a slope this small tells no shift from noise
-
-
-class HstaInputConfig(Settings):
-    """How clips are made from the stores."""
-
-    max_span: int = Field(
-        50, ge=1, title="Longest span", description="Frames are drawn from onset .. onset + this."
-    )
-    pixels: Pixels = Field(
-        "image",
-        title="Pixels of a frame",
-        description="image: as the paper. Ours: change: minus the onset frame, over the training "
-        "side's root mean square, the onset slot stays an image; motion: what that change says of "
-        "the shift along the grey slope, (x, y, change), each over its root mean square.",
-    )
-    padding: Padding = Field(
-        "edge",
-        title="Short clips",
-        description="edge repeats the first and last frame; zeros appends black frames.",
-    )
-    test_sampling: Literal["even", "random"] = Field(
-        "even",
-        title="Frames at evaluation",
-        description="even: one fixed draw; random: the origin's random draw, seeded.",
-    )
-    test_mirror: bool = Field(
-        False,
-        title="Mirror at evaluation",
-        description="Logits are averaged over the clip and its mirror image. Not in the paper.",
-    )
-    test_draws: int = Field(
-        1, ge=1, le=64, title="Draws at evaluation", description="Logits are averaged over them."
-    )
-    augment: bool = Field(
-        False,
-        title="Augment",
-        description="Small shift, scale, mirror and light changes, one per clip. Not in the paper.",
-    )
-    max_shift: float = Field(0.04, ge=0, le=0.3, description="Augment: shift, share of the side.")
-    max_scale: float = Field(0.05, ge=0, le=0.3, description="Augment: relative size change.")
-    max_light: float = Field(0.1, ge=0, le=0.5, description="Augment: gain and offset change.")
-    max_amplitude: float = Field(
-        0.0, ge=0, le=2, description="Augment: factor of flow and strain, exp of at most ± this."
-    )
-    level: float = Field(
-        0.0,
-        ge=0,
-        le=1,
-        title="Level amplitudes",
-        description="A clip's flow and strain are divided by their root mean square to this power: "
-        "weak and strong expressions come closer. Not in the paper.",
-    )
-    mirror: float = Field(0.5, ge=0, le=1, description="Augment: probability of a mirror image.")
-    cache_mb: int = Field(
-        2048,
-        ge=0,
-        title="Memory for clips, MB",
-        description="Above it the decoded clips lie in a memory-mapped file.",
-    )
-
-    @model_validator(mode="after")
-    def _consistent(self) -> HstaInputConfig:
-        if self.padding == "zeros" and self.pixels != "image":
-            raise ValueError(f"padding zeros: a black frame is no {self.pixels} from the onset")
-        return self
 
 
 # ----------------------------------------------------------------------------------------- sampling

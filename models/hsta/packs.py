@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from models.hsta.clips import ClipBank
-from models.hsta.network import HstaConfig, create
-from models.hsta.training import FoldTraining, HstaTrainConfig, fit_many, fusable
+from models.hsta.settings import HstaTrainConfig
+from models.hsta.training import FoldTraining, fit_many, fusable
 from models.recipe import Recipe
 from models.runs.files import FoldJob
 from models.stacked.choice import STEPS, Choice, Trial, choose, cut_packs, measure
@@ -24,13 +24,14 @@ def plan_packs(
     `max_memory_mb`: of the GPU; default all that is free. Nothing is tried on a CPU.
     """
     recipe, device = jobs[0].recipe, torch.device(jobs[0].device)
-    config, train = _settings(recipe)
+    config, train = recipe.model, recipe.train
+    assert isinstance(train, HstaTrainConfig)
     choice = choose(
         train.folds_at_once,
         len(jobs),
         device,
         lambda n: try_folds(recipe, n, device),
-        stackable=fusable(create(config), train),
+        stackable=fusable(recipe.network.code().create(config), train),
         max_memory_mb=max_memory_mb,
     )
     return cut_packs(jobs, choice.at_once, lambda job: len(job.train_events)), choice
@@ -38,7 +39,8 @@ def plan_packs(
 
 def try_folds(recipe: Recipe, folds: int, device: torch.device) -> Trial:
     """A few steps of `folds` folds of the recipe's network on noise."""
-    config, train = _settings(recipe)
+    config, train = recipe.model, recipe.train
+    assert isinstance(train, HstaTrainConfig)
     clips, length, side = train.batch_size, config.num_frames + 2, config.image_size
     settings = train.model_copy(update={"epochs": max(STEPS) + 1})
     rng = np.random.default_rng(0)
@@ -54,14 +56,12 @@ def try_folds(recipe: Recipe, folds: int, device: torch.device) -> Trial:
         labels=np.arange(clips) % config.num_classes,
     )
     unit = (1.0, 1.0, 1.0, 1.0, 1.0)
-    trainings = [FoldTraining(create(config), bank, range(clips), unit) for _ in range(folds)]
+    trainings = [
+        FoldTraining(recipe.network.code().create(config), bank, range(clips), unit)
+        for _ in range(folds)
+    ]
 
     def run(steps: int) -> None:
         fit_many(trainings, settings, device, Trace(0, steps))
 
     return measure(run, device)
-
-
-def _settings(recipe: Recipe) -> tuple[HstaConfig, HstaTrainConfig]:
-    assert isinstance(recipe.model, HstaConfig) and isinstance(recipe.train, HstaTrainConfig)
-    return recipe.model, recipe.train

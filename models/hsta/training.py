@@ -13,16 +13,14 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from data.settings import ASIDE, Settings
 from models.fitting import (
     autocast_type,
     load_resume_point,
@@ -32,8 +30,9 @@ from models.fitting import (
 )
 from models.hsta.clips import Batch, ClipBank, Scale, draw_batch, prefetched, to_clip
 from models.hsta.epochs import Done, check_finite, epoch_cost, epoch_scores, pace_of
-from models.hsta.input import MIRROR, HstaInputConfig
+from models.hsta.input import MIRROR
 from models.hsta.network import HSTA
+from models.hsta.settings import HstaTrainConfig
 from models.layers.dropout import set_generator
 from models.progress import Pace
 from models.stacked.trace import Trace
@@ -43,65 +42,6 @@ logger = logging.getLogger(__name__)
 FUSABLE_PARAMETERS = 24_000_000
 CHECK_EVERY = 16  # batches between looks at the loss: each look makes a GPU wait
 TEST_STREAM = 1_000_003  # keeps random numbers of evaluation apart from those of any epoch
-
-Beta = Annotated[float, Field(ge=0, lt=1)]
-
-
-class HstaTrainConfig(Settings):
-    """One fold's training. Defaults are the origin's scripts unless said otherwise."""
-
-    epochs: int = Field(150, ge=1, le=100_000, title="Epochs", description="The last one counts.")
-    batch_size: int = Field(32, ge=1, title="Clips per step")
-    accumulate: int = Field(
-        1, ge=1, title="Steps per update", description="Gradients of so many batches are averaged."
-    )
-    base_lr: float = Field(
-        5e-4, gt=0, title="Learning rate", description="For 256 clips; scaled by clips per update."
-    )
-    min_lr: float = Field(1e-6, ge=0, title="Final learning rate", description="For 256 clips.")
-    warmup_epochs: float = Field(5, ge=0, le=100_000, title="Warm-up, epochs")
-    weight_decay: float = Field(0.05, ge=0, title="Weight decay")
-    betas: tuple[Beta, Beta] = Field((0.9, 0.999), title="AdamW betas")
-    eps: float = Field(1e-8, gt=0, title="AdamW epsilon")
-    layer_decay: float = Field(
-        0.9, gt=0, le=1, title="Layer decay", description="Learning-rate factor per group down."
-    )
-    class_tokens: Literal["fixed", "origin"] = Field(
-        "fixed",
-        title="Class-token rule",
-        description="fixed: no decay, the embeddings' rate; origin: decayed, the head's rate.",
-    )
-    balanced: bool = Field(
-        True, title="Balanced sampler", description="Draw with replacement by 1 / class count."
-    )
-    macro: bool = Field(
-        False,
-        title="Train on macro-expressions too",
-        description="As most of the origin's CAS(ME)^3 scripts; never on those of tested people.",
-    )
-    class_weights: Literal["none", "inverse"] = Field(
-        "none", title="Loss weights", description="inverse: 1 / class count, mean one."
-    )
-    label_smoothing: float = Field(0.0, ge=0, lt=1, title="Label smoothing")
-    clip_norm: float | None = Field(None, gt=0, title="Gradient norm limit")
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
-        "auto", title="Precision", description="auto: bf16 on a GPU that has it, else fp32."
-    )
-    compile: bool = Field(False, title="torch.compile")
-    activation_checkpointing: bool = Field(
-        False, title="Activation checkpointing", description="Less memory, about a third slower."
-    )
-    resume_every: int = Field(
-        10, ge=0, title="Resume point", description="Every so many epochs; 0: none."
-    )
-    folds_at_once: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
-        "auto",
-        title="Folds at once",
-        description="Folds trained as one program; auto: by measured speed and memory of the GPU, "
-        "1 on a CPU. A fold's result is the same to rounding.",
-        json_schema_extra=ASIDE,
-    )
-    input: HstaInputConfig = HstaInputConfig()
 
 
 # ------------------------------------------------------------------------------ optimiser, schedule
@@ -113,7 +53,7 @@ def parameter_groups(model: HSTA, config: HstaTrainConfig) -> list[dict[str, Any
     Embeddings: layer_decay^(G+1); group g of G: layer_decay^(G-g); norms and head: 1. Vectors and
     biases do not decay. Class tokens follow `config.class_tokens`.
     """
-    num_groups = model.config.num_groups
+    num_groups = int(getattr(model.config, "num_groups", 0))  # other networks: one rate for all
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         parts = name.split(".")

@@ -11,13 +11,11 @@ from two (tokens, width, width) products to two (heads, tokens, width) ones.
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-AttentionPath = Literal["fused", "plain"]
+from models.layers.choices import AttentionPath
 
 
 def attention_reference(query: Tensor, key: Tensor, value: Tensor) -> Tensor:

@@ -8,16 +8,14 @@ the start; both initialisations are here. Tensors are (B, L, width), frames alon
 from __future__ import annotations
 
 import math
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.layers.selective_scan import ScanBackend, selective_scan, wide
+from models.layers.choices import Init, ScanBackend
+from models.layers.selective_scan import selective_scan, wide
 from models.layers.stochastic_depth import DropPath
-
-Init = Literal["authors", "mamba"]
 
 DT_MIN, DT_MAX, DT_FLOOR = 1e-3, 1e-1, 1e-4
 AUTHORS_STD = 0.02

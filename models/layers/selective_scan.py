@@ -16,14 +16,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from importlib.util import find_spec
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from data.errors import ConfigError, InputError, MissingExtraError
+from models.layers.choices import ScanBackend
 
-ScanBackend = Literal["auto", "reference", "fast", "triton", "mamba_ssm"]
 BACKENDS: tuple[ScanBackend, ...] = ("auto", "reference", "fast", "triton", "mamba_ssm")
 
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from data.errors import ConfigError, StoreError
-from data.stages.stores import StageStore, replacing
+from data.stages.files import replacing
+from data.stages.stores import StageStore
 from data.stages.workspace import Workspace
 from models.me_tst.labels import Truth, cut_windows, frame_labels, read_truth, view_frames
 from models.recipe import Recipe
@@ -60,9 +61,14 @@ class VideoMotion:
 
 
 def read_videos(
-    workspace: Workspace, recipe: Recipe, wanted: Sequence[Sample]
+    workspace: Workspace,
+    recipe: Recipe,
+    wanted: Sequence[Sample],
+    keys: Callable[[str, str], Mapping[str, str] | None] = lambda dataset, stage: None,
 ) -> list[VideoMotion]:
     """Motion and truth of the wanted (dataset, video) pairs, in natural order of their names.
+
+    keys: (dataset, stage) → the results to read, None for those that were made last.
 
     Raises `StoreError` for a video without motion, `ConfigError` when the network's channels are
     not those of the stored ROI set.
@@ -71,7 +77,7 @@ def read_videos(
     events = read_tables(workspace, recipe.data, "events")
     rows = {(row.dataset, row.video): row for row in videos.itertuples(index=False)}
     by_video = dict(iter(events.groupby(["dataset", "video"])))
-    motions = {dataset: StageStore(workspace, dataset, "motion") for dataset in recipe.data}
+    motions = {d: StageStore(workspace, d, "motion", keys(d, "motion")) for d in recipe.data}
     found = []
     for sample in sorted(wanted, key=_natural):
         if sample not in rows:

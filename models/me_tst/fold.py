@@ -23,7 +23,8 @@ import torch
 from torch import nn
 
 from data.errors import ConfigError, TrainingError
-from data.stages.stores import write_table
+from data.settings import Settings
+from data.stages.files import write_table
 from data.stages.workspace import Workspace
 from models.fitting import (
     discard_if_damaged,
@@ -32,24 +33,15 @@ from models.fitting import (
     seed_everything,
     write_json,
 )
-from models.me_tst import network as me_tst
-from models.me_tst import plus as me_tst_plus
 from models.me_tst.curves import VideoMotion, curves_of, read_curves, read_videos, write_curves
 from models.me_tst.fused import predict_many
 from models.me_tst.labels import EMOTIONS, require_positives, sample_windows
-from models.me_tst.network import MeTstConfig
-from models.me_tst.plus import MeTstPlusConfig
 from models.me_tst.scores import score_table
+from models.me_tst.settings import DecodeConfig, MeTstTrainConfig
 from models.me_tst.stacked import biases_without_gradient
-from models.me_tst.training import (
-    DecodeConfig,
-    FoldTraining,
-    MeTstTrainConfig,
-    Windows,
-    fit_many,
-    predict,
-)
+from models.me_tst.training import FoldTraining, Windows, fit_many, predict
 from models.recipe import Recipe
+from models.registry import find_network
 from models.runs.files import FoldJob, RunFiles, Sample
 from models.scores.spotting import Protocol, VideoResult, evaluate
 from models.spotting import CLASS_NAMES, half_width
@@ -172,7 +164,7 @@ def prepare(jobs: Sequence[FoldJob]) -> Pack:
     if any((job.recipe.model, job.recipe.train) != (recipe.model, train) for job in jobs):
         raise ConfigError("folds at once", expected="folds of one recipe", got="several")
     wanted = sorted({sample for job in jobs for sample in (*job.train_videos, *job.test_videos)})
-    videos = read_videos(Workspace(jobs[0].workspace), recipe, wanted)
+    videos = read_videos(Workspace(jobs[0].workspace), recipe, wanted, jobs[0].keys)
     labels = [video.labels() for video in videos]
     spot, classes = (np.concatenate(part) for part in zip(*labels, strict=True))
     windows = Windows(np.concatenate([video.motion for video in videos]), spot, classes)
@@ -208,11 +200,18 @@ def finish(pack: Pack, histories: Sequence[list[dict[str, float]]]) -> None:
         job.out.mkdir(parents=True, exist_ok=True)
         save_weights(one.network, job.out / "weights.safetensors")
         write_curves(curves, job.out / "curves.h5")
-        results = evaluate(curves, protocol_of(job.recipe.decode, pack.train_config))
-        write_table(intervals_table(results), job.out / "predictions.parquet")
+        decode_fold(job.recipe, job.out)
         columns = ["epoch", "loss", "spot", "recog", "lr"]
         write_table(pd.DataFrame(history, columns=columns), job.out / "history.parquet")
         write_json(job.out / "model.json", _facts(one))
+
+
+def decode_fold(recipe: Recipe, folder: Path) -> None:
+    """Write `predictions.parquet` from the fold's curves, under the recipe's scoring settings."""
+    results = evaluate(
+        read_curves(folder / "curves.h5"), protocol_of(recipe.decode, _train_config(recipe))
+    )
+    write_table(intervals_table(results), folder / "predictions.parquet")
 
 
 def prove_fold(jobs: Sequence[FoldJob], fold: str, steps: int = 100) -> Proof:
@@ -318,7 +317,7 @@ class TrainedFold:
     """A fold's network as it was left, in eval mode, with what its outputs mean."""
 
     network: nn.Module
-    model: MeTstConfig | MeTstPlusConfig
+    model: Settings
     train: MeTstTrainConfig
     k_p: int
     fold: str
@@ -328,14 +327,10 @@ def load_fold(folder: Path) -> TrainedFold:
     """Read a fold's weights and side file. Raises `TrainingError` when they are not of one kind."""
     try:
         facts = json.loads((folder / "model.json").read_text())
-        kinds: dict[str, type[MeTstConfig] | type[MeTstPlusConfig]] = {
-            "me_tst": MeTstConfig,
-            "me_tst_plus": MeTstPlusConfig,
-        }
-        config = kinds[facts["model"]["name"]].model_validate(facts["model"])
+        config = find_network(facts["model"]["name"]).settings.model_validate(facts["model"])
         train = MeTstTrainConfig.model_validate(facts["train"])
         k_p, fold = int(facts["k_p"]), str(facts["fold"])
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError, ConfigError) as error:
         raise TrainingError(
             str(folder / "model.json"), expected="the side file of an ME-TST fold", got=str(error)
         ) from error
@@ -344,17 +339,14 @@ def load_fold(folder: Path) -> TrainedFold:
     return TrainedFold(network.eval(), config, train, k_p, fold)
 
 
-def _create(config: MeTstConfig | MeTstPlusConfig) -> nn.Module:
-    if isinstance(config, MeTstPlusConfig):
-        return me_tst_plus.create(config)
-    return me_tst.create(config)
+def _create(config: Any) -> nn.Module:
+    network: nn.Module = find_network(config.name).code().create(config)
+    return network
 
 
 def _network(recipe: Recipe, tested: Sequence[VideoMotion]) -> nn.Module:
     """A fresh network, or the authors' for the held-out subject where the recipe names weights."""
     config, source = recipe.model, _train_config(recipe).authors_weights
-    if not isinstance(config, MeTstConfig | MeTstPlusConfig):
-        raise ConfigError(f"recipe {recipe.name}", expected="an ME-TST model", got=config.name)
     if source is None:
         return _create(config)
     path = Path(source)
@@ -368,14 +360,15 @@ def _network(recipe: Recipe, tested: Sequence[VideoMotion]) -> nn.Module:
                 got=f"{len(subjects)} subjects",
                 todo="Split by leave_one_subject_out, or name one file.",
             )
-    module = me_tst_plus if isinstance(config, MeTstPlusConfig) else me_tst
     settings = config.model_dump(include={"drop_path", "scan"})
-    network = module.load_authors_checkpoint(path, **settings)
-    if network.config.in_channels != config.in_channels:
+    code = recipe.network.code()
+    network: nn.Module = code.load_authors_checkpoint(path, **settings)
+    own: Any = network.config
+    if own.in_channels != config.in_channels:
         raise ConfigError(
             f"authors' weights {path.name}",
             expected=f"{config.in_channels} motion channels",
-            got=str(network.config.in_channels),
+            got=str(own.in_channels),
         )
     return network
 
@@ -401,17 +394,16 @@ def _half_width(videos: Sequence[VideoMotion], who: str) -> int:
 
 
 def _facts(one: Prepared) -> dict[str, Any]:
-    job, config = one.job, one.network.config
-    assert isinstance(config, MeTstConfig | MeTstPlusConfig)
+    job = one.job
+    config: Any = one.network.config
     return {
         "model": config.model_dump(mode="json"),
         "train": _train_config(job.recipe).model_dump(mode="json"),
-        "motion": job.recipe.motion.model_dump(mode="json"),
+        "motion": job.recipe.stage_config("motion").model_dump(mode="json"),
         "classes": list(CLASS_NAMES),
         "k_p": one.k_p,
         "seed": job.seed,
         "fold": job.fold,
-        "recipe": job.recipe.name,
         "parameters": sum(p.numel() for p in one.network.parameters()),
         "num_windows": len(one.train_rows),
         "num_train": len(one.training),

@@ -21,48 +21,22 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Mapping
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import torch
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 from torch import Tensor, nn
 
 from data.errors import ConfigError, InputError
 from data.settings import Settings
 from models.authors import Checkpoint, assign_tensors, bad_checkpoint, read_authors_tensors
-from models.layers.mamba import Init, MambaBlock, drop_path_rates, initialise
-from models.layers.selective_scan import ScanBackend
+from models.layers.mamba import MambaBlock, drop_path_rates, initialise
+from models.me_tst.settings import MeTstConfig
 
 logger = logging.getLogger(__name__)
 
 NUM_CLASSES = 5
 Config = TypeVar("Config", bound=Settings)
-
-
-class MeTstConfig(Settings):
-    """Size and behaviour of the network; the defaults are the first release's (C1)."""
-
-    name: Literal["me_tst"] = "me_tst"
-    in_channels: int = Field(
-        10, ge=1, title="Motion channels", description="10 (5 ROIs) or 36 (18 ROIs)."
-    )
-    dim: int = Field(64, ge=1, le=4096, title="Width", description="64 in C1, 128 in C2.")
-    blocks: int = Field(12, ge=1, le=200, title="Mamba blocks of a trunk")
-    d_state: int = Field(64, ge=1, le=1024, title="States per channel")
-    d_conv: int = Field(4, ge=1, le=64, title="Taps of the causal convolution")
-    expand: int = Field(2, ge=1, le=16, title="Inner width over width")
-    drop_path: float = Field(0.2, ge=0, lt=1, title="Stochastic depth the blocks approach")
-    share_trunk: bool = Field(
-        True, title="One trunk", description="One trunk for both heads, as the authors' code acts."
-    )
-    init: Init = Field(
-        "authors",
-        title="Initial weights",
-        description="authors: normal 0.02, zero step bias; mamba: the block's own rule.",
-    )
-    scan: ScanBackend = Field(
-        "auto", title="Scan backend", description="auto, reference, fast, triton or mamba_ssm."
-    )
 
 
 class MeTst(nn.Module):

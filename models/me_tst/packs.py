@@ -6,13 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from torch import nn
 
-from models.me_tst import network as me_tst
-from models.me_tst import plus as me_tst_plus
-from models.me_tst.plus import MeTstPlusConfig
+from models.me_tst.settings import MeTstTrainConfig
 from models.me_tst.stacked import is_stackable
-from models.me_tst.training import FoldTraining, MeTstTrainConfig, Windows, fit_many
+from models.me_tst.training import FoldTraining, Windows, fit_many
 from models.recipe import Recipe
 from models.runs.files import FoldJob
 from models.spotting import CLASS_NAMES
@@ -28,13 +25,14 @@ def plan_packs(
     `max_memory_mb`: of the GPU; default all that is free. Nothing is tried on a CPU.
     """
     recipe, device = jobs[0].recipe, torch.device(jobs[0].device)
-    train = _settings(recipe)
+    train = recipe.train
+    assert isinstance(train, MeTstTrainConfig)
     choice = choose(
         train.folds_at_once,
         len(jobs),
         device,
         lambda n: try_folds(recipe, n, device),
-        stackable=is_stackable(_create(recipe)),
+        stackable=is_stackable(recipe.network.code().create(recipe.model)),
         max_memory_mb=max_memory_mb,
     )
     return cut_packs(jobs, choice.at_once, lambda job: len(job.train_videos)), choice
@@ -42,9 +40,13 @@ def plan_packs(
 
 def try_folds(recipe: Recipe, folds: int, device: torch.device) -> Trial:
     """A few steps of `folds` folds of the recipe's network on noise."""
-    train = _settings(recipe)
+    train = recipe.train
+    assert isinstance(train, MeTstTrainConfig)
     settings = train.model_copy(update={"epochs": 1})
-    rows, k = settings.batch_size * (max(STEPS) + 1), recipe.motion.k
+    rows, k = (
+        settings.batch_size * (max(STEPS) + 1),
+        recipe.stage_config("motion").model_dump()["k"],
+    )
     channels = recipe.model_dump()["model"]["in_channels"]
     rng = np.random.default_rng(0)
     windows = Windows(
@@ -52,22 +54,10 @@ def try_folds(recipe: Recipe, folds: int, device: torch.device) -> Trial:
         rng.integers(0, 2, (rows, k)).astype(np.float32),
         rng.integers(0, len(CLASS_NAMES), (rows, k)).astype(np.int64),
     )
-    networks = [_create(recipe) for _ in range(folds)]
+    networks = [recipe.network.code().create(recipe.model) for _ in range(folds)]
     trainings = [FoldTraining(network, np.arange(rows)) for network in networks]
 
     def run(steps: int) -> None:
         fit_many(trainings, windows, settings, device=str(device), trace=Trace(0, steps))
 
     return measure(run, device)
-
-
-def _settings(recipe: Recipe) -> MeTstTrainConfig:
-    assert isinstance(recipe.train, MeTstTrainConfig)
-    return recipe.train
-
-
-def _create(recipe: Recipe) -> nn.Module:
-    """A network of the recipe's shape."""
-    if isinstance(recipe.model, MeTstPlusConfig):
-        return me_tst_plus.create(recipe.model)
-    return me_tst.create(recipe.model)

@@ -15,17 +15,14 @@ over ROIs in the release.
 from __future__ import annotations
 
 import re
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
 from data.errors import InputError
-from data.settings import Settings
 from models.authors import Checkpoint, assign_tensors, read_authors_tensors
-from models.layers.mamba import Init, MambaBlock, drop_path_rates, initialise
-from models.layers.selective_scan import ScanBackend
+from models.layers.mamba import MambaBlock, drop_path_rates, initialise
 from models.me_tst.network import (
     NUM_CLASSES,
     account_unused,
@@ -36,36 +33,9 @@ from models.me_tst.network import (
     make_stem,
     rename_block,
 )
+from models.me_tst.settings import MeTstPlusConfig
 
 STAGES = 3
-
-
-class MeTstPlusConfig(Settings):
-    """Size and behaviour of the network; the defaults are the release's."""
-
-    name: Literal["me_tst_plus"] = "me_tst_plus"
-    in_channels: int = Field(
-        36, ge=1, title="Motion channels", description="36 (18 ROIs) or 10 (5 ROIs)."
-    )
-    dim: int = Field(
-        128, ge=1, le=4096, title="Width of the fast path", description="The slow path has twice."
-    )
-    blocks: int = Field(4, ge=1, le=50, title="Mamba blocks of a stage and path")
-    d_state: int = Field(64, ge=1, le=1024, title="States per channel")
-    d_conv: int = Field(4, ge=1, le=64, title="Taps of the causal convolution")
-    expand: int = Field(2, ge=1, le=16, title="Inner width over width")
-    drop_path: float = Field(0.2, ge=0, lt=1, title="Stochastic depth a stage approaches")
-    share_trunk: bool = Field(
-        False, title="One trunk", description="One trunk for both heads; the release has two."
-    )
-    init: Init = Field(
-        "authors",
-        title="Initial weights",
-        description="authors: normal 0.02, zero step bias; mamba: the block's own rule.",
-    )
-    scan: ScanBackend = Field(
-        "auto", title="Scan backend", description="auto, reference, fast, triton or mamba_ssm."
-    )
 
 
 class SlowFastTrunk(nn.Module):

@@ -13,98 +13,24 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from data.errors import TrainingError
-from data.settings import ASIDE, Settings
 from models.fitting import load_resume_point, save_resume_point
 from models.layers.stochastic_depth import DepthMasks, set_masks
 from models.me_tst.labels import class_weights, jitter_factors
+from models.me_tst.settings import MeTstTrainConfig
 from models.me_tst.stacked import drop_rates, is_stackable
 from models.progress import Pace
 from models.stacked.trace import Trace
 
 SECONDS_BETWEEN_SAVES = 15.0
-
-KP = Literal["train_fold", "global"] | int
-
-
-class MeTstTrainConfig(Settings):
-    """How a fold is trained; the defaults are the first release's for SAMM-LV."""
-
-    epochs: int = Field(
-        30, ge=0, title="Epochs", description="0 evaluates the starting weights as they are."
-    )
-    max_lr: float = Field(1e-4, gt=0, title="Peak learning rate", description="Of the OneCycle.")
-    batch_size: int = Field(
-        32, ge=1, title="Batch size", description="32 for SAMM-LV, 256 for CAS(ME)^3."
-    )
-    negative_ratio: float = Field(
-        0.5,
-        ge=0,
-        title="Negative windows per positive one",
-        description="0.5 for SAMM-LV, 4 for CAS(ME)^3.",
-    )
-    videos: Literal["with_events", "all"] = Field(
-        "with_events",
-        title="Training videos",
-        description="The authors train on videos with micro-expressions only.",
-    )
-    jitter: float = Field(0.1, ge=0, lt=1, title="Scale jitter of a window")
-    spot_weight: float = Field(0.9, ge=0, title="Weight of the spotting loss")
-    recog_weight: float = Field(0.1, ge=0, title="Weight of the recognition loss")
-    neutral_factor: float = Field(6.0, ge=0, title="Factor on the neutral class weight")
-    authors_weights: str | None = Field(
-        None,
-        title="Authors' weights",
-        description="A file, or a folder with subject_<id>.pkl per held-out subject, to start "
-        "from; with epochs 0 they are evaluated as they are.",
-    )
-    folds_at_once: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
-        "auto",
-        title="Folds at once",
-        description="Folds trained as one program; auto: by measured speed and memory of the GPU, "
-        "1 on a CPU. A fold's result is the same to rounding.",
-        json_schema_extra=ASIDE,
-    )
-
-
-class DecodeConfig(Settings):
-    """From per-frame scores to intervals, emotions and counts."""
-
-    p: float = Field(0.55, ge=0, le=1, title="Threshold between a video's mean and maximum")
-    k_p: KP = Field(
-        "train_fold",
-        title="Half-width of an interval",
-        description="From the training subjects (train_fold), from all subjects as the authors "
-        "(global), or a number of view frames.",
-    )
-    stitch: Literal["clean", "authors"] = Field(
-        "clean", title="Stitching", description="authors: their batch-dependent rule."
-    )
-    matcher: Literal["one_to_one", "authors"] = Field(
-        "one_to_one", title="Matcher", description="authors: soft counts, greedy list."
-    )
-    iou: float = Field(0.5, gt=0, le=1, title="Least IoU of a hit")
-    strategy: Literal[0, 1, 2] = Field(
-        2,
-        title="Synergy",
-        description="0: none; 1: intervals voted neutral are removed; 2: neutral is no candidate.",
-    )
-    videos: Literal["all", "with_events"] = Field(
-        "all",
-        title="Tested videos",
-        description="with_events leaves out videos without micro-expressions, as published; the "
-        "table holds both figures either way.",
-    )
-    draws: int = Field(1000, ge=10, le=100_000, title="Bootstrap draws over subjects")
 
 
 @dataclass(frozen=True)

@@ -17,11 +17,13 @@ import pandas as pd
 
 from data.errors import ConfigError
 from data.schema import EVENTS, conform
-from data.stages.engine import StageInputs
+from data.stages.files import write_table
 from data.stages.identity import stable_hash
+from data.stages.inputs import StageInputs
 from data.stages.planning import run_stage
-from data.stages.stores import StageStore, write_table
+from data.stages.stores import StageStore
 from data.stages.workspace import Workspace
+from models.family import family_of
 from models.runs.files import RunFiles
 
 DATASET = "own"
@@ -42,9 +44,11 @@ def recognise(
     stands for an interval that a stage dropped (no face, no motion). Raises `ConfigError` for a run
     that is not HSTA's.
     """
-    if run.recipe.family != "hsta":
+    if not family_of(run.recipe).recognises:
         raise ConfigError(
-            f"run {run.folder.name}", expected="a run of HSTA", got=str(run.recipe.model.name)
+            f"run {run.folder.name}",
+            expected="a run of a network that names clips, such as HSTA",
+            got=run.recipe.network_name,
         )
     if not intervals:
         return []

@@ -25,7 +25,8 @@ import numpy.typing as npt
 
 from data.errors import ConfigError, InputError
 from data.frames import IMAGE_SUFFIXES, VIDEO_SUFFIXES, FrameSource, count_video_frames
-from data.stages.stores import replacing
+from data.stages.files import replacing
+from models.family import family_of
 from models.me_tst.fold import TrainedFold, load_fold
 from models.me_tst.training import predict
 from models.predict.pictures import DEFAULT_FPS, timeline, write_overlay
@@ -134,9 +135,11 @@ def predict_video(
     spotted interval, beside the spotter's own vote. Raises `ConfigError` for a run that does not
     spot, `InputError` for an unreadable, too short or faceless video.
     """
-    if run.recipe.family != "me_tst":
+    if not family_of(run.recipe).spots:
         raise ConfigError(
-            f"run {run.folder.name}", expected="a run of ME-TST or ME-TST+", got=run.recipe.family
+            f"run {run.folder.name}",
+            expected="a run of a network that spots, such as ME-TST or ME-TST+",
+            got=run.recipe.network_name,
         )
     source, found_fps = open_video(video)
     fps = fps or found_fps
@@ -217,7 +220,7 @@ def image_files(folder: Path) -> list[Path]:
 
 def frame_skip_for(run: RunFiles, fps: float | None) -> int:
     """Which frames to use so that the view's rate is nearest to the one the run was trained at."""
-    skip = run.recipe.motion.frame_skip
+    skip = run.recipe.stage_config("motion").frame_skip
     if fps is None:
         return skip
     rates = read_tables(run.workspace, run.recipe.data, "videos").fps
@@ -259,15 +262,14 @@ def _motion(
     """Features (W, C, k), windows without a face, and the video's frame of each view frame."""
     from data.motion.features import NO_FACE, MotionOptions, dlib_face, motion_features
 
-    config = run.recipe.motion
+    config = run.recipe.stage_config("motion")
     view = np.arange(0, len(source), skip)
     options = MotionOptions(
         k=config.k, roi_set=config.roi_set, flow=config.flow, clamp=config.clamp
     )
-    model = None if config.landmark_model is None else Path(config.landmark_model)
-    motion = motion_features(
-        source, _reported(view.tolist(), progress), options, dlib_face(model), who=who
-    )
+    find_face = dlib_face(config.landmark_model)
+    shown = _reported(view.tolist(), progress)
+    motion = motion_features(source, shown, options, find_face, who=who)
     if source.unreadable == source.read:
         raise InputError(
             who,
@@ -302,7 +304,7 @@ def _curves(
     device: str,
 ) -> tuple[Curves, int]:
     """The folds' mean curves, and the median of their half-widths."""
-    k, settings = run.recipe.motion.k, run.recipe.decode
+    k, settings = run.recipe.stage_config("motion").k, run.recipe.decode
     outputs = [predict(f.network, features, BATCH, device) for f in folds]
     spot, logits = (np.mean(part, axis=0) for part in zip(*outputs, strict=True))
     score = stitch(spot, [len(spot)], k)[0].astype(np.float64)

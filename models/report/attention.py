@@ -62,7 +62,7 @@ def _strip(run: RunFiles, folder: Path, row: Any, with_face: bool) -> Any:
     fold = load_fold(folder)
     model, config = fold.model, fold.model.config
     event = pd.DataFrame([row._asdict()])
-    bank = read_clips(run.workspace, event, [0], config, fold.train.input)
+    bank = read_clips(run.workspace, event, [0], config, fold.train.input, keys=run.keys)
     batch = draw_batch(bank, [0], config.num_frames, fold.train.input, None)
     maps = class_attention(model, to_clip(batch, _cpu(), fold.scale))
     frames = batch.frames[0].numpy()

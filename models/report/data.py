@@ -16,9 +16,8 @@ import yaml
 
 from data.pictures.drawing import faces_shown
 from data.stages import stores
-from data.stages.engine import get_stage
 from data.stages.identity import stable_hash
-from data.stages.workspace import Workspace
+from data.stages.registry import find_stage
 from models.report.scores import test_samples
 
 if TYPE_CHECKING:
@@ -120,10 +119,8 @@ def videos_with_faces(run: RunFiles) -> set[tuple[str, str]]:
 def accounts(run: RunFiles) -> list[Account]:
     """One account a dataset and stage, in the order of work, then the run's choice of samples."""
     recipe = run.recipe
-    found = [
-        account(run.workspace, dataset, stage) for dataset in recipe.data for stage in recipe.stages
-    ]
-    column = recipe.entry.samples.removesuffix("s")
+    found = [account(run, dataset, stage) for dataset in recipe.data for stage in recipe.stages]
+    column = recipe.network.samples.removesuffix("s")
     ledger = stores.read_ledger(run.folder)
     kept = {s for f in run.split["folds"].values() for s in (*f["train"], *f["test"])}
     dropped = ledger[ledger.action == "dropped"]
@@ -140,18 +137,19 @@ def accounts(run: RunFiles) -> list[Account]:
     return found
 
 
-def account(workspace: Workspace, dataset: str, stage: str) -> Account:
+def account(run: RunFiles, dataset: str, stage: str) -> Account:
     """The account of one stage store; `absent` when it was never computed."""
-    folder = workspace.stage(dataset, stage)
+    folder = run.workspace.stage(dataset, stage)
     if not (folder / "manifest.parquet").exists() and not (folder / "videos.parquet").exists():
         return Account(dataset, stage, "units", 0, 0, absent=True)
-    ledger = stores.read_ledger(folder)
     if stage == "ingest":
+        ledger = stores.read_ledger(folder)
         events = len(stores.read_table(folder / "events.parquet"))
         rows = ledger[(ledger.action == "dropped") & ledger.kind.isin(["row", "event"])]
         return Account(dataset, stage, "annotations", events + len(rows), events, reasons(ledger))
-    manifest = stores.read_manifest(folder)
-    unit = f"{get_stage(stage).unit_kind}s"
+    manifest = run.store(dataset, stage).manifest
+    ledger = stores.read_ledger(folder, dict(zip(manifest.unit, manifest.key, strict=True)))
+    unit = f"{find_stage(stage).unit_kind}s"
     kept = int((manifest.status == "ok").sum())
     return Account(dataset, stage, unit, len(manifest), kept, reasons(ledger))
 
@@ -192,7 +190,7 @@ def apex_statement(run: RunFiles) -> str:
         return ""
     tested, counts = test_samples(run), dict[str, int]()
     for dataset in recipe.data:
-        table = stores.StageStore(run.workspace, dataset, "apex").table()
+        table = run.store(dataset, "apex").table()
         table = table[(dataset + ":" + table.unit).isin(tested)]
         if "source" in table:
             for source, n in table.source.value_counts().items():
@@ -219,12 +217,18 @@ def provenance(run: RunFiles) -> list[tuple[str, str]]:
     ]
     for dataset in recipe.data:
         for stage in recipe.stages:
-            manifest = stores.read_manifest(run.workspace.stage(dataset, stage))
+            manifest = _manifest(run, dataset, stage)
             if len(manifest):
                 versions = "/".join(str(v) for v in sorted(set(manifest.version)))
                 key = stable_hash(sorted(set(manifest.key)))[:12]
                 rows.append((f"{dataset} {stage}", f"version {versions}, keys {key}"))
     return rows
+
+
+def _manifest(run: RunFiles, dataset: str, stage: str) -> pd.DataFrame:
+    if stage == "ingest":
+        return stores.read_manifest(run.workspace.stage(dataset, stage))
+    return run.store(dataset, stage).manifest
 
 
 def versions(run: RunFiles) -> list[tuple[str, str]]:

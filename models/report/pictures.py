@@ -7,14 +7,17 @@ not there any more says so.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from data.errors import ApexflowError, StoreError
 from data.pictures.drawing import FACES_HIDDEN, png_uri, svg_uri
-from data.pictures.stages import Drawn, Shown, stage_pictures
+from data.pictures.stages import Drawn, Shown, step_pictures
 from data.stages import stores
+from data.steps import find_preprocessing_step
+from models.family import family_of
 from models.report.figures import training_figure
 from models.report.scores import test_samples
 
@@ -43,15 +46,6 @@ class Group:
     missing: str = "Not computed."
 
 
-TITLES = {
-    "ingest": "Ingest",
-    "align": "Align: faces registered to their first frame",
-    "apex": "Apex: where the motion is largest",
-    "flow": "Flow: how the face moved, and its strain",
-    "motion": "Motion: what the spotting network sees",
-}
-
-
 def stage_groups(run: RunFiles) -> list[Group]:
     """Pictures of the recipe's stages, in their order, of events this run tests."""
     from models.runs.files import read_tables
@@ -60,18 +54,26 @@ def stage_groups(run: RunFiles) -> list[Group]:
     tested = test_samples(run)
     groups = []
     for stage in recipe.stages:
-        group = Group(TITLES.get(stage, stage.capitalize()))
+        step = find_preprocessing_step(stage)
+        group = Group(step.title)
         for dataset in recipe.data:
             events = read_tables(run.workspace, (dataset,), "events")
-            column = recipe.entry.samples.removesuffix("s")
+            column = recipe.network.samples.removesuffix("s")
             used = events.event[(dataset + ":" + events[column]).isin(tested)]
-            shown = Shown(run.workspace, dataset, recipe.with_faces, frozenset(used), PER_DATASET)
+            shown = Shown(
+                run.workspace,
+                dataset,
+                recipe.with_faces,
+                frozenset(used),
+                PER_DATASET,
+                keys=partial(run.keys, dataset),
+            )
             try:
-                group.pictures += [_picture(drawn) for drawn in stage_pictures(shown, stage)]
+                group.pictures += [_picture(drawn) for drawn in step_pictures(shown, step)]
             except (ApexflowError, LookupError, ValueError, OSError) as error:
                 # Scores are worth more than pictures: the report goes on and says so.
                 group.note += f"{dataset}: a picture could not be drawn ({error}). "
-            if stage == "align" and not shown.faces():
+            if step.shows_faces and not shown.faces():
                 group.note += f"{dataset}: {FACES_HIDDEN} "
         groups.append(group)
     return groups
@@ -98,35 +100,16 @@ def training(run: RunFiles) -> dict[str, str] | None:
     return {"uri": svg_uri(fig), "note": note}
 
 
-def attention(run: RunFiles) -> Group | None:
-    """Attention of HSTA over a few clips; None for other models or where it cannot be computed."""
-    if run.recipe.family != "hsta":
-        return None
-    from models.report.attention import NOTE, attention_strips
-
-    found = [Picture(png_uri(image), text) for image, text in attention_strips(run)]
-    return Group("Attention", NOTE, found) if found else None
-
-
-def spotting(run: RunFiles) -> dict[str, Any] | None:
-    """Timelines of test videos with their key; None for models that do not spot."""
-    if run.recipe.family != "me_tst":
-        return None
-    from models.report import spotting as report_spotting
-
-    missing = "Timelines: not computed."
-    try:
-        shown, total = report_spotting.timelines(run)
-    except StoreError as error:
-        shown, total, missing = [], 0, f"Timelines could not be drawn: {error}"
-    note = report_spotting.note(run)
-    if len(shown) < total:
-        note += (
-            f" {len(shown)} of {total} videos are shown; all curves are in the folds' curves.h5."
-        )
-    return {
-        "note": note,
-        "key": report_spotting.colour_key(),
-        "pictures": [Picture(svg_uri(one.figure), one.caption) for one in shown],
-        "missing": missing,
-    }
+def family_sections(run: RunFiles) -> dict[str, Any]:
+    """What only this family of networks shows, by its place in the page."""
+    found: dict[str, Any] = {}
+    for section in family_of(run.recipe).sections(run):
+        pictures = [_picture(Drawn(picture, text)) for picture, text in section.pictures]
+        found[section.anchor] = {
+            "title": section.title,
+            "note": section.note,
+            "key": section.key,
+            "pictures": pictures,
+            "missing": section.missing,
+        }
+    return found

@@ -168,12 +168,12 @@ def limits(run: RunFiles, found: list[Score]) -> list[str]:
     from models.runs.files import read_tables
 
     recipe, samples = run.recipe, test_samples(run)
-    column = recipe.entry.samples.removesuffix("s")
+    column = recipe.network.samples.removesuffix("s")
     table = read_tables(run.workspace, recipe.data, f"{column}s")
     tested = table[(table.dataset + ":" + table[column]).isin(samples)]
     people = tested.person.nunique()
-    what = {"events": "clips", "videos": "videos"}[recipe.entry.samples]
-    if recipe.entry.samples == "videos":
+    what = {"events": "clips", "videos": "videos"}[recipe.network.samples]
+    if recipe.network.samples == "videos":
         events = read_tables(run.workspace, recipe.data, "events")
         inside = (events.dataset + ":" + events.video).isin(samples) & (events.type == "micro")
         what += f" with {int(inside.sum())} micro-expressions"

@@ -120,7 +120,7 @@ def _scores(run: RunFiles) -> dict[str, Any]:
         "fold_head": head,
         "fold_rows": rows,
         "matrices": report_scores.confusions(predictions),
-        "matrix_note": MATRIX_NOTES[recipe.entry.samples],
+        "matrix_note": MATRIX_NOTES[recipe.network.samples],
         "protocol": text,
         "subject_dependent": dependent,
         "limits": [*report_scores.limits(run, found), *([apex] if apex else [])],
@@ -165,6 +165,7 @@ def _pictures(run: RunFiles) -> dict[str, Any]:
     return {
         "groups": report_pictures.stage_groups(run),
         "training": report_pictures.training(run),
-        "spotting": report_pictures.spotting(run),
-        "attention": report_pictures.attention(run),
+        "spotting": None,
+        "attention": None,
+        **report_pictures.family_sections(run),
     }

@@ -7,22 +7,20 @@ and the same folds, are refused with the reason: their scores do not mean the sa
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
 from data.errors import ConfigError
 from data.stages.identity import stable_hash
-from models.metrics import confusion_counts, recognition_from_counts
+from models.family import family_of
 from models.report.data import protocol, sample_digest
 from models.report.scores import TITLES, number, pooled, scores, test_samples
 from models.runs.files import RunFiles
-from models.scores.bootstrap import Difference, group_counts, paired_difference
+from models.scores.bootstrap import Difference, paired_difference
 
 Counts = npt.NDArray[np.int64]
 SHOWN_IDS = 5
@@ -117,7 +115,7 @@ def compare(runs: list[RunFiles]) -> Comparison:
         )
     for other in runs[1:]:
         _check_same_protocol(runs[0], other)
-    counted = [_count(run) for run in runs]
+    counted = [family_of(run.recipe).count(run) for run in runs]
     for counts, run in zip(counted[1:], runs[1:], strict=True):
         if counts.truth != counted[0].truth:
             raise _differs(runs[0], run, "true labels", "the same ones", "others: ingest again")
@@ -139,8 +137,9 @@ def compare(runs: list[RunFiles]) -> Comparison:
 
 def _check_same_protocol(a: RunFiles, b: RunFiles) -> None:
     one, two = a.recipe, b.recipe
-    if one.family != two.family:
-        raise _differs(a, b, "kind of model", one.family, two.family)
+    families = [family_of(recipe) for recipe in (one, two)]
+    if families[0].name != families[1].name:
+        raise _differs(a, b, "kind of model", families[0].name, families[1].name)
     if one.labels != two.labels:
         raise _differs(a, b, "labels", one.labels, two.labels)
     first, second = test_samples(a), test_samples(b)
@@ -155,10 +154,9 @@ def _check_same_protocol(a: RunFiles, b: RunFiles) -> None:
     if a.split["digest"] != b.split["digest"]:
         names = [f"{r.recipe.split.kind}, {len(r.split['folds'])} folds" for r in (a, b)]
         raise _differs(a, b, "folds", names[0], f"{names[1]} (other training sets)")
-    if one.family == "me_tst":
-        rules = [(r.decode.matcher, r.decode.iou) for r in (one, two)]
-        if rules[0] != rules[1]:
-            raise _differs(a, b, "matching rule", str(rules[0]), str(rules[1]))
+    rules = [family.rules(recipe) for family, recipe in zip(families, (one, two), strict=True)]
+    if rules[0] != rules[1]:
+        raise _differs(a, b, "matching rule", str(rules[0]), str(rules[1]))
 
 
 def _differs(a: RunFiles, b: RunFiles, what: str, expected: str, got: str) -> ConfigError:
@@ -171,66 +169,12 @@ def _differs(a: RunFiles, b: RunFiles, what: str, expected: str, got: str) -> Co
     )
 
 
-@dataclass(frozen=True)
-class _Counted:
-    """A run's counts per person (S, ...), and the scores that are functions of their sum."""
-
-    people: list[Any]
-    counts: Counts
-    statistics: dict[str, Callable[[npt.NDArray[Any]], float]]
-    truth: str
-
-
-def _count(run: RunFiles) -> _Counted:
-    if run.recipe.family == "hsta":
-        return _count_recognition(run.predictions())
-    return _count_spotting(run)
-
-
-def _count_spotting(run: RunFiles) -> _Counted:
-    from models.report.spotting import results_of
-    from models.scores.spotting import scored_classes, statistics
-
-    results, _ = results_of(run)
-    results.sort(key=lambda r: (r.curves.dataset, r.curves.video))
-    people, counts = group_counts(
-        [r.curves.person for r in results], np.stack([r.counts for r in results])
-    )
-    every = statistics(scored_classes(r.curves.dataset for r in results))
-    truth = stable_hash(
-        [
-            [c.dataset, c.video, list(c.truth.events), c.truth.emotions.tolist()]
-            for c in (r.curves for r in results)
-        ]
-    )
-    return _Counted(people, counts, {n: every[n] for n in ("spotting_f1", "strs")}, truth)
-
-
-def _count_recognition(table: pd.DataFrame) -> _Counted:
-    table = table.sort_values(["dataset", "event"], kind="stable")
-    classes = [c.removeprefix("prob_") for c in table.columns if c.startswith("prob_")]
-    each = np.stack(
-        [
-            confusion_counts([true], [predicted], classes)
-            for true, predicted in zip(table.label, table.predicted, strict=True)
-        ]
-    )
-    people, counts = group_counts([str(p) for p in table.person], each)
-    truth = stable_hash(table[["dataset", "event", "person", "label"]].astype(str).values.tolist())
-
-    def statistic(name: str) -> Callable[[npt.NDArray[Any]], float]:
-        return lambda total: float(getattr(recognition_from_counts(total, classes), name))
-
-    names = ("uf1", "uar", "accuracy")
-    return _Counted(people, counts, {n: statistic(n) for n in names}, truth)
-
-
 def _facts(run: RunFiles) -> dict[str, Any]:
     recipe = run.recipe
     return {
         "recipe": recipe.name,
         "run_id": run.folder.name,
-        "model": recipe.family,
+        "model": recipe.network_name,
         "seed": recipe.seed,
         "scores": {
             s.name: {"value": s.value, "low": s.low, "high": s.high}

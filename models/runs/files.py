@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,19 +20,14 @@ import pandas as pd
 
 from data.errors import ConfigError, StoreError
 from data.stages import stores
+from data.stages.planning import why_not_fresh
+from data.stages.stores import StageStore
 from data.stages.workspace import Workspace
-from models.recipe import Recipe, parse_recipe
+from models.recipe import Recipe, parse_stored_recipe
 
 Sample = tuple[str, str]  # (dataset, event id) or (dataset, video id)
-FOLD_FILES = ("weights.safetensors", "model.json", "history.parquet", "predictions.parquet")
-QUICK_BYTES = 16 << 20
-RUN_MANIFEST = {
-    "unit": "string",
-    "key": "string",
-    "part": "string",
-    "bytes": "int64",
-    "digest": "string",
-}
+QUICK_BYTES = 16 << 20  # files up to this size are read and compared whenever they are asked for
+SETUP, SCORES, REPORT = "setup", "scores", "report"  # units of a run beside its folds
 
 
 @dataclass(frozen=True)
@@ -49,7 +45,31 @@ class FoldJob:
     seed: int
     out: Path
     device: str = "cpu"
+    inputs: Path | None = None  # table of the stages' results that this run reads
     progress: Callable[[float, str], None] | None = None
+
+    @property
+    def label(self) -> str:
+        """Name people see."""
+        return f"train-{self.fold}"
+
+    def keys(self, dataset: str, stage: str) -> dict[str, str] | None:
+        """Unit → key of the stage's results this run reads; None: those that were made last."""
+        return read_input_keys(self.inputs, dataset, stage)
+
+
+def read_input_keys(path: Path | None, dataset: str, stage: str) -> dict[str, str] | None:
+    """Unit → key of one stage from a run's `inputs.parquet`; None where there is none."""
+    if path is None or not path.is_file():
+        return None
+    table = _read_inputs(str(path), path.stat().st_mtime_ns)
+    own = table[(table.dataset == dataset) & (table.stage == stage)]
+    return dict(zip(own.unit, own.key, strict=True)) if len(own) else None
+
+
+@functools.lru_cache(maxsize=4)
+def _read_inputs(path: str, mtime_ns: int) -> pd.DataFrame:
+    return stores.read_table(Path(path))
 
 
 def read_tables(workspace: Workspace, datasets: tuple[str, ...], name: str) -> pd.DataFrame:
@@ -83,7 +103,7 @@ class RunFiles:
     @property
     def recipe(self) -> Recipe:
         """The resolved recipe."""
-        return parse_recipe(read_json(self.folder / "recipe.json"))
+        return parse_stored_recipe(read_json(self.folder / "recipe.json"))
 
     @property
     def split(self) -> dict[str, Any]:
@@ -95,20 +115,22 @@ class RunFiles:
         """Folders of the trained folds, in order."""
         return [self.folder / fold for fold in sorted(done_folds(self.folder))]
 
+    def keys(self, dataset: str, stage: str) -> dict[str, str] | None:
+        """Unit → key of the stage's results this run was made from; None when not recorded."""
+        return read_input_keys(self.folder / "inputs.parquet", dataset, stage)
+
+    def store(self, dataset: str, stage: str) -> StageStore:
+        """A stage's store, showing the results that this run was made from."""
+        return StageStore(self.workspace, dataset, stage, self.keys(dataset, stage))
+
     def predictions(self) -> pd.DataFrame:
         """All folds' predictions, stacked in fold order.
 
         Raises StoreError when none is trained, or one is not what its run recorded.
         """
-        damaged = set(run_manifest(self.folder).unit) - done_folds(self.folder)
+        damaged = set(fold_keys(self.folder)) - done_folds(self.folder)
         if damaged:
-            raise StoreError(
-                str(self.folder),
-                expected="every fold as it was trained",
-                got=f"missing or altered files in {sorted(damaged)}",
-                todo="Run the recipe again: these folds are trained anew.",
-                code="damaged_run",
-            )
+            raise _damaged_run(self.folder, f"missing or altered files in {sorted(damaged)}")
         tables = [stores.read_table(fold / "predictions.parquet") for fold in self.folds]
         if not tables:
             raise StoreError(
@@ -117,8 +139,31 @@ class RunFiles:
         return pd.concat([t for t in tables if len(t)] or tables[:1], ignore_index=True)
 
     def metrics(self) -> pd.DataFrame:
-        """The metrics table of an evaluated run."""
+        """The metrics table of an evaluated run. Raises StoreError when it is not as scored."""
+        self.check("metrics.parquet")
         return stores.read_table(self.folder / "metrics.parquet")
+
+    def check(self, name: str) -> None:
+        """Raises StoreError `damaged_run` when a file of the run is not as it was published."""
+        rows = run_manifest(self.folder)
+        rows = rows[rows.part == name]
+        path = self.folder / name
+        if rows.empty or not path.is_file():
+            raise StoreError(
+                str(path), expected="a scored run", got="none", todo="Run `evaluate` first."
+            )
+        if stores.digest_of(path) != rows.digest.iloc[0]:
+            raise _damaged_run(self.folder, f"an altered {name}")
+
+
+def _damaged_run(folder: Path, got: str) -> StoreError:
+    return StoreError(
+        str(folder),
+        expected="every file as it was published",
+        got=got,
+        todo="Run the recipe again: what is altered is made anew.",
+        code="damaged_run",
+    )
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -150,22 +195,27 @@ def find_run(text: str) -> RunFiles:
 
 
 def run_manifest(folder: Path) -> pd.DataFrame:
-    """Rows of the run's manifest: fold, key, file, bytes, digest.
+    """The run's manifest: a row per unit (a fold, the setup, scores, the report) and file.
 
-    Empty before the first fold, and when the file is damaged: no fold can be trusted then.
+    Empty before the first fold, and when it is damaged: no file can be trusted then.
     """
-    try:
-        return stores.read_table(folder / "manifest.parquet", RUN_MANIFEST)
-    except StoreError:
-        return pd.DataFrame({c: pd.Series(dtype=t) for c, t in RUN_MANIFEST.items()})
+    return stores.read_records(folder).manifest
 
 
-def run_times(folder: Path) -> list[dict[Any, Any]]:
-    """Seconds per fold; none when the file is missing or damaged (it is only news)."""
-    try:
-        return stores.read_table(folder / "timings.parquet").to_dict("records")
-    except StoreError:
-        return []
+def run_times(folder: Path) -> dict[str, float]:
+    """Seconds of each fold's training; none when the table is missing (it is only news)."""
+    table = stores.read_timings(folder)
+    found = {}
+    for part, seconds in zip(table.part, table.seconds, strict=True):
+        if part.startswith("fold-") and part.endswith("/model.json"):
+            found[part.split("/")[0]] = float(seconds)
+    return found
+
+
+def fold_keys(folder: Path) -> dict[str, str]:
+    """Fold → key of the trained folds a run's manifest names."""
+    rows = run_manifest(folder)
+    return {u: k for u, k in zip(rows.unit, rows.key, strict=True) if u.startswith("fold-")}
 
 
 def done_folds(folder: Path, *, verify: bool = False) -> set[str]:
@@ -173,11 +223,8 @@ def done_folds(folder: Path, *, verify: bool = False) -> set[str]:
 
     Files over QUICK_BYTES, the large networks' weights, are read only when `verify`.
     """
-    done: dict[str, bool] = {}
-    for row in run_manifest(folder).itertuples(index=False):
-        path = folder / row.part
-        sound = path.is_file() and path.stat().st_size == row.bytes
-        if sound and (verify or row.bytes <= QUICK_BYTES):
-            sound = stores.digest_of(path) == row.digest
-        done[row.unit] = done.get(row.unit, True) and sound
-    return {fold for fold, sound in done.items() if sound}
+    wanted = fold_keys(folder)
+    bad, _ = why_not_fresh(
+        folder, run_manifest(folder), wanted, 0, verify=verify, always_read=QUICK_BYTES
+    )
+    return set(wanted) - set(bad)

@@ -12,15 +12,17 @@ from data.errors import ConfigError, StoreError
 from data.export import safe_name, write_megc_csv
 from data.pictures.drawing import markdown_image, markdown_table
 from data.stages import stores
+from models.family import family_of
 from models.report import data as report_data
 from models.report import scores as report_scores
 from models.report.figures import confusion_figure, training_figure
 from models.report.scores import Score, number
+from models.runs.files import run_times
 
 if TYPE_CHECKING:
     from models.runs.files import RunFiles
 
-MOST_TIMELINES = 6  # on a UI page, which must stay small
+MOST_PICTURES = 6  # on a UI page, which must stay small
 MARKS = {"above": "✓", "unsure": "~", "below": "✕", "open": "?"}
 
 
@@ -47,13 +49,10 @@ def _pictures(run: RunFiles) -> list[str]:
     for matrix in report_scores.confusions(predictions)[:1]:
         picture = markdown_image(confusion_figure(matrix), f"Confusion matrix, {matrix.title}")
         lines += ["## Confusion", "", picture, ""]
-    if run.recipe.family == "me_tst":
-        from models.report.spotting import note, timelines
-
-        shown, _ = timelines(run, MOST_TIMELINES)
-        lines += ["## Spotting", "", note(run), ""]
-        for one in shown:
-            lines += [one.caption, "", markdown_image(one.figure, one.caption, scale=1.0), ""]
+    for section in family_of(run.recipe).sections(run, MOST_PICTURES):
+        lines += [f"## {section.title}", "", section.note, ""]
+        for picture, caption in section.pictures:
+            lines += [caption, "", markdown_image(picture, caption, scale=1.0), ""]
     histories = {
         fold.name: stores.read_table(fold / "history.parquet")
         for fold in run.folds
@@ -76,11 +75,7 @@ def score_rows(run: RunFiles) -> list[dict[str, Any]]:
 def fold_rows(run: RunFiles) -> list[dict[str, Any]]:
     """A row per fold: samples on either side, its scores, seconds of training."""
     head, rows = report_scores.fold_table(run, report_scores.scores(run.metrics()))
-    try:
-        times = stores.read_table(run.folder / "timings.parquet")
-        seconds = dict(zip(times.unit.astype(str), times.seconds.astype(float), strict=True))
-    except StoreError:
-        seconds = {}
+    seconds = run_times(run.folder)
     names = [h.lower() for h in head]
     return [
         {**dict(zip(names, row, strict=True)), "seconds": round(seconds.get(row[0], 0.0), 1)}
@@ -120,18 +115,17 @@ def export_spotting(run: RunFiles, out: Path) -> int:
 
     Raises ConfigError for a run whose model does not spot.
     """
-    if run.recipe.family != "me_tst":
+    found = family_of(run.recipe).intervals(run)
+    if found is None:
         raise ConfigError(
             f"export spotting of {run.folder.name}",
-            expected="a run of ME-TST or ME-TST+",
-            got=f"a run of {run.recipe.family}",
-            todo="HSTA classifies given clips; its predictions are in predictions.parquet.",
+            expected="a run of a network that spots, such as ME-TST or ME-TST+",
+            got=f"a run of {run.recipe.network_name}",
+            todo="It classifies given clips; its predictions are in predictions.parquet.",
         )
-    from models.report.spotting import megc_rows
-
     return sum(
         write_megc_csv(rows, out / f"{safe_name(dataset)}_pred.csv")
-        for dataset, rows in megc_rows(run).items()
+        for dataset, rows in found.items()
     )
 
 

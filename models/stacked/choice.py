@@ -14,9 +14,11 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import torch
+
+from models.layers.choices import FoldsAtOnce
 
 MARGIN = 0.85  # of the memory a choice may plan with: allocators round up and fragment
 LEAST_GAIN = 1.1  # a program of all folds that is not this much faster is not worth its memory
@@ -24,7 +26,6 @@ TRIED = (2, 4)  # folds of the trial steps that tell launches from work
 STEPS = (2, 12)  # steps of a short and a long trial: what they differ by has no set-up in it
 MEGABYTE = 2**20
 
-AtOnce = Literal["auto"] | int
 Job = TypeVar("Job")
 
 
@@ -46,7 +47,7 @@ class Choice:
 
 
 def choose(
-    wanted: AtOnce,
+    wanted: FoldsAtOnce,
     folds: int,
     device: torch.device,
     trial: Callable[[int], Trial],
@@ -76,7 +77,7 @@ def choose(
 
 
 def _choose_on_gpu(
-    wanted: AtOnce,
+    wanted: FoldsAtOnce,
     folds: int,
     device: torch.device,
     trial: Callable[[int], Trial],
@@ -94,7 +95,7 @@ def _choose_on_gpu(
 
 
 def fit_model(
-    wanted: AtOnce, folds: int, alone: Trial, two: Trial, more: Trial, limit: float
+    wanted: FoldsAtOnce, folds: int, alone: Trial, two: Trial, more: Trial, limit: float
 ) -> Choice:
     """The choice that trials of one fold and of TRIED at once lead to, under `limit` bytes."""
     low, high = TRIED

@@ -13,8 +13,10 @@ import numpy as np
 import pandas as pd
 
 from data.align.settings import AlignConfig
-from data.stages.engine import ChunkJob, ChunkResult, StageInputs, compute_chunk, get_stage
+from data.stages.inputs import StageInputs
+from data.stages.parts import ChunkResult
 from data.synthetic.subjects import Subject, make_subject
+from tests.fakes.steps import one_part, write_tables
 
 
 @lru_cache(maxsize=4)
@@ -79,11 +81,9 @@ def align(
         ]
     config = AlignConfig(**settings)
     inputs = StageInputs(tmp_path, "made", tmp_path / "root", {"align": config})
-    inputs._cache.update(videos=pd.DataFrame(rows), frames=pd.DataFrame(frames))
-    units = get_stage("align").list_units(inputs, config)
+    write_tables(tmp_path, "made", videos=pd.DataFrame(rows), frames=pd.DataFrame(frames))
     out = tmp_path / part
-    job = ChunkJob(inputs, "align", 0, tuple(units), part, out)
-    return compute_chunk(job), out, inputs
+    return one_part(inputs, "align", out), out, inputs
 
 
 def words(group: h5py.Group) -> list[str]:

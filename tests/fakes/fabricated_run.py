@@ -3,8 +3,9 @@ read, without computing anything. Not a test module."""
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,10 @@ import pandas as pd
 from data.folds import event_ids
 from data.schema import EVENTS, FRAMES, VIDEOS, conform
 from data.stages import stores
+from data.stages.files import read_table, save_parquet, write_table
 from data.stages.identity import file_digest, stable_hash
+from data.stages.inputs import StageInputs
+from data.stages.registry import STAGES
 from data.stages.workspace import Workspace
 
 SIZE = 48
@@ -57,8 +61,13 @@ def write_store(
     dropped: dict[str, str] | None = None,
     counts: dict[str, Any] | None = None,
     settings: dict[str, Any] | None = None,
+    keys: Mapping[str, str] | None = None,
 ) -> None:
-    """One part with all units (functions that fill a group, or rows), manifest, timings, ledger."""
+    """One part with all units (functions that fill a group, or rows), manifest, timings, ledger.
+
+    keys: unit → key, where a recipe's own are wanted (see `planned_keys`).
+    """
+    key_of = keys or {u: stable_hash(stage, u) for u in (*units, *(dropped or {}))}
     folder = workspace.stage(dataset, stage)
     folder.mkdir(parents=True, exist_ok=True)
     suffix = ".parquet" if any(isinstance(v, list) for v in units.values()) else ".h5"
@@ -71,7 +80,10 @@ def write_store(
                 fill(group)
     else:
         rows = [{"unit": unit, **row} for unit, rows in units.items() for row in rows]
-        stores.save_parquet(pd.DataFrame(rows), part)
+        save_parquet(pd.DataFrame(rows), part)
+    with contextlib.ExitStack() as stack:
+        file = stack.enter_context(h5py.File(part, "r")) if suffix == ".h5" else {}
+        content = {u: stores.group_digest(file[u]) if u in file else "" for u in units}
     common = {
         "part": part.name,
         "bytes": part.stat().st_size,
@@ -80,25 +92,30 @@ def write_store(
         "settings": json.dumps(settings or {}, sort_keys=True),
     }
     rows = [
-        {**common, "unit": u, "key": stable_hash(stage, u), "status": "ok",
+        {**common, "unit": u, "key": key_of[u], "status": "ok", "content": content[u],
          "counts": json.dumps(counts or {})}
         for u in units
     ]  # fmt: skip
     rows += [
-        {**common, "unit": u, "key": stable_hash(stage, u), "status": reason, "counts": "{}"}
+        {**common, "unit": u, "key": key_of[u], "status": reason, "content": "",
+         "counts": "{}"}
         for u, reason in (dropped or {}).items()
-    ]
-    manifest = pd.DataFrame(rows, columns=list(stores.MANIFEST)).astype(stores.MANIFEST)
-    stores.write_table(manifest.sort_values(["key", "unit"]), folder / "manifest.parquet")
+    ]  # fmt: skip
     timing = {"part": part.name, "mtime_ns": part.stat().st_mtime_ns, "seconds": 3.25,
               "units": len(rows), "host": "here", "versions": VERSIONS}  # fmt: skip
-    stores.write_table(pd.DataFrame([timing]).astype(stores.TIMINGS), folder / "timings.parquet")
+    write_table(pd.DataFrame([timing]).astype(stores.TIMINGS), folder / "timings.parquet")
     kind = "event" if stage in ("apex", "flow") else "video"
-    stores.write_table(
-        ledger([(stage, dataset, u, kind, r, f"made up: {r}", "dropped")
-                for u, r in (dropped or {}).items()]),
-        folder / "ledger.parquet",
-    )  # fmt: skip
+    table = ledger([(stage, dataset, u, kind, r, f"made up: {r}", "dropped")
+                    for u, r in (dropped or {}).items()])  # fmt: skip
+    table["key"] = [key_of[u] for u in table.unit]
+    write_tables(folder, rows, conform(table, "ledger"))
+
+
+def write_tables(folder: Path, rows: list[dict[str, Any]], ledger: pd.DataFrame) -> None:
+    """A store's ledger and manifest, as the project itself writes them."""
+    write_table(ledger, folder / "ledger.parquet")
+    manifest = pd.DataFrame(rows, columns=list(stores.MANIFEST))
+    stores.save_manifest(manifest, folder / "manifest.parquet", folder / "ledger.parquet")
 
 
 def ledger(rows: list[tuple[str, ...]]) -> pd.DataFrame:
@@ -159,14 +176,14 @@ def write_ingest(
         ]),
     }  # fmt: skip
     rows = []
-    for name, table in tables.items():
+    for name in ("videos", "frames", "events"):
         path = folder / f"{name}.parquet"
-        stores.write_table(table, path)
-        rows.append({"unit": name, "key": stable_hash(dataset), "part": path.name, "status": "ok",
-                     "bytes": path.stat().st_size, "digest": file_digest(path), "version": 1,
-                     "settings": "{}", "counts": json.dumps({"rows": len(table)})})  # fmt: skip
-    manifest = pd.DataFrame(rows).astype(stores.MANIFEST)
-    stores.write_table(manifest, folder / "manifest.parquet")
+        write_table(tables[name], path)
+        rows.append({"unit": dataset, "key": stable_hash(dataset), "part": path.name,
+                     "status": "ok", "bytes": path.stat().st_size, "digest": file_digest(path),
+                     "content": "", "version": 1, "settings": "{}",
+                     "counts": json.dumps({"rows": len(tables[name])})})  # fmt: skip
+    write_tables(folder, rows, tables["ledger"])
     return tables["events"]
 
 
@@ -238,7 +255,7 @@ def write_hsta_run(
     parsed = parse_recipe({"name": name, "about": "Made up for a test.", "data": list(datasets),
                            "model": model, "seed": seed, **recipe})  # fmt: skip
     events = pd.concat(
-        [stores.read_table(workspace.stage(d, "ingest") / "events.parquet") for d in datasets]
+        [read_table(workspace.stage(d, "ingest") / "events.parquet") for d in datasets]
     )
     events = events[events.type == "micro"].reset_index(drop=True)
     ids = event_ids(events)
@@ -265,8 +282,7 @@ def write_hsta_run(
         _write_fold(folder / fold, table, history)
     _finish_run(folder, parsed.model_dump(mode="json"), folds)
     run = RunFiles(folder)
-    stores.write_table(run.predictions(), folder / "predictions.parquet")
-    stores.write_table(score(run), folder / "metrics.parquet")
+    finish_scores(folder, run.predictions(), score(run))
     return folder
 
 
@@ -275,29 +291,67 @@ def _write_fold(folder: Path, predictions: pd.DataFrame, history: pd.DataFrame) 
     (folder / "weights.safetensors").write_bytes(b"")
     facts = {"parameters": 1234567, "versions": {"torch": "2.13.0"}}
     (folder / "model.json").write_text(json.dumps(facts))
-    stores.write_table(predictions.astype({"label": "string"}), folder / "predictions.parquet")
-    stores.write_table(history, folder / "history.parquet")
+    write_table(predictions.astype({"label": "string"}), folder / "predictions.parquet")
+    write_table(history, folder / "history.parquet")
 
 
 def _finish_run(folder: Path, recipe: dict[str, Any], folds: dict[str, Any]) -> None:
     (folder / "recipe.json").write_text(json.dumps(recipe))
     split = {"digest": stable_hash(folds), "people_shared": [], "folds": folds}
     (folder / "split.json").write_text(json.dumps(split))
-    rows = [
-        {"unit": fold, "key": stable_hash(fold), "part": f"{fold}/{p.name}",
-         "bytes": p.stat().st_size, "digest": file_digest(p)}
-        for fold in folds for p in sorted((folder / fold).iterdir())
-    ]  # fmt: skip
-    stores.write_table(pd.DataFrame(rows), folder / "manifest.parquet")
-    timings = [{"unit": fold, "seconds": 12.5} for fold in folds]
-    stores.write_table(pd.DataFrame(timings), folder / "timings.parquet")
-    stores.write_table(
-        ledger([("train", "casme2", "x", "event", "no_label_3", "", "dropped")]),
-        folder / "ledger.parquet",
-    )
+    paths = {fold: sorted((folder / fold).iterdir()) for fold in folds}
+    rows = [_run_row(fold, p, folder) for fold in folds for p in paths[fold]]
+    timings = [{"part": row["part"], "mtime_ns": 0, "seconds": 12.5, "units": 1, "host": "here",
+                "versions": VERSIONS} for row in rows]  # fmt: skip
+    write_table(pd.DataFrame(timings).astype(stores.TIMINGS), folder / "timings.parquet")
+    dropped = ledger([("train", "casme2", "x", "event", "no_label_3", "", "dropped")])
+    write_tables(folder, rows, dropped)
 
 
-def write_motion_store(workspace: Workspace, dataset: str, videos: list[str], k: int = 20) -> None:
+def finish_scores(folder: Path, predictions: pd.DataFrame, metrics: pd.DataFrame) -> None:
+    """Write a run's scores and enter them in its manifest."""
+    write_table(predictions, folder / "predictions.parquet")
+    write_table(metrics, folder / "metrics.parquet")
+    rows = stores.read_manifest(folder).to_dict("records")
+    rows = [row for row in rows if row["unit"] != "scores"]
+    names = ("predictions.parquet", "metrics.parquet")
+    rows += [_run_row("scores", folder / name, folder) for name in names]
+    write_tables(folder, rows, stores.read_ledger(folder))
+
+
+def enter_again(folder: Path) -> None:
+    """Make a run's manifest say what lies there now, after a test has changed its files."""
+    rows = stores.read_manifest(folder).to_dict("records")
+    for row in rows:
+        path = folder / row["part"]
+        row |= {"bytes": path.stat().st_size, "digest": file_digest(path)}
+    write_tables(folder, rows, stores.read_ledger(folder))
+
+
+def planned_keys(workspace: Workspace, dataset: str, stage: str, recipe: Any) -> dict[str, str]:
+    """Unit → key that a recipe plans for a stage, from ingest's tables: what a run looks for."""
+    configs = {name: recipe.stage_config(name) for name in STAGES}
+    return StageInputs(workspace, dataset, None, configs).keys(stage)
+
+
+def _run_row(unit: str, path: Path, folder: Path) -> dict[str, Any]:
+    return {"unit": unit, "key": stable_hash(unit), "part": str(path.relative_to(folder)),
+            "status": "ok", "bytes": path.stat().st_size, "digest": file_digest(path),
+            "content": "", "version": 2, "settings": "{}", "counts": "{}"}  # fmt: skip
+
+
+def planned_keys(workspace: Workspace, dataset: str, stage: str, recipe: Any) -> dict[str, str]:
+    """Unit → key as a recipe plans them."""
+    from data.stages.inputs import StageInputs
+    from data.stages.registry import STAGES
+
+    configs = {name: recipe.stage_config(name) for name in STAGES}
+    return StageInputs(workspace, dataset, None, configs).keys(stage)
+
+
+def write_motion_store(
+    workspace: Workspace, dataset: str, videos: list[str], k: int = 20, recipe: Any = None
+) -> None:
     """Motion features of long videos: noise."""
     rng = np.random.default_rng(0)
 
@@ -309,7 +363,9 @@ def write_motion_store(workspace: Workspace, dataset: str, videos: list[str], k:
         group.attrs.update(k=k, stride=k // 2, frame_skip=1, gaps="list", roi_set="coarse10",
                            flow="farneback", clamp=True)  # fmt: skip
 
-    write_store(workspace, dataset, "motion", dict.fromkeys(videos, fill), counts={"windows": 23})
+    keys = None if recipe is None else planned_keys(workspace, dataset, "motion", recipe)
+    write_store(workspace, dataset, "motion", dict.fromkeys(videos, fill),
+                counts={"windows": 23}, keys=keys)  # fmt: skip
 
 
 def write_me_tst_run(
@@ -334,7 +390,7 @@ def write_me_tst_run(
     parsed = parse_recipe({"name": name, "about": "Made up for a test.", "data": [dataset],
                            "model": {"name": "me_tst"}, "motion": {"k": k}, "seed": seed,
                            "decode": {"draws": 50}, **recipe})  # fmt: skip
-    videos = stores.read_table(workspace.stage(dataset, "ingest") / "videos.parquet")
+    videos = read_table(workspace.stage(dataset, "ingest") / "videos.parquet")
     ids = event_ids(videos.assign(event=videos.video))
     folder = workspace.run(name, stable_hash(name, seed, skill)[:12])
     rng = np.random.default_rng(seed)
@@ -365,6 +421,5 @@ def write_me_tst_run(
         write_curves(tested, folder / fold / "curves.h5")
     _finish_run(folder, parsed.model_dump(mode="json"), folds)
     run = RunFiles(folder)
-    stores.write_table(run.predictions(), folder / "predictions.parquet")
-    stores.write_table(score(run), folder / "metrics.parquet")
+    finish_scores(folder, run.predictions(), score(run))
     return folder

@@ -8,19 +8,20 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from data.align.crops import CropReader, note_root, noted_root, take
+from data.align.crops import CropReader, take
 from data.align.settings import AlignConfig
 from data.apex.settings import ApexConfig
 from data.errors import InputError, StoreError
 from data.export import export_crops
 from data.flow.settings import FlowConfig
 from data.flow.stage import read_flow
-from data.ingest import store as ingest_store
-from data.stages.engine import StageInputs
+from data.recordings import note_root, noted_root
+from data.stages.inputs import StageInputs
 from data.stages.planning import run_stage
 from data.stages.stores import StageStore
 from data.stages.workspace import Workspace
 from data.synthetic import write_dataset
+from tests.fakes.steps import ingest
 
 pytest.importorskip("dlib")
 
@@ -40,9 +41,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         }
         inputs = StageInputs(workspace.path, "casme2", root, configs)
         with workspace.lock() as token:
-            ingest_store.run_ingest(
-                ingest_store.plan_ingest(workspace, "casme2", root), workspace, token
-            )
+            ingest(workspace, "casme2", root, token=token)
             for stage in configs:
                 run_stage(inputs, stage, token)
         found[kind] = workspace.path
@@ -108,18 +107,18 @@ def test_take_keeps_order_and_repeats(pair: dict[str, Path]) -> None:
 
 
 def test_a_run_notes_where_the_frames_lie(pair: dict[str, Path], tmp_path: Path) -> None:
-    assert noted_root(pair["crops"], "casme2") == pair["root"]
-    note_root(tmp_path, "made", tmp_path / "ä folder")
+    assert noted_root(Workspace(pair["crops"]), "casme2") == pair["root"]
+    note_root(Workspace(tmp_path), "made", tmp_path / "ä folder")
     with pytest.raises(StoreError, match=r"nothing at .*ä folder") as caught:
-        noted_root(tmp_path, "made")
+        noted_root(Workspace(tmp_path), "made")
     assert caught.value.code == "no_raw_frames"
     (tmp_path / "ä folder").mkdir()
     before = (tmp_path / "made/ingest/root.txt").stat().st_mtime_ns
     note_root(Workspace(tmp_path), "made", tmp_path / "ä folder")
     assert (tmp_path / "made/ingest/root.txt").stat().st_mtime_ns == before
-    assert noted_root(tmp_path, "made") == tmp_path / "ä folder"
+    assert noted_root(Workspace(tmp_path), "made") == tmp_path / "ä folder"
     with pytest.raises(StoreError, match="no note of it"):
-        noted_root(tmp_path, "other")
+        noted_root(Workspace(tmp_path), "other")
 
 
 def test_raw_frames_that_went_away_are_named(pair: dict[str, Path], tmp_path: Path) -> None:

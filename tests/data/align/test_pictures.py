@@ -20,7 +20,7 @@ def aligned(tmp_path_factory):
     frames = [noisy(moved(grey_face(), 0.8 * i, 0.4 * i)[0], i) for i in range(12)]
     _, out, inputs = align(tmp_path_factory.mktemp("a"), {"a": frames}, size=128)
     with h5py.File(out) as part:
-        yield part["a"], inputs.frame_source("a")
+        yield part["a"], inputs.recordings.frames("a")
 
 
 def test_before_moves_and_after_does_not(aligned):

@@ -7,17 +7,17 @@ import h5py
 import numpy as np
 import pytest
 
-from data.align import stage as stage_align
 from data.align import store as alignment_store
 from data.align.geometry import apply, hull_points, unplace
 from data.align.settings import AlignConfig
 from data.align.store import StoredPoses, ahead, open_crops
 from data.datasets import open_dataset
 from data.errors import StoreError
-from data.stages.engine import ChunkJob, StageInputs, compute_chunk, get_stage
+from data.stages.inputs import StageInputs
 from data.synthetic import load_truth, write_dataset
 from data.synthetic.geometry import Head
 from tests.fakes.align_scenes import align, grey_face, moved, noisy, person, words
+from tests.fakes.steps import one_part, write_tables
 
 pytest.importorskip("dlib")
 
@@ -87,7 +87,7 @@ def test_transforms_only_gives_the_very_same_crops(tmp_path, colour):
     with h5py.File(out) as part, h5py.File(tmp_path / "stored.h5") as stored:
         assert "crops" not in part["a"]
         assert out.stat().st_size < 60_000
-        made = open_crops(part["a"], inputs.frame_source("a"))
+        made = open_crops(part["a"], inputs.recordings.frames("a"))
         assert made.shape == stored["a/crops"].shape and len(made) == 8
         assert np.array_equal(made[:], open_crops(stored["a"])[:])
         assert np.array_equal(made[-1], stored["a/crops"][7])
@@ -102,7 +102,7 @@ def test_every_mode_gives_the_same_crops_either_way(tmp_path, mode):
     align(tmp_path, videos, **settings, part="stored.h5")
     _, out, inputs = align(tmp_path, videos, store="transforms", **settings)
     with h5py.File(out) as part, h5py.File(tmp_path / "stored.h5") as stored:
-        made = open_crops(part["a"], inputs.frame_source("a"))
+        made = open_crops(part["a"], inputs.recordings.frames("a"))
         assert np.array_equal(made[:], stored["a/crops"][:])
 
 
@@ -241,17 +241,23 @@ def test_long_videos_come_in_blocks_without_a_seam(tmp_path, monkeypatch):
 def test_key_follows_settings_and_predictor_not_paths(tmp_path):
     _, _, inputs = align(tmp_path, {"a": drifting(2)}, size=128)
     keys = {}
-    predictor = stage_align.predictor_identity.__globals__["find_predictor"]()
-    copy = tmp_path / "elsewhere.dat"
-    copy.symlink_to(predictor)
+    one, same, other = (tmp_path / f"{name}.dat" for name in ("one", "same", "other"))
+    one.write_bytes(b"a model"), same.write_bytes(b"a model"), other.write_bytes(b"another")
     for name, config in {
         "default": AlignConfig(),
-        "same file by path": AlignConfig(landmark_model=copy),
         "size": AlignConfig(size=128),
+        "a file": AlignConfig(landmark_model=one),
+        "the same elsewhere": AlignConfig(landmark_model=same),
+        "another file": AlignConfig(landmark_model=other),
+        "not looked for": AlignConfig(landmark_model=other, mode="whole"),
+        "faceless": AlignConfig(mode="whole"),
+        "stored smaller": AlignConfig(compression="none"),
     }.items():
-        (unit,) = get_stage("align").list_units(inputs, config)
-        keys[name] = unit.key
-    assert keys["default"] == keys["same file by path"] != keys["size"]
+        view = StageInputs(inputs.workspace, inputs.dataset, inputs.root, {"align": config})
+        keys[name] = view.keys("align")["a"]
+    assert keys["a file"] == keys["the same elsewhere"] != keys["another file"]
+    assert keys["default"] == keys["stored smaller"] and keys["not looked for"] == keys["faceless"]
+    assert len({keys[n] for n in ("default", "size", "a file", "faceless")}) == 4
 
 
 def test_reading_ahead_keeps_order_and_passes_errors_on():
@@ -297,10 +303,9 @@ def residual(root, mode, folder):
     config = AlignConfig(mode=mode, size=128, store="transforms")
     dataset = open_dataset("casme2", root)
     inputs = StageInputs(folder, "casme2", root, {"align": config})
-    inputs._cache.update(videos=dataset.videos, frames=dataset.frames)
-    units = get_stage("align").list_units(inputs, config)
+    write_tables(folder, "casme2", videos=dataset.videos, frames=dataset.frames)
     out = folder / f"{mode}.h5"
-    compute_chunk(ChunkJob(inputs, "align", 0, tuple(units), out.name, out))
+    one_part(inputs, "align", out)
     truth = load_truth(root)
     left, steps, gains = [], [], []
     with h5py.File(out) as part:

@@ -13,12 +13,16 @@ import pandas as pd
 import pytest
 
 from data.align.modes import STATUS
+from data.align.settings import AlignConfig
 from data.apex.settings import ApexConfig
 from data.apex.stage import STAGE
 from data.errors import InputError
-from data.stages.engine import PartWriter, Unit
+from data.stages.contract import Unit
+from data.stages.inputs import StageInputs
+from data.stages.parts import PartWriter
 from data.stages.stores import read_table
 from tests.data.apex.test_spotting import SIZE, _event, _landmarks
+from tests.fakes.steps import write_tables
 
 PEAK, LENGTH, START = 18, 40, 7
 
@@ -47,14 +51,8 @@ class FakeInputs:
     def open(self, stage: str, unit: str) -> Iterator[h5py.Group]:
         yield self.group
 
-    def frame_source(self, video: str) -> None:
+    def frames(self) -> None:
         return None
-
-    def keys(self, stage: str) -> dict[str, str]:
-        return {"v": "k"}
-
-    def key(self, *identity: Any) -> str:
-        return str(identity)
 
     def mark(self, frames: slice | list[int], status: str) -> None:
         """Give frames a status of align's."""
@@ -71,14 +69,14 @@ def _run(
     inputs: Any, config: ApexConfig | None = None, **marks: int | None
 ) -> tuple[PartWriter, dict[str, Any] | None]:
     payload: dict[str, Any] = {"onset": START, "apex": None, "offset": START + LENGTH - 1}
-    unit = Unit("e", "v", "key", {**payload, "fps": 100.0, **marks})
+    unit = Unit("e", "v", {**payload, "fps": 100.0, **marks})
     path = Path(inputs.group.file.filename).with_name("part.parquet")
     part = PartWriter(path, STAGE, "toy")
     try:
         STAGE.process(unit, inputs, config or ApexConfig(), part)
     except InputError as error:
         part.drop(unit.id, error.code, str(error))
-    part.close({})
+    part.close([unit], config or ApexConfig())
     table = read_table(path)
     return part, None if table.empty else table.iloc[0].to_dict()
 
@@ -179,21 +177,18 @@ def test_too_few_usable_frames(inputs: FakeInputs) -> None:
     assert np.isnan(row["error_frames"])
 
 
-def test_keys_follow_marks_and_upstream(inputs: FakeInputs) -> None:
-    events = pd.DataFrame(
-        {"event": ["e"], "video": ["v"], "onset": [7], "apex": [pd.NA], "offset": [46]}
-    )
-    stub: Any = inputs
-    stub.events, stub.videos = events, pd.DataFrame({"video": ["v"], "fps": [100.0]})
+def test_keys_follow_marks_and_upstream(tmp_path: Path) -> None:
+    def keys(size: int = 224, **marks: Any) -> dict[str, str]:
+        row = {"video": "v", "event": "e", "onset": 7, "apex": None, "offset": 46, "type": "micro"}
+        video = {"video": "v", "fps": 100.0, "num_frames": 60, "identity": "x"}
+        write_tables(
+            tmp_path, "d", videos=pd.DataFrame([video]), events=pd.DataFrame([{**row, **marks}])
+        )
+        configs = {"align": AlignConfig(size=size), "apex": ApexConfig()}  # type: ignore[arg-type]
+        view = StageInputs(tmp_path, "d", None, configs)
+        assert view.units("apex")[0].facts["apex"] is marks.get("apex")
+        return view.keys("apex")
 
-    def key() -> str:
-        (unit,) = STAGE.list_units(stub, ApexConfig())
-        assert unit.payload["apex"] is None
-        return unit.key
-
-    before = key()
-    stub.events = events.assign(offset=47)
-    assert key() != before
-    stub.events = events
-    stub.keys = lambda stage: {"v": "other"}
-    assert key() != before
+    before = keys()
+    assert keys() == before
+    assert before not in (keys(offset=47), keys(size=128), keys(apex=20))

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import h5py
@@ -14,10 +15,12 @@ import pandas as pd
 import pytest
 from pydantic import ValidationError
 
+from data.align.modes import STATUS
+from data.align.settings import AlignConfig
+from data.apex.settings import ApexConfig
 from data.errors import InputError
 from data.flow.settings import FlowConfig
 from data.flow.stage import (
-    BATCHES,
     STAGE,
     choose_pairs,
     compute_many,
@@ -27,13 +30,16 @@ from data.flow.stage import (
 )
 from data.flow.strain import optical_strain
 from data.optical_flow import tvl1
-from data.stages import engine
-from data.stages.engine import PartWriter
-from data.stages.identity import stable_hash
+from data.recordings import Event
+from data.stages import parts
+from data.stages.contract import Unit
+from data.stages.inputs import StageInputs
+from data.stages.parts import PartWriter
 from models.hsta.clips import read_special_flow
 from tests.fakes.flow_pairs import distance, known_motion, photograph
+from tests.fakes.steps import write_tables
 
-STATES = ["ok", "unreadable", "held", "no_face"]
+UNREADABLE, HELD, NO_FACE = (STATUS.index(s) for s in ("unreadable", "align_held", "no_face"))
 SIDE = 40
 FAST = FlowConfig(preset="fast")
 
@@ -55,14 +61,15 @@ def make_clip(frames: int = 12, colour: bool = False) -> np.ndarray:
 
 
 class Inputs:
-    """What the stage asks of StageInputs, from memory."""
+    """What the stage asks of its inputs, planner's and worker's, from memory."""
 
     dataset = "made_up"
 
     def __init__(self, folder: Path, apex: int | None = 5, **changes: Any) -> None:
-        row = {"video": "v", "event": "s/e1", "onset": 0, "offset": 11, **changes}
-        self.events = pd.DataFrame([row]).astype({"onset": "Int64", "offset": "Int64"})
-        self.apex, self.path = apex, folder / "align.h5"
+        self.folder_, self.apexes = folder, {"s/e1": apex}
+        self.path = folder / "align.h5"
+        marks = {"onset": 0, "offset": 11, **changes}
+        self.recordings = SimpleNamespace(events={"s/e1": made_event("s/e1", **marks)})
 
     def write(self, clip: np.ndarray, status: dict[int, int] | None = None, cut: int = 99) -> None:
         with h5py.File(self.path, "w") as file:
@@ -73,21 +80,34 @@ class Inputs:
             for frame, state in (status or {}).items():
                 states[frame] = state
             group["status"] = states
-            group["status"].attrs["status_names"] = STATES
-
-    def keys(self, stage: str) -> dict[str, str]:
-        return {"align": {"v": "key of v"}, "apex": {"s/e1": "key of e1"}}[stage]
-
-    def key(self, *parts: Any) -> str:
-        return stable_hash(*parts)
+            group["status"].attrs["status_names"] = list(STATUS)
 
     def row(self, stage: str, unit: str) -> dict[str, Any]:
-        return {"apex": self.apex}
+        return {"apex": self.apexes[unit]}
+
+    def frames(self) -> None:
+        return None
+
+    def of(self, unit: Unit) -> Inputs:
+        return self
+
+    def folder(self, stage: str) -> Path:
+        return self.folder_
+
+    def close(self) -> None:
+        pass
 
     @contextmanager
     def open(self, stage: str, unit: str) -> Iterator[h5py.Group]:
         with h5py.File(self.path, "r") as file:
             yield file[unit]
+
+
+def made_event(name: str, **marks: int | None) -> Event:
+    """An event of video v."""
+    who = {"video": "v", "dataset": "made_up", "subject": "s", "person": "s", "fps": 100.0}
+    about = {"type": "micro", "aus": None, "emotion": None, "apex": None}
+    return Event(id=name, **who, **about, **marks)
 
 
 def run(inputs: Inputs, config: FlowConfig, target: Path) -> PartWriter:
@@ -98,7 +118,7 @@ def run(inputs: Inputs, config: FlowConfig, target: Path) -> PartWriter:
         STAGE.process(unit, inputs, config, writer)
     except InputError as error:
         writer.drop(unit.id, error.code, str(error))
-    writer.close({})
+    writer.close([unit], config)
     return writer
 
 
@@ -172,10 +192,9 @@ def test_pairs_of_a_frame_with_itself_are_left_out(tmp_path: Path) -> None:
     assert choose_pairs(3, None, 6, FlowConfig(pairs=("sampled",))) == [
         ("sampled", 3, 4), ("sampled", 3, 5), ("sampled", 3, 6),
     ]  # fmt: skip
-    inputs = Inputs(tmp_path, apex=3)
+    inputs = Inputs(tmp_path, apex=3, offset=None)
     inputs.write(make_clip())
     only = FlowConfig(pairs=("apex_offset",))
-    inputs.events["offset"] = pd.NA
     assert run(inputs, only, tmp_path / "part.h5").status == {"s/e1": "no_motion_pair"}
 
 
@@ -192,7 +211,7 @@ def test_an_event_of_one_frame_has_no_motion_and_is_kept(tmp_path: Path) -> None
         assert not read_special_flow(file["s/e1"], 16).any()
     (together,) = compute_many([({0: make_clip()[0]}, [])], FAST)
     assert together.shape == (0, SIDE, SIDE, 2)
-    inputs.write(make_clip(), status={0: STATES.index("no_face")})
+    inputs.write(make_clip(), status={0: NO_FACE})
     assert run(inputs, FAST, tmp_path / "part.h5").status == {"s/e1": "unusable_frame"}
 
 
@@ -200,8 +219,8 @@ def test_an_event_of_one_frame_has_no_motion_and_is_kept(tmp_path: Path) -> None
     ("reason", "changes", "written"),
     [
         ("event_crosses_cut", {}, {"cut": 7}),
-        ("unusable_frame", {}, {"status": {5: 1}}),
-        ("unusable_frame", {}, {"status": {0: 3}}),
+        ("unusable_frame", {}, {"status": {5: UNREADABLE}}),
+        ("unusable_frame", {}, {"status": {0: NO_FACE}}),
         ("outside_video", {"offset": 12}, {}),
         ("no_onset", {"onset": None}, {}),
     ],
@@ -220,13 +239,13 @@ def test_units_that_are_dropped(
 
 def test_a_cut_outside_the_event_does_not_matter(tmp_path: Path) -> None:
     inputs = Inputs(tmp_path, offset=8)
-    inputs.write(make_clip(), cut=9, status={10: 1})
+    inputs.write(make_clip(), cut=9, status={10: UNREADABLE})
     assert run(inputs, FAST, tmp_path / "part.h5").status == {"s/e1": "ok"}
 
 
 def test_a_lost_offset_keeps_onset_to_apex_and_says_so(tmp_path: Path) -> None:
     inputs = Inputs(tmp_path)
-    inputs.write(make_clip(), status={11: 1, 3: 2})
+    inputs.write(make_clip(), status={11: UNREADABLE, 3: HELD})
     writer = run(inputs, FAST, tmp_path / "part.h5")
     assert writer.counts["s/e1"]["pairs"] == 1
     assert [(r["reason"], r["action"]) for r in writer.ledger] == [
@@ -236,7 +255,7 @@ def test_a_lost_offset_keeps_onset_to_apex_and_says_so(tmp_path: Path) -> None:
 
 def test_a_frame_that_kept_the_pose_before_is_flagged(tmp_path: Path) -> None:
     inputs = Inputs(tmp_path)
-    inputs.write(make_clip(), status={5: 2, 3: 2})
+    inputs.write(make_clip(), status={5: HELD, 3: HELD})
     writer = run(inputs, FAST, tmp_path / "part.h5")
     assert writer.status == {"s/e1": "ok"}
     (row,) = writer.ledger
@@ -244,13 +263,37 @@ def test_a_frame_that_kept_the_pose_before_is_flagged(tmp_path: Path) -> None:
     assert row["detail"].endswith("[5]")
 
 
-def test_key_follows_what_the_result_depends_on(tmp_path: Path) -> None:
-    def key(config: FlowConfig = FAST, **changes: Any) -> str:
-        return STAGE.list_units(Inputs(tmp_path, **changes), config)[0].key
+def test_a_unit_declares_what_its_result_depends_on(tmp_path: Path) -> None:
+    """Marks of the event, the video's alignment, the event's apex, raw frames: all in its key."""
+    (unit,) = STAGE.list_units(Inputs(tmp_path, offset=10), FAST)
+    assert unit.facts == {"onset": 0, "offset": 10} and unit.frames
+    assert set(unit.reads) == {("align", "v"), ("apex", "s/e1")}
 
-    assert key() == key()
-    others = [key(offset=10), key(FlowConfig()), key(FlowConfig(preset="fast", size=32))]
-    assert len({key(), *others}) == 4
+
+def test_key_follows_apex_and_alignment(tmp_path: Path) -> None:
+    """Another apex frame makes another flow, and so does another alignment."""
+
+    def keys(**settings: Any) -> dict[str, str]:
+        configs = {"align": AlignConfig(), "apex": ApexConfig(), "flow": FAST, **settings}
+        return StageInputs(tmp_path, "d", None, configs).keys("flow")
+
+    def tables(**event: Any) -> None:
+        row = {"video": "v", "event": "e", "onset": 0, "apex": 5, "offset": 9, "type": "micro"}
+        video = {"video": "v", "fps": 100.0, "num_frames": 12, "identity": "x"}
+        write_tables(
+            tmp_path, "d", videos=pd.DataFrame([video]), events=pd.DataFrame([{**row, **event}])
+        )
+
+    tables()
+    first = keys()
+    assert keys() == first
+    others = [keys(align=AlignConfig(size=128)), keys(apex=ApexConfig(method="lbp"))]
+    others += [keys(flow=FlowConfig()), keys(flow=FlowConfig(preset="fast", size=32))]
+    tables(apex=6)
+    others.append(keys())
+    assert len({str(k) for k in [first, *others]}) == 6
+    tables()
+    assert keys(flow=FlowConfig(preset="fast", samples=3)) == first, "nothing is sampled"
 
 
 def test_number_formats() -> None:
@@ -304,23 +347,18 @@ class ManyInputs(Inputs):
     def __init__(self, folder: Path, apexes: dict[str, int]) -> None:
         super().__init__(folder)
         self.configs = {"flow": FlowConfig(backend="torch", preset="fast")}
-        self.apexes = apexes
-        row = self.events.iloc[0].to_dict()
-        self.events = pd.DataFrame([{**row, "event": name} for name in apexes])
-        self.events = self.events.astype({"onset": "Int64", "offset": "Int64"})
-
-    def keys(self, stage: str) -> dict[str, str]:
-        return {"align": {"v": "v"}, "apex": {name: name for name in self.apexes}}[stage]
-
-    def row(self, stage: str, unit: str) -> dict[str, Any]:
-        return {"apex": self.apexes[unit]}
+        self.apexes = dict(apexes)
+        events = {name: made_event(name, onset=0, offset=11) for name in apexes}
+        self.recordings = SimpleNamespace(events=events)
 
 
 def chunk_of(inputs: ManyInputs, target: Path) -> tuple[dict[str, str], bytes]:
     """Statuses and bytes of the part that a worker makes of all events."""
-    units = STAGE.list_units(inputs, inputs.configs["flow"])
-    job = engine.ChunkJob(inputs, "flow", 0, tuple(units), target.name, target)
-    return engine.compute_chunk(job).status, target.read_bytes()
+    config: Any = inputs.configs["flow"]
+    units = tuple(STAGE.list_units(inputs, config))
+    job = parts.ChunkJob(inputs, "flow", config, 0, units, target.name, "t")
+    result = parts.compute_chunk(job)
+    return result.status, result.temporary.read_bytes()
 
 
 def test_events_computed_together_are_those_computed_one_by_one(
@@ -336,13 +374,13 @@ def test_events_computed_together_are_those_computed_one_by_one(
         sizes.append(len(events))
         return compute_many(events, config)
 
-    batches = dataclasses.replace(BATCHES, when=lambda config: True, compute=counted)
-    stage = dataclasses.replace(STAGE, together=batches)
-    monkeypatch.setattr(engine, "get_stage", lambda name: stage)
+    batches = dataclasses.replace(STAGE.batching, when=lambda config: True, compute=counted)
+    stage = dataclasses.replace(STAGE, batching=batches)
+    monkeypatch.setattr(parts, "find_stage", lambda name: stage)
     together = chunk_of(inputs, tmp_path / "together.h5")
     assert together == alone
     assert sizes == [4]
-    monkeypatch.setattr(engine, "TOGETHER_BYTES", 5 * 8 * SIDE * SIDE)  # d has one pair
+    monkeypatch.setattr(parts, "BATCH_BYTES", 5 * 8 * SIDE * SIDE)  # d has one pair
     assert chunk_of(inputs, tmp_path / "by_bytes.h5") == alone
     assert sizes == [4, 3, 1]
 
@@ -358,9 +396,9 @@ def test_one_bad_event_of_a_batch_is_dropped_alone(
             raise InputError("b", expected="what it has not", got="4", code="made_to_fail")
         return compute_many(events, config)
 
-    batches = dataclasses.replace(BATCHES, when=lambda config: True, compute=fails)
-    stage = dataclasses.replace(STAGE, together=batches)
-    monkeypatch.setattr(engine, "get_stage", lambda name: stage)
+    batches = dataclasses.replace(STAGE.batching, when=lambda config: True, compute=fails)
+    stage = dataclasses.replace(STAGE, batching=batches)
+    monkeypatch.setattr(parts, "find_stage", lambda name: stage)
     status, _ = chunk_of(inputs, tmp_path / "part.h5")
     assert status == {"a": "ok", "b": "made_to_fail", "c": "ok"}
 
@@ -393,10 +431,10 @@ def test_a_full_gpu_stops_the_stage_and_blames_no_event(
     monkeypatch.setattr(torch_backend, "solve_batch", full)
     inputs = ManyInputs(tmp_path, {"a": 5, "b": 4})
     inputs.write(make_clip())
-    batches = dataclasses.replace(BATCHES, when=lambda config: True)
+    batches = dataclasses.replace(STAGE.batching, when=lambda config: True)
     for together in (None, batches):
-        stage = dataclasses.replace(STAGE, together=together)
-        monkeypatch.setattr(engine, "get_stage", lambda name, stage=stage: stage)
+        stage = dataclasses.replace(STAGE, batching=together)
+        monkeypatch.setattr(parts, "find_stage", lambda name, stage=stage: stage)
         with pytest.raises(MemoryError, match="out of memory"):
             chunk_of(inputs, tmp_path / f"{together is None}.h5")
 

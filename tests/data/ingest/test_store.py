@@ -1,52 +1,58 @@
-"""The ingest store: published whole or not at all, fresh or with the reason why not."""
+"""Ingest as a step: published whole or not at all, fresh or with the reason why not."""
 
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 
 from data.datasets import open_dataset
 from data.errors import DatasetError
-from data.ingest import store as ingest_store
+from data.ingest.stage import NAMES, STEP
 from data.stages.stores import read_ledger, read_manifest, read_table
 from data.stages.workspace import Workspace
 from tests.benchmarks import bench_ingest
 from tests.fakes import dataset_trees as trees
-
-TOKEN = "t"
-
-
-def publish(workspace: Workspace, root: Path) -> str:
-    """Plan and run; the plan's reason."""
-    plan = ingest_store.plan_ingest(workspace, "samm", root)
-    ingest_store.run_ingest(plan, workspace, TOKEN)
-    return plan.reason
+from tests.fakes.steps import ingest, scope
 
 
 def content(folder: Path) -> dict[str, bytes]:
-    return {p.name: p.read_bytes() for p in sorted(folder.iterdir()) if p.is_file()}
+    return {
+        p.name: p.read_bytes()
+        for p in sorted(folder.iterdir())
+        if p.is_file() and p.name != "timings.parquet"
+    }
+
+
+def why(workspace: Workspace, root: Path, **more: Any) -> str:
+    """The plan's reason, '' when fresh."""
+    return STEP.plan(scope(workspace, "samm", root), **more).reasons.get("samm", "")
 
 
 @pytest.fixture
 def store(tmp_path):
     """(workspace, dataset folder, store folder) after a first ingest."""
     root, workspace = trees.samm(tmp_path / "samm"), Workspace(tmp_path / "work")
-    assert publish(workspace, root) == "missing"
+    assert ingest(workspace, "samm", root) == "missing"
     return workspace, root, workspace.stage("samm", "ingest")
 
 
 def test_a_second_ingest_changes_no_byte(store):
     workspace, root, folder = store
     before = content(folder)
-    assert set(before) == {f"{n}.parquet" for n in (*ingest_store.NAMES, "manifest")}
-    assert publish(workspace, root) == ""
+    assert set(before) == {
+        *(f"{n}.parquet" for n in (*NAMES, "ledger", "manifest")),
+        "root.txt",
+    }
+    assert ingest(workspace, "samm", root) == ""
     assert content(folder) == before
-    plan = ingest_store.plan_ingest(workspace, "samm", root, force=True)
-    ingest_store.run_ingest(plan, workspace, TOKEN)
-    assert plan.reason == "forced" and content(folder) == before, "deterministic bytes"
+    assert ingest(workspace, "samm", root, force=True) == "forced"
+    assert content(folder) == before, "deterministic bytes"
 
 
 def test_tables_are_those_of_the_adapter(store):
@@ -54,42 +60,51 @@ def test_tables_are_those_of_the_adapter(store):
     dataset = open_dataset("samm", root)
     pd.testing.assert_frame_equal(read_table(folder / "events.parquet"), dataset.events)
     ledger = read_ledger(folder)
-    assert list(ledger.reason[1:]) == list(dataset.ledger.reason)
-    account = ledger.iloc[0]
-    assert (account.reason, account.kind) == ("annotation_account", "dataset")
-    assert account.detail == "4 micro in the sheet = 4 micro kept + 0 dropped"
-    rows = {r.unit: json.loads(r.counts)["rows"] for r in read_manifest(folder).itertuples()}
-    assert rows["events"] == 4 and rows["ledger"] == len(dataset.ledger) + 1
+    account = ledger[ledger.reason == "annotation_account"].iloc[0]
+    assert sorted(ledger.reason) == sorted([account.reason, *dataset.ledger.reason])
+    assert (account.kind, account.detail) == (
+        "dataset",
+        "4 micro in the sheet = 4 micro kept + 0 dropped",
+    )
+    rows = {r.part: json.loads(r.counts)["rows"] for r in read_manifest(folder).itertuples()}
+    assert rows["events.parquet"] == 4 and set(rows) == {f"{n}.parquet" for n in NAMES}
 
 
-def test_a_new_row_a_lost_table_and_a_damaged_one_are_seen(store):
+def test_a_new_row_and_a_lost_table_are_seen(store):
     workspace, root, folder = store
     trees.samm_sheet(root, trees.SAMM_ROWS[:3])
-    assert ingest_store.plan_ingest(workspace, "samm", root).reason == "files or sheets changed"
-    assert publish(workspace, root) and len(read_table(folder / "events.parquet")) == 3
+    assert why(workspace, root) == "files or sheets changed"
+    assert ingest(workspace, "samm", root) and len(read_table(folder / "events.parquet")) == 3
     (folder / "frames.parquet").unlink()
-    assert publish(workspace, root) == "part missing"
-    damaged = bytearray((folder / "videos.parquet").read_bytes())
-    damaged[40] ^= 1
-    (folder / "videos.parquet").write_bytes(bytes(damaged))
-    assert ingest_store.plan_ingest(workspace, "samm", root).reason == ""
-    plan = ingest_store.plan_ingest(workspace, "samm", root, verify=True)
-    assert plan.reason == "part differs"
-    (folder / "manifest.parquet").write_bytes(b"PAR1")
-    assert ingest_store.plan_ingest(workspace, "samm", root).reason == "manifest damaged"
+    assert ingest(workspace, "samm", root) == "part missing"
+
+
+@pytest.mark.parametrize("clock", ["new", "old"])
+@pytest.mark.parametrize("name", [*NAMES, "ledger", "manifest"])
+def test_one_flipped_bit_anywhere_is_seen_and_healed(store, name, clock):
+    """Also with the old time, and by a plain run: what was made from it would be wrong."""
+    workspace, root, folder = store
+    before = content(folder)
+    path = folder / f"{name}.parquet"
+    stat, raw = path.stat(), bytearray(path.read_bytes())
+    raw[len(raw) // 3] ^= 4
+    path.write_bytes(raw)
+    if clock == "old":
+        os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert why(workspace, root) in ("digest differs", "manifest damaged", "ledger damaged")
+    assert ingest(workspace, "samm", root)
+    assert content(folder) == before and why(workspace, root, verify=True) == ""
 
 
 @pytest.mark.parametrize("moved", [0, 1, 3])
 def test_a_kill_while_publishing_leaves_what_the_next_run_finishes(store, monkeypatch, moved):
-    """Killed before the commit: the old tables. Killed after it: the next run has the new ones."""
     workspace, root, folder = store
     before = content(folder)
     trees.samm_sheet(root, trees.SAMM_ROWS[:3])
-    plan = ingest_store.plan_ingest(workspace, "samm", root)
     replace, done = Path.replace, []
 
     def die(self: Path, target: Path) -> Path:
-        if ".commit" in self.parts:
+        if target.name in before and target.suffix == ".parquet":
             if len(done) == moved:
                 raise KeyboardInterrupt
             done.append(self)
@@ -97,18 +112,36 @@ def test_a_kill_while_publishing_leaves_what_the_next_run_finishes(store, monkey
 
     monkeypatch.setattr(Path, "replace", die)
     with pytest.raises(KeyboardInterrupt):
-        ingest_store.run_ingest(plan, workspace, TOKEN)
+        ingest(workspace, "samm", root)
     monkeypatch.undo()
     assert (folder / "manifest.parquet").read_bytes() == before["manifest.parquet"]
-    assert publish(workspace, root) in ("files or sheets changed", "part differs")
+    with workspace.lock():
+        assert why(workspace, root, verify=True) == "", "the next holder finishes it"
     assert len(read_table(folder / "events.parquet")) == 3
-    assert ingest_store.plan_ingest(workspace, "samm", root, verify=True).reason == ""
-    assert not (folder / ".commit").exists() and not (folder / ".pending").exists()
+    assert not [p for p in folder.iterdir() if p.name.startswith(".")]
 
 
 def test_no_folder_no_plan(tmp_path):
     with pytest.raises(DatasetError, match="nowhere"):
-        ingest_store.plan_ingest(Workspace(tmp_path / "w"), "samm", tmp_path / "nowhere")
+        why(Workspace(tmp_path / "w"), tmp_path / "nowhere")
+
+
+def test_a_dataset_that_lost_many_videos_is_not_taken_over_unasked(store):
+    """A share that is not mounted looks like a dataset that shrank."""
+    workspace, root, folder = store
+    before = content(folder)
+    subject = sorted(p for p in root.rglob("*") if p.is_dir() and p.name == "006")[0]
+    shutil.move(subject, root.parent / "away")
+    with pytest.raises(DatasetError, match="source not there") as caught:
+        ingest(workspace, "samm", root)
+    assert caught.value.code == "dataset_shrank" and "--allow-shrink" in str(caught.value)
+    assert content(folder) == before
+    plan = STEP.plan(scope(workspace, "samm", root))
+    assert sum(map(len, plan.gone.values())) >= 1
+    assert ingest(workspace, "samm", root, allow_shrink=True) == "files or sheets changed"
+    shutil.move(root.parent / "away", subject)
+    assert ingest(workspace, "samm", root) == "files or sheets changed"
+    assert content(folder) == before
 
 
 def test_the_benchmark_counts_files(tmp_path):

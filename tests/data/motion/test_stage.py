@@ -16,13 +16,16 @@ from data.errors import InputError
 from data.motion import stage as stage_motion
 from data.motion.pictures import motion_figure, stitched
 from data.motion.settings import MotionConfig
-from data.motion.stage import STAGE, position_in_view, view_of
+from data.motion.stage import STAGE
+from data.motion.view import position_in_view, view_of
 from data.pictures.drawing import png_bytes
 from data.schema import conform
-from data.stages.engine import PartWriter, StageInputs
+from data.stages.inputs import StageInputs
+from data.stages.parts import PartWriter
 from data.stages.stores import write_table
 from data.stages.workspace import Workspace
 from tests.fakes.face_scenes import known_landmarks, moved_face
+from tests.fakes.steps import chunk_inputs
 
 CONFIG = MotionConfig(k=6)
 
@@ -69,12 +72,14 @@ def _find(grey: Any) -> Any:
 
 def _run(inputs: StageInputs, config: MotionConfig, path: Path) -> PartWriter:
     part = PartWriter(path, STAGE, "toy")
-    for unit in STAGE.list_units(inputs, config):
+    units = list(STAGE.list_units(inputs, config))
+    chunk = chunk_inputs(inputs, "motion", units)
+    for unit in units:
         try:
-            STAGE.process(unit, inputs, config, part)
+            STAGE.process(unit, chunk.of(unit), config, part)
         except InputError as error:
             part.drop(unit.id, error.code, str(error))
-    part.close({})
+    part.close(units, config)
     return part
 
 
@@ -108,7 +113,8 @@ def test_the_same_run_gives_the_same_bytes(inputs: StageInputs, tmp_path: Path) 
 def test_keys_follow_settings_and_numbers(inputs: StageInputs) -> None:
     def keys(**changes: Any) -> dict[str, str]:
         config = MotionConfig(**{"k": 6, **changes})
-        return {u.id: u.key for u in STAGE.list_units(inputs, config)}
+        view = StageInputs(inputs.workspace, inputs.dataset, inputs.root, {"motion": config})
+        return view.keys("motion")
 
     assert keys() == keys()
     for change in ({"k": 8}, {"flow": "tvl1"}, {"clamp": False}, {"gaps": "fill"}):

@@ -16,7 +16,8 @@ from data.errors import ApexflowError, InputError, LockedError, StoreError
 from data.frames import FrameSource, count_video_frames, read_image, to_uint8
 from data.schema import conform, empty
 from data.stages import stores
-from data.stages.identity import bucket_of, stable_hash
+from data.stages.files import commit, replacing, temporary_name
+from data.stages.identity import bucket_of, file_digest, stable_hash
 from data.stages.workspace import Workspace
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -60,10 +61,58 @@ def test_lock_sweeps_temporary_files_but_not_parts(tmp_path: Path) -> None:
 def test_replacing_keeps_the_old_whole_when_writing_fails(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_text("old")
-    with pytest.raises(RuntimeError), stores.replacing(path) as temporary:
+    with pytest.raises(RuntimeError), replacing(path) as temporary:
         temporary.write_text("ne")
         raise RuntimeError
     assert path.read_text() == "old" and [p.name for p in tmp_path.iterdir()] == ["a.txt"]
+
+
+@pytest.mark.parametrize("moved", [0, 1, 2])
+def test_files_that_belong_together_change_as_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moved: int
+) -> None:
+    """Killed before the journal is whole: the old files. After it: the next holder has the new."""
+    folder = tmp_path / "d" / "ingest"
+    folder.mkdir(parents=True)
+    finals = [folder / name for name in ("a", "b", "sub/c")]
+    moves = [(temporary_name(folder / path.name, "t"), path) for path in finals]
+    for temporary, final in moves:
+        temporary.write_text(f"new {final.name}")
+    replace, done = Path.replace, []
+
+    def die(self: Path, target: Path) -> Path:
+        if target in finals:
+            if len(done) == moved:
+                raise KeyboardInterrupt
+            done.append(target)
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", die)
+    with pytest.raises(KeyboardInterrupt):
+        commit(folder, moves, "t")
+    monkeypatch.undo()
+    with Workspace(tmp_path).lock():
+        assert [path.read_text() for path in finals] == ["new a", "new b", "new c"]
+    assert not list(folder.glob(".*"))
+
+
+@pytest.mark.parametrize("how", ["removed", "replaced", "taken over"])
+def test_a_lost_lock_stops_the_publication(tmp_path: Path, how: str) -> None:
+    workspace = Workspace(tmp_path)
+    workspace.check_hold()  # a reader that never locked it is not asked
+    with workspace.lock():
+        workspace.check_hold()
+        lock = tmp_path / ".lock"
+        if how == "removed":
+            lock.unlink()
+        elif how == "replaced":
+            text = lock.read_text()
+            lock.unlink()
+            lock.write_text(text)
+        else:
+            lock.write_text(lock.read_text().replace('"token": "', '"token": "0'))
+        with pytest.raises(LockedError, match="removed or taken over"):
+            workspace.check_hold()
 
 
 def test_parquet_is_deterministic_and_keeps_nulls_integer(tmp_path: Path) -> None:
@@ -90,22 +139,28 @@ def test_flipped_byte_is_found_on_read(tmp_path: Path) -> None:
     part = folder / "part-00-x.h5"
     with h5py.File(part, "w") as file:
         file.create_group("a/b")["flow"] = np.arange(1000)
+    with h5py.File(part, "r") as file:
+        content = stores.group_digest(file["a/b"])
     row = {
         "unit": "a/b",
         "key": "k",
         "part": part.name,
         "status": "ok",
         "bytes": part.stat().st_size,
-        "digest": stores.file_digest(part),
+        "digest": file_digest(part),
+        "content": content,
         "version": 1,
         "settings": "{}",
         "counts": "{}",
     }
-    stores.write_table(pd.DataFrame([row]).astype(stores.MANIFEST), folder / "manifest.parquet")
+    stores.write_table(empty("ledger"), folder / "ledger.parquet")
+    stores.save_manifest(
+        pd.DataFrame([row]), folder / "manifest.parquet", folder / "ledger.parquet"
+    )
     with stores.StageStore(tmp_path, "d", "flow").open("a/b") as group:
         assert group["flow"][5] == 5
     raw = bytearray(part.read_bytes())
-    raw[-7] ^= 1
+    raw[raw.find(np.arange(1000).tobytes()) + 800] ^= 1
     part.write_bytes(raw)
     with pytest.raises(StoreError) as caught, stores.StageStore(tmp_path, "d", "flow").open("a/b"):
         pass

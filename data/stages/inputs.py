@@ -1,0 +1,183 @@
+"""What a stage may read: ingest's tables when it lists its units, declared inputs when it works.
+
+`StageInputs` is the planner's view: it keys units by everything they declare. `UnitInputs` is the
+worker's view of one unit: what the unit did not declare, it cannot read, so that nothing a result
+depends on is missing from its key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import h5py
+
+from data.errors import StoreError
+from data.frames import FrameSource
+from data.recordings import Recordings
+from data.settings import Settings
+from data.stages.contract import Stage, Unit
+from data.stages.files import read_table
+from data.stages.identity import stable_hash
+from data.stages.registry import find_stage
+from data.stages.stores import Entry, OpenParts, StageStore, check_part, no_data
+from data.stages.workspace import Workspace
+
+
+class StageInputs:
+    """One dataset's tables and the planned units of every stage, under given settings."""
+
+    def __init__(
+        self,
+        workspace: Workspace | Path | str,
+        dataset: str,
+        root: Path | None,
+        configs: Mapping[str, Settings],
+    ) -> None:
+        self.workspace = workspace if isinstance(workspace, Workspace) else Workspace(workspace)
+        self.dataset, self.root, self.configs = dataset, root, configs
+        self.recordings = Recordings(self.workspace, dataset, root)
+        self._cache: dict[str, Any] = {}
+
+    def _cached(self, name: str, make: Callable[[], Any]) -> Any:
+        if name not in self._cache:
+            self._cache[name] = make()
+        return self._cache[name]
+
+    def units(self, name: str) -> list[Unit]:
+        """Units of a stage with their keys, whether or not they are computed yet."""
+        found: list[Unit] = self._cached(f"units:{name}", lambda: self._keyed(find_stage(name)))
+        return found
+
+    def keys(self, name: str) -> dict[str, str]:
+        """Unit → key of a stage."""
+        found: dict[str, str] = self._cached(
+            f"keys:{name}", lambda: {u.id: u.key for u in self.units(name)}
+        )
+        return found
+
+    def store(self, name: str) -> StageStore:
+        """A stage's store, showing the results that these settings ask for."""
+        return StageStore(self.workspace, self.dataset, name, self.keys(name))
+
+    def _keyed(self, stage: Stage) -> list[Unit]:
+        config = self.configs[stage.name]
+        settings = config.identity()
+        return [
+            replace(unit, key=self._key(stage, settings, unit))
+            for unit in stage.list_units(self, config)
+        ]
+
+    def _key(self, stage: Stage, settings: dict[str, Any], unit: Unit) -> str:
+        """Stage, version, settings, the unit's own rows, its inputs' keys, its frames' identity."""
+        undeclared = {name for name, _ in unit.reads} - set(stage.needs)
+        if undeclared:
+            raise StoreError(
+                f"stage {stage.name}",
+                expected=f"units that read what it needs ({', '.join(stage.needs)})",
+                got=f"{unit.id} reading {', '.join(sorted(undeclared))}",
+                code="undeclared_input",
+            )
+        upstream = [[name, of, self.keys(name).get(of)] for name, of in unit.reads]
+        frames = self.recordings.videos[unit.video].identity if unit.frames else None
+        return stable_hash(stage.name, stage.version, settings, unit.facts, upstream, frames)
+
+
+@dataclass
+class ChunkInputs:
+    """What the units of one chunk declared, found: where their inputs lie. Picklable."""
+
+    workspace: Path
+    dataset: str
+    root: Path | None
+    entries: dict[tuple[str, str], Entry] = field(default_factory=dict)  # (stage, unit) → its row
+
+    def __post_init__(self) -> None:
+        self.recordings = Recordings(self.workspace, self.dataset, self.root)
+        self._parts: dict[str, OpenParts] = {}
+        self._tables: dict[str, dict[str, dict[str, Any]]] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_parts": {}, "_tables": {}}
+
+    def folder(self, stage: str) -> Path:
+        """Folder of an upstream store."""
+        return Workspace(self.workspace).stage(self.dataset, stage)
+
+    def parts(self, stage: str) -> OpenParts:
+        """Open HDF5 parts of an upstream store."""
+        if stage not in self._parts:
+            self._parts[stage] = OpenParts(self.folder(stage))
+        return self._parts[stage]
+
+    def rows(self, stage: str, entry: Entry) -> dict[str, dict[str, Any]]:
+        """Rows of the upstream Parquet part of `entry`, by unit."""
+        if entry.part not in self._tables:
+            path = check_part(self.folder(stage), entry.part, entry.bytes, entry.digest)
+            table = read_table(path).to_dict("records")
+            self._tables[entry.part] = {str(row["unit"]): row for row in table}
+        return self._tables[entry.part]
+
+    def of(self, unit: Unit) -> UnitInputs:
+        """The view of one unit."""
+        return UnitInputs(self, unit)
+
+    def close(self) -> None:
+        """Close all parts."""
+        for parts in self._parts.values():
+            parts.close()
+
+
+class UnitInputs:
+    """What one unit may read: exactly what it declared."""
+
+    def __init__(self, chunk: ChunkInputs, unit: Unit) -> None:
+        self._chunk, self._unit = chunk, unit
+        self.dataset = chunk.dataset
+
+    @contextmanager
+    def open(self, stage: str, unit: str) -> Iterator[h5py.Group]:
+        """The upstream unit's read-only HDF5 group.
+
+        Raises StoreError: `no_data` when it was dropped, `undeclared_input` when the unit did not
+        say that it reads it, `damaged_part`.
+        """
+        entry = self._entry(stage, unit)
+        if entry is None or entry.status != "ok":
+            raise no_data(self.dataset, stage, unit, entry.status if entry else "missing")
+        yield self._chunk.parts(stage).group(entry)
+
+    def status(self, stage: str, unit: str) -> str:
+        """'ok' or why the upstream unit has no data."""
+        entry = self._entry(stage, unit)
+        return entry.status if entry else "missing"
+
+    def row(self, stage: str, unit: str) -> dict[str, Any]:
+        """The upstream unit's row of a Parquet stage with one row per unit. Raises as `open`."""
+        entry = self._entry(stage, unit)
+        if entry is None or entry.status != "ok":
+            raise no_data(self.dataset, stage, unit, entry.status if entry else "missing")
+        return self._chunk.rows(stage, entry)[unit]
+
+    def frames(self) -> FrameSource:
+        """The raw frames of the unit's video, by index."""
+        if not self._unit.frames:
+            raise self._undeclared("raw frames", "frames=True")
+        return self._chunk.recordings.frames(self._unit.video)
+
+    def _entry(self, stage: str, unit: str) -> Entry | None:
+        if (stage, unit) not in self._unit.reads:
+            raise self._undeclared(f"{stage}/{unit}", f"reads=(({stage!r}, {unit!r}), …)")
+        return self._chunk.entries.get((stage, unit))
+
+    def _undeclared(self, what: str, how: str) -> StoreError:
+        return StoreError(
+            f"{self.dataset}/{self._unit.id}",
+            expected="only inputs that the unit declared",
+            got=f"{what}, which is not in its key",
+            todo=f"Declare it where units are listed: Unit({how}).",
+            code="undeclared_input",
+        )

@@ -1,0 +1,106 @@
+"""The family of clip classifiers: networks that name the class of an event's clip.
+
+Accepted: settings with `image_size`, `num_frames`, `num_classes` and `special` (frames | flow), and
+a forward pass (B, 3, num_frames + 2, image_size, image_size) → (B, num_classes). Training has a
+learning rate per group where the network's parameters are named `embed…` and `groups.N…`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from data.stages.identity import stable_hash
+from models.contract import Counted, Section
+from models.metrics import confusion_counts, recognition_from_counts
+from models.scores.bootstrap import group_counts
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from models.recipe import Recipe
+    from models.runs.files import FoldJob, RunFiles
+    from models.stacked.choice import Choice
+    from models.stacked.proof import Proof
+
+
+class ClipFamily:
+    """See `models.contract.Family`."""
+
+    name, spots, recognises = "recognition of clips", False, True
+
+    def training_facts(self, recipe: Recipe) -> dict[str, Any]:
+        """None beyond `model` and `train`."""
+        return {}
+
+    def fit(self, jobs: Sequence[FoldJob]) -> None:
+        """A pack of folds: one as ever, several as one program."""
+        from models.hsta.fold import fit_folds
+
+        fit_folds(jobs)
+
+    def plan_packs(
+        self, jobs: Sequence[FoldJob], max_memory_mb: float | None = None
+    ) -> tuple[list[list[FoldJob]], Choice]:
+        """The jobs in packs for `fit`, by `train.folds_at_once`; why, and how many side by side."""
+        from models.hsta.packs import plan_packs
+
+        return plan_packs(jobs, max_memory_mb)
+
+    def prove(self, jobs: Sequence[FoldJob], fold: str, steps: int = 100) -> Proof:
+        """One fold alone against the same fold beside the others; see `models.hsta.fold`."""
+        from models.hsta.fold import prove_fold
+
+        return prove_fold(jobs, fold, steps)
+
+    def decode_fold(self, recipe: Recipe, folder: Path) -> None:
+        """Class probabilities need no decoding."""
+
+    def score(self, run: RunFiles) -> pd.DataFrame:
+        """UF1, UAR, accuracy; see `models.hsta.fold.score`."""
+        from models.hsta.fold import score
+
+        return score(run)
+
+    def count(self, run: RunFiles) -> Counted:
+        """Confusion counts per person."""
+        table = run.predictions().sort_values(["dataset", "event"], kind="stable")
+        classes = [c.removeprefix("prob_") for c in table.columns if c.startswith("prob_")]
+        each = np.stack(
+            [
+                confusion_counts([true], [predicted], classes)
+                for true, predicted in zip(table.label, table.predicted, strict=True)
+            ]
+        )
+        people, counts = group_counts([str(p) for p in table.person], each)
+        facts = table[["dataset", "event", "person", "label"]].astype(str).to_numpy().tolist()
+
+        def statistic(name: str) -> Callable[[npt.NDArray[Any]], float]:
+            return lambda total: float(getattr(recognition_from_counts(total, classes), name))
+
+        names = ("uf1", "uar", "accuracy")
+        return Counted(people, counts, {n: statistic(n) for n in names}, stable_hash(facts))
+
+    def rules(self, recipe: Recipe) -> dict[str, Any]:
+        """A clip is named or not: no rules."""
+        return {}
+
+    def sections(self, run: RunFiles, most: int | None = None) -> Iterator[Section]:
+        """Attention over a few clips, where the network is HSTA; not on the UI's small page."""
+        if most is not None or run.recipe.network_name != "hsta":
+            return
+        from models.report.attention import NOTE, attention_strips
+
+        found = list(attention_strips(run))
+        if found:
+            yield Section("Attention", NOTE, found, anchor="attention")
+
+    def intervals(self, run: RunFiles) -> None:
+        """Clips are given, not found."""
+
+
+FAMILY = ClipFamily()

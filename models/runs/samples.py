@@ -1,0 +1,190 @@
+"""Which samples a run has, what identifies each, and who is held out in which fold."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import pandas as pd
+
+from data.errors import ConfigError, SplitError
+from data.folds import (
+    Split,
+    event_ids,
+    leave_one_subject_out,
+    published_split,
+    subject_kfold,
+    with_training_events,
+)
+from data.schema import LEDGER, conform
+from data.stages.identity import stable_hash
+from data.stages.inputs import StageInputs
+from data.stages.registry import STAGES
+from data.stages.workspace import Workspace
+from models.recipe import Recipe
+from models.runs.files import Sample, read_tables
+
+
+@dataclass(frozen=True)
+class Samples:
+    """What a run learns from and is tested on.
+
+    table: dataset subject person video event label …, one row a kept sample; keys: what identifies
+    each one's inputs, label and person; inputs: the stages' results that were chosen.
+    """
+
+    table: pd.DataFrame
+    ledger: pd.DataFrame
+    keys: Mapping[Sample, str]
+    inputs: pd.DataFrame  # dataset stage unit key
+
+
+def choose_samples(workspace: Workspace, recipe: Recipe) -> Samples:
+    """The recipe's samples whose inputs are all there; the others are ledger rows.
+
+    Raises SplitError when nothing is left.
+    """
+    configs = {name: recipe.stage_config(name) for name in STAGES}
+    views = {d: StageInputs(workspace, d, None, configs) for d in recipe.data}
+    choose = _events if recipe.network.samples == "events" else _videos
+    table, ledger, keys = choose(workspace, recipe, views)
+    if table.empty:
+        raise SplitError(
+            f"recipe {recipe.name}",
+            expected="at least one usable sample",
+            got=f"none of {len(ledger)} (reasons: {sorted(set(ledger.reason))})",
+            todo="See the ledger; check the dataset with `python -m flows check`.",
+        )
+    return Samples(table, ledger, keys, _inputs_table(recipe, views))
+
+
+def _inputs_table(recipe: Recipe, views: Mapping[str, StageInputs]) -> pd.DataFrame:
+    rows = [
+        (dataset, stage, unit, key)
+        for dataset, view in views.items()
+        for stage in recipe.stages[1:]
+        for unit, key in view.keys(stage).items()
+    ]
+    return pd.DataFrame(rows, columns=["dataset", "stage", "unit", "key"]).astype("string")
+
+
+_Chosen = tuple[pd.DataFrame, pd.DataFrame, dict[Sample, str]]
+
+
+def _events(workspace: Workspace, recipe: Recipe, views: Mapping[str, StageInputs]) -> _Chosen:
+    """Micro-expression events with a label whose inputs are all there, and macro where asked."""
+    events = read_tables(workspace, recipe.data, "events")
+    label = events[recipe.labels].astype("string")
+    macro = bool(getattr(recipe.train, "macro", False))  # a setting of families that can
+    with_micro = set(events.dataset[(events.type == "micro") & label.notna()])
+    needed = recipe.network.needs(recipe.model)
+    stores = {(d, s): view.store(s) for d, view in views.items() for s in needed}
+    keys_of = {place: store.keys() for place, store in stores.items()}
+    keep, dropped, keys = [], [], {}
+    for row, name in zip(events.itertuples(index=False), label, strict=True):
+        reason = ""
+        trains_only = macro and row.type == "macro" and row.dataset in with_micro
+        if row.type != "micro" and not trains_only:
+            reason = "not_micro"
+        elif pd.isna(name):
+            reason = f"no_{recipe.labels}"
+        else:
+            for stage in needed:
+                status = stores[row.dataset, stage].status(row.event)
+                if status != "ok":
+                    reason = f"{stage}:{status}"
+        if reason:
+            dropped.append(ledger_row(row.dataset, row.event, "event", reason))
+        else:
+            own = [keys_of[row.dataset, stage][row.event] for stage in needed]
+            keys[row.dataset, row.event] = "|".join([*own, str(name), str(row.person)])
+        keep.append(not reason)
+    return events.assign(label=label)[keep].reset_index(drop=True), as_ledger(dropped), keys
+
+
+def _videos(workspace: Workspace, recipe: Recipe, views: Mapping[str, StageInputs]) -> _Chosen:
+    """Videos whose inputs are all there, with and without micro-expressions."""
+    videos = read_tables(workspace, recipe.data, "videos")
+    events = read_tables(workspace, recipe.data, "events")
+    columns = ["event", "onset", "apex", "offset", "type", recipe.labels]
+    truth = {
+        place: stable_hash(group[columns].astype("string").fillna("").to_dict("records"))
+        for place, group in events.groupby(["dataset", "video"])
+    }
+    needed = recipe.network.needs(recipe.model)
+    stores = {(d, s): view.store(s) for d, view in views.items() for s in needed}
+    keys_of = {place: store.keys() for place, store in stores.items()}
+    keep, dropped, keys = [], [], {}
+    for row in videos.itertuples(index=False):
+        status = {s: stores[row.dataset, s].status(row.video) for s in needed}
+        bad = [f"{stage}:{word}" for stage, word in status.items() if word != "ok"]
+        if bad:
+            dropped.append(ledger_row(row.dataset, row.video, "video", bad[-1]))
+        else:
+            own = [keys_of[row.dataset, stage][row.video] for stage in needed]
+            facts = truth.get((row.dataset, row.video), "")
+            keys[row.dataset, row.video] = "|".join([*own, facts, str(row.person)])
+        keep.append(not bad)
+    samples = videos.assign(event=videos.video, label=pd.NA)[keep]
+    return samples.reset_index(drop=True), as_ledger(dropped), keys
+
+
+def make_split(recipe: Recipe, samples: pd.DataFrame) -> Split:
+    """The recipe's split over `samples`; ids as `data.folds.event_ids` makes them.
+
+    In splits of ours macro-expressions only train, where their person is not tested; a published
+    list is taken as it is.
+    """
+    config = recipe.split
+    if config.kind == "published":
+        if not config.name or not config.path:
+            raise ConfigError(
+                "split", expected="name and path of a published split", got=str(config)
+            )
+        return published_split(config.name, config.path)
+    extra = samples[samples.type == "macro"] if "type" in samples else samples[:0]
+    tested = samples.drop(extra.index)
+    if config.kind == "leave_one_subject_out":
+        split = leave_one_subject_out(tested)
+    else:
+        label = "label" if tested.label.notna().all() else None
+        split = subject_kfold(tested, config.k, config.seed, label=label)
+    return with_training_events(split, tested, extra) if len(extra) else split
+
+
+def fold_name(number: int, name: str) -> str:
+    """'fold-03-sub04': safe as a folder's name."""
+    safe = re.sub(r"[^A-Za-z0-9.-]+", "_", name).strip("_")[:40]
+    return f"fold-{number:02d}-{safe}"
+
+
+def outside_split(recipe: Recipe, samples: pd.DataFrame, split: Split) -> pd.DataFrame:
+    """Ledger rows for events a published split names in vain, and for samples no fold tests."""
+    ids = event_ids(samples)
+    testable = ids[samples.type != "macro"] if "type" in samples else ids
+    named = {i for sides in split.folds.values() for side in sides for i in side}
+    tested = {i for _, test in split.folds.values() for i in test}
+    missing, untested = sorted(named - set(ids)), sorted(set(testable) - tested)
+    dataset = "+".join(recipe.data)
+    rows = [ledger_row(dataset, i, "event", "split_names_no_sample") for i in missing]
+    rows += [ledger_row(dataset, i, "event", "not_tested_by_split") for i in untested]
+    return as_ledger(rows)
+
+
+def ledger_row(dataset: str, unit: str, kind: str, reason: str) -> dict[str, str]:
+    """A dropped sample."""
+    return {
+        "stage": "train",
+        "dataset": dataset,
+        "unit": unit,
+        "kind": kind,
+        "reason": reason,
+        "detail": "",
+        "action": "dropped",
+    }
+
+
+def as_ledger(rows: list[dict[str, str]]) -> pd.DataFrame:
+    """Rows as a ledger table."""
+    return conform(pd.DataFrame(rows, columns=list(LEDGER)), "ledger")

@@ -1,0 +1,415 @@
+"""Training as a step: a unit is a fold, and a fold that was trained once is never trained again.
+
+A fold's key is what decides its weights: network, training settings, labels, both sides of its
+split with the identity of every sample, seed. The run's folder is named after its folds' keys and
+the scoring settings; a fold trained in another run of the workspace under the same key is taken
+over (its files linked), so that other scoring settings, another recipe name or another report cost
+seconds. A fold is trained in a hidden folder that keeps its resume state across kills.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from data.errors import SplitError, StoreError
+from data.folds import Split, event_ids
+from data.stages.contract import Page, RecipeLike, Scope, StepPlan
+from data.stages.files import save_parquet, temporary_name
+from data.stages.identity import file_digest, stable_hash
+from data.stages.parts import versions_json
+from data.stages.planning import why_not_fresh
+from data.stages.registry import with_needs
+from data.stages.writing import StoreWriter
+from models.contract import FOLD_FILES
+from models.devices import resolve_device
+from models.family import family_of
+from models.recipe import Recipe
+from models.runs.files import QUICK_BYTES, SETUP, FoldJob, run_manifest
+from models.runs.samples import (
+    Samples,
+    choose_samples,
+    fold_name,
+    make_split,
+    outside_split,
+)
+
+TIMES = "timings.parquet"  # of a fold: seconds per epoch
+VERSION = 2  # bumped by hand when training results change
+
+
+@dataclass
+class RunPlan:
+    """The experiment as it would run: samples, split, folder, folds with their keys."""
+
+    recipe: Recipe
+    samples: Samples
+    split: Split
+    run_id: str
+    folder: Path
+    jobs: dict[str, FoldJob]
+    keys: dict[str, str]  # fold → key
+    ledger: pd.DataFrame
+    elsewhere: dict[str, Path] = field(default_factory=dict)  # fold → its trained twin's folder
+    writer: StoreWriter | None = None
+
+
+@dataclass
+class FoldResult:
+    """A trained fold in its hidden folder."""
+
+    job: FoldJob
+    seconds: float
+    host: str
+    versions: str
+
+    @property
+    def label(self) -> str:
+        """Name people see."""
+        return self.job.label
+
+
+class TrainStep:
+    """Train every fold that is not there yet."""
+
+    name, per_dataset, in_parent, title = "train", False, False, "Training"
+    shows_faces = False
+
+    def needs(self, recipe: RecipeLike) -> tuple[str, ...]:
+        """Ingest, and the stages its network reads, nearest or not."""
+        assert isinstance(recipe, Recipe)
+        return ("ingest", *with_needs(recipe.network.needs(recipe.model)))
+
+    def plan(self, scope: Scope, *, force: bool = False, verify: bool = False) -> StepPlan:
+        """Choose samples, make the split, name the run; reads stores, writes nothing.
+
+        Raises SplitError when nothing is left to train on or people are shared between sides.
+        """
+        run = plan_run(scope, force=force)
+        plan = StepPlan(self.name, scope.label, list(run.jobs), work=run)
+        plan.reasons, _ = why_not_fresh(
+            run.folder,
+            run_manifest(run.folder),
+            run.keys,
+            VERSION,
+            verify=verify,
+            always_read=QUICK_BYTES,
+        )
+        if force:
+            plan.reasons = {
+                f: "forced" if r == "missing" else r for f, r in plan.reasons.items()
+            }  # fmt: skip
+        else:
+            _look_elsewhere(scope, run, plan)
+        plan.detail = {"run": str(run.folder), "run_id": run.folder.name, "device": scope.device}
+        return plan
+
+    def jobs(self, scope: Scope, plan: StepPlan) -> list[FoldJob]:
+        """Make the run folder, write what identifies the run, take over what is trained."""
+        run: RunPlan = plan.work
+        run.folder.mkdir(parents=True, exist_ok=True)
+        run.writer = StoreWriter(scope.workspace, run.folder, scope.token)
+        _write_setup(run, scope)
+        for fold, twin in run.elsewhere.items():
+            _take_over(run, fold, twin, scope)
+        left = [f for f in plan.todo if f not in run.elsewhere]
+        if scope.folds:
+            left = [f for f in left if _asked(f, scope.folds)]
+        return [run.jobs[fold] for fold in left]
+
+    def make(self, job: FoldJob) -> FoldResult:
+        """Train and predict one fold into `job.out`."""
+        return fit_fold(job)
+
+    def publish(self, scope: Scope, plan: StepPlan, result: FoldResult) -> dict[str, str]:
+        """Give a trained fold's files their names and enter them in the run's manifest."""
+        run: RunPlan = plan.work
+        _publish_fold(run, result.job.fold, result.job.out, result)
+        return {result.job.fold: "ok"}
+
+    def finish(self, scope: Scope, plan: StepPlan) -> None:
+        """Every publication is complete by itself."""
+
+    def progress(self, scope: Scope, result: FoldResult) -> str:
+        """'fold-00-sub01 trained'."""
+        return f"{result.job.fold} trained in {result.seconds:.1f} s"
+
+    def gpu(self, scope: Scope) -> int:
+        """One fold at a time on a GPU."""
+        return int(resolve_device(scope.device) != "cpu")
+
+    def warm_up(self, scope: Scope) -> float:
+        """Nothing to prepare."""
+        return 0.0
+
+    def pictures(self, shown: Any) -> Iterable[Any]:
+        """None of a dataset's."""
+        return ()
+
+    def pages(self, scope: Scope, plan: StepPlan) -> Iterator[Page]:
+        """The folds are shown with their scores."""
+        return iter(())
+
+
+def plan_run(scope: Scope, *, force: bool = False) -> RunPlan:
+    """The experiment of a recipe on a workspace as it is now."""
+    recipe = scope.recipe
+    assert isinstance(recipe, Recipe)
+    samples = choose_samples(scope.workspace, recipe)
+    split = make_split(recipe, samples.table)
+    jobs = _fold_jobs(scope, recipe, samples, split)
+    facts = [
+        VERSION,
+        recipe.network_name,
+        recipe.model.identity(),
+        recipe.train.identity(),
+        family_of(recipe).training_facts(recipe),
+        recipe.labels,
+        recipe.seed,
+    ]
+    keys = {fold: stable_hash(facts, *_sides(job, samples)) for fold, job in jobs.items()}
+    run_id = stable_hash(list(keys.items()), recipe.decode.identity())[:12]
+    base = scope.workspace.run(recipe.name, run_id)
+    folder = forced_folder(base, keys) if force else newest_folder(base, keys)
+    jobs = {
+        fold: replace(job, out=folder / f".partial-{fold}", inputs=folder / "inputs.parquet")
+        for fold, job in jobs.items()
+    }
+    ledger = pd.concat(
+        [samples.ledger, outside_split(recipe, samples.table, split)], ignore_index=True
+    )
+    return RunPlan(recipe, samples, split, run_id, folder, jobs, keys, ledger)
+
+
+def _sides(job: FoldJob, samples: Samples) -> tuple[list[Any], list[Any]]:
+    """Every sample of both sides with what identifies it, in an order of its own."""
+    train, test = (
+        sorted([*sample, samples.keys[sample]] for sample in side)
+        for side in (job.train_events, job.test_events)
+    )
+    return train, test
+
+
+def _fold_jobs(scope: Scope, recipe: Recipe, chosen: Samples, split: Split) -> dict[str, FoldJob]:
+    table = chosen.table
+    samples = list(zip(table.dataset, table.event, strict=True))
+    sample_of = dict(zip(event_ids(table), samples, strict=True))
+    video_of = dict(zip(samples, zip(table.dataset, table.video, strict=True), strict=True))
+    jobs = {}
+    for number, (name, (train, test)) in enumerate(split.folds.items()):
+        fold = fold_name(number, str(name))
+        sides = [tuple(sample_of[i] for i in side if i in sample_of) for side in (train, test)]
+        if not sides[0] or not sides[1]:
+            raise SplitError(
+                f"{recipe.name}, {fold}",
+                expected="samples on both sides",
+                got=f"{len(sides[0])} to train on, {len(sides[1])} to test",
+                todo="Use fewer folds or more subjects.",
+            )
+        videos = [tuple(sorted({video_of[s] for s in side})) for side in sides]
+        jobs[fold] = FoldJob(
+            workspace=scope.workspace.path,
+            recipe=recipe,
+            fold=fold,
+            datasets=recipe.data,
+            train_events=sides[0],
+            test_events=sides[1],
+            train_videos=videos[0],
+            test_videos=videos[1],
+            seed=recipe.seed,
+            out=Path(),
+            device=scope.device,
+        )
+    return jobs
+
+
+# --------------------------------------------------------------------- which folder, which twin
+
+
+def _repetitions(base: Path) -> list[Path]:
+    """The run's folder and its forced repetitions -2, -3 … that exist, oldest first."""
+    found, number = [base], 2
+    while (later := base.with_name(f"{base.name}-{number}")).exists():
+        found.append(later)
+        number += 1
+    return found
+
+
+def is_trained(folder: Path, keys: dict[str, str]) -> bool:
+    """Whether every fold is there as it was published."""
+    bad, _ = why_not_fresh(folder, run_manifest(folder), keys, VERSION, always_read=QUICK_BYTES)
+    return not bad
+
+
+def newest_folder(base: Path, keys: dict[str, str]) -> Path:
+    """The latest repetition that is trained whole, else the run's own folder.
+
+    A repetition that was cancelled early is never taken for the run.
+    """
+    whole = [folder for folder in _repetitions(base)[1:] if is_trained(folder, keys)]
+    return whole[-1] if whole else base
+
+
+def forced_folder(base: Path, keys: dict[str, str]) -> Path:
+    """Where a forced repetition goes: the one that was begun and not finished, else a new one."""
+    if not base.exists():
+        return base
+    found = _repetitions(base)
+    last = found[-1]
+    if last != base and not is_trained(last, keys):
+        return last
+    return base.with_name(f"{base.name}-{len(found) + 1}")
+
+
+def _look_elsewhere(scope: Scope, run: RunPlan, plan: StepPlan) -> None:
+    """Find folds of the same key in other runs of the workspace."""
+    wanted = {run.keys[fold]: fold for fold, why in plan.reasons.items() if why != "forced"}
+    if not wanted:
+        return
+    for folder in sorted((scope.workspace.path / "runs").glob("*/*")):
+        if folder == run.folder or not (folder / "manifest.parquet").is_file():
+            continue
+        rows = run_manifest(folder)
+        rows = rows[rows.key.isin(list(wanted))]
+        twins = dict(zip(rows.key, rows.unit, strict=True))
+        bad, _ = why_not_fresh(
+            folder, rows, {u: k for k, u in twins.items()}, VERSION, always_read=QUICK_BYTES
+        )
+        for key, unit in twins.items():
+            if unit not in bad and wanted.get(key) == unit:
+                fold = wanted.pop(key)
+                run.elsewhere[fold] = folder / unit
+                plan.reasons[fold] = f"trained in {folder.parent.name}/{folder.name}: taken over"
+
+
+def _asked(fold: str, wanted: tuple[str, ...]) -> bool:
+    """Whether a fold is among those asked for, by name, number or held-out subject."""
+    _, number, subject = fold.split("-", 2)
+    return bool({fold, number, str(int(number)), subject} & set(wanted))
+
+
+# ------------------------------------------------------------------------------------ publication
+
+
+def fit_fold(job: FoldJob) -> FoldResult:
+    """Train and predict one fold into `job.out`. Runs in a worker."""
+    started = time.perf_counter()
+    job.out.mkdir(parents=True, exist_ok=True)
+    job = replace(job, device=resolve_device(job.device))
+    family_of(job.recipe).fit([job])
+    missing = [name for name in FOLD_FILES if not (job.out / name).exists()]
+    if missing:
+        raise StoreError(job.fold, expected=f"files {FOLD_FILES}", got=f"without {missing}")
+    seconds = time.perf_counter() - started
+    return FoldResult(job, seconds, platform.node(), versions_json())
+
+
+def _write_setup(run: RunPlan, scope: Scope) -> None:
+    """recipe.json, split.json, inputs.parquet and the ledger, where they are not there as now."""
+    assert run.writer is not None
+    texts = {
+        "recipe.json": json.dumps(run.recipe.model_dump(mode="json"), indent=1, sort_keys=True),
+        "split.json": json.dumps(_split_facts(run), indent=1),
+    }
+    key = stable_hash(texts, run.samples.inputs.astype(str).to_numpy().tolist())
+    bad, _ = why_not_fresh(
+        run.folder, run_manifest(run.folder), {SETUP: key}, VERSION, always_read=QUICK_BYTES
+    )
+    if not bad and not run.writer.trouble:
+        return
+    made = {}
+    for name, text in texts.items():
+        made[name] = temporary_name(run.folder / name, scope.token)
+        made[name].write_text(text)
+    made["inputs.parquet"] = temporary_name(run.folder / "inputs.parquet", scope.token)
+    save_parquet(run.samples.inputs, made["inputs.parquet"])
+    rows = [_row(SETUP, key, name, path) for name, path in made.items()]
+    run.writer.ledger = []
+    run.writer.enter(
+        rows,
+        files=[(path, run.folder / name) for name, path in made.items()],
+        ledger=[{**row, "key": key} for row in run.ledger.to_dict("records")],
+        timings=[_timing(name, 0.0, platform.node(), versions_json()) for name in made],
+    )
+
+
+def _split_facts(run: RunPlan) -> dict[str, Any]:
+    shared = {p for people in run.split.people_shared.values() for p in people}
+    sides = zip(run.jobs, run.split.folds.values(), strict=True)
+    return {
+        "digest": run.split.digest,
+        "people_shared": sorted(shared),
+        "folds": {
+            fold: {"train": list(train), "test": list(test)} for fold, (train, test) in sides
+        },
+    }
+
+
+def _take_over(run: RunPlan, fold: str, twin: Path, scope: Scope) -> None:
+    """Publish another run's fold as this run's: weights linked, predictions decoded again."""
+    out = run.jobs[fold].out
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(parents=True)
+    for path in sorted(p for p in twin.iterdir() if p.is_file()):
+        _link(path, out / path.name)
+    family_of(run.recipe).decode_fold(run.recipe, out)
+    _publish_fold(run, fold, out, None)
+
+
+def _link(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # another file system, or one without links
+        shutil.copy2(source, target)
+
+
+def _publish_fold(run: RunPlan, fold: str, out: Path, result: FoldResult | None) -> None:
+    assert run.writer is not None
+    shutil.rmtree(out / "resume", ignore_errors=True)
+    files = [p for p in sorted(out.iterdir()) if p.is_file()]
+    rows = [
+        _row(fold, run.keys[fold], f"{fold}/{path.name}", path)
+        for path in files
+        if path.name != TIMES  # seconds have no identity
+    ]
+    seconds = result.seconds if result else 0.0
+    host, versions = (
+        (result.host, result.versions) if result else (platform.node(), versions_json())
+    )
+    run.writer.enter(
+        rows,
+        files=[(path, run.folder / fold / path.name) for path in files],
+        timings=[_timing(row["part"], seconds, host, versions) for row in rows],
+    )
+    shutil.rmtree(out, ignore_errors=True)
+
+
+def _row(unit: str, key: str, part: str, path: Path) -> dict[str, Any]:
+    return {
+        "unit": unit,
+        "key": key,
+        "part": part,
+        "status": "ok",
+        "bytes": path.stat().st_size,
+        "digest": file_digest(path),
+        "content": "",
+        "version": VERSION,
+        "settings": "{}",
+        "counts": "{}",
+    }
+
+
+def _timing(part: str, seconds: float, host: str, versions: str) -> dict[str, Any]:
+    return {"part": part, "seconds": seconds, "units": 1, "host": host, "versions": versions}
+
+
+STEP = TrainStep()
