@@ -36,32 +36,29 @@ from data.align.modes import Options
 from data.align.run import align_frames
 from data.align.settings import AlignConfig
 from data.align.store import FILTERS, StoredPoses, open_crops
-from data.datasets import open_dataset
 from data.faces import examine, face_finder
-from data.stages.engine import ChunkJob, StageInputs, compute_chunk, get_stage
+from data.stages.inputs import StageInputs
 from data.synthetic import load_truth, write_dataset
 from data.synthetic.geometry import Head
 from data.synthetic.subjects import make_subject
+from tests.fakes.steps import ingest, one_part, write_tables
 
 MODES = ("first_crop", "landmarks", "landmarks_smooth", "ecc", "track")
 LAYOUT = "casme2"
 
 
 def make_inputs(root: Path, config: AlignConfig, folder: Path) -> StageInputs:
-    """Stage inputs of a dataset folder without a workspace."""
-    dataset = open_dataset(LAYOUT, root)
-    inputs = StageInputs(folder, LAYOUT, root, {"align": config})
-    inputs._cache.update(videos=dataset.videos, frames=dataset.frames, events=dataset.events)
-    return inputs
+    """Stage inputs of a dataset folder, ingested into a workspace in `folder`."""
+    ingest(folder / "ws", LAYOUT, root)
+    return StageInputs(folder / "ws", LAYOUT, root, {"align": config})
 
 
 def run_stage(root: Path, config: AlignConfig, out: Path) -> tuple[float, int, Any]:
     """Align a dataset into one part: CPU seconds, frames, the chunk's result."""
     inputs = make_inputs(root, config, out.parent)
-    units = get_stage("align").list_units(inputs, config)
     face_finder(None)
     started = time.process_time()
-    result = compute_chunk(ChunkJob(inputs, "align", 0, tuple(units), out.name, out))
+    result = one_part(inputs, "align", out)
     seconds = time.process_time() - started
     return seconds, sum(int(c["frames"]) for c in result.counts.values()), result
 
@@ -142,11 +139,11 @@ def speed(root: Path, folder: Path) -> dict[str, Any]:
     split = dict.fromkeys(("decode", "find reference", "track", "warp", "write"), 0.0)
     baseline = 0.0
     finder = face_finder(None)
-    some = list(inputs.videos.itertuples(index=False))[:4]
+    some = list(inputs.recordings.table("videos").itertuples(index=False))[:4]
     count = 0
     with h5py.File(folder / "split.h5", "w") as file:
         for row in some:
-            source = inputs.frame_source(str(row.video))
+            source = inputs.recordings.frames(str(row.video))
             images, spent = timed(lambda s=source: [s.read(i) for i in range(len(s))])
             split["decode"] += spent
             (reference, _), spent = timed(lambda g=images[0]: examine(finder, g, 0))
@@ -219,10 +216,10 @@ def storage(root: Path, folder: Path) -> list[dict[str, Any]]:
     """Bytes per frame and read speed of every choice of crop."""
     inputs = make_inputs(root, AlignConfig(), folder)
     finder = face_finder(None)
-    row = next(inputs.videos.itertuples(index=False))
+    row = next(inputs.recordings.table("videos").itertuples(index=False))
     rows: list[dict[str, Any]] = []
     for colour in (False, True):
-        source = inputs.frame_source(str(row.video))
+        source = inputs.recordings.frames(str(row.video))
         images = [source.read(i, colour=colour) for i in range(min(len(source), 60))]
         grey = images[0] if not colour else cv2.cvtColor(images[0], cv2.COLOR_RGB2GRAY)
         reference, _ = examine(finder, grey, 0)
@@ -244,7 +241,7 @@ def transforms_only(root: Path, folder: Path) -> dict[str, Any]:
     inputs, videos = make_inputs(root, config, folder), len(result.counts)
     with h5py.File(out) as part:
         video = next(v for v, s in result.status.items() if s == "ok")
-        crops = open_crops(part[video], inputs.frame_source(video))
+        crops = open_crops(part[video], inputs.recordings.frames(video))
         spent = timed(lambda: [crops[i] for i in range(len(crops))])[1]
         count = len(crops)
         each = sum(d.id.get_storage_size() for d in part[video].values() if len(d) == count)
@@ -301,13 +298,12 @@ def memory(folder: Path, frames: int) -> dict[str, Any]:
     row = {"video": "v", "identity": "x", "num_frames": frames, "fps": 200.0,
            "provided_crop": False, "source": "frames", "folder": "."}  # fmt: skip
     config = AlignConfig()
-    inputs = StageInputs(folder, LAYOUT, root, {"align": config})
+    workspace = folder / "long-ws"
+    inputs = StageInputs(workspace, LAYOUT, root, {"align": config})
     listed = pd.DataFrame({"video": "v", "index": range(frames), "path": names})
-    inputs._cache.update(videos=pd.DataFrame([row]), frames=listed)
-    (unit,) = get_stage("align").list_units(inputs, config)
+    write_tables(workspace, LAYOUT, videos=pd.DataFrame([row]), frames=listed)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    job = ChunkJob(inputs, "align", 0, (unit,), "long.h5", folder / "long.h5")
-    result, seconds = timed(lambda: compute_chunk(job))
+    result, seconds = timed(lambda: one_part(inputs, "align", folder / "long.h5"))
     return {
         "frames": frames,
         "status": result.status["v"],

@@ -30,12 +30,11 @@ from data.align.settings import AlignConfig
 from data.apex import flow_peak as apex_flow
 from data.apex import spotting as apex
 from data.apex.settings import ApexConfig
-from data.ingest.store import plan_ingest, run_ingest
-from data.stages.engine import StageInputs
+from data.stages.inputs import StageInputs
 from data.stages.planning import run_stage
-from data.stages.stores import StageStore
 from data.stages.workspace import Workspace
 from data.synthetic import load_truth, write_dataset
+from tests.fakes.steps import ingest
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "normal": {"amplitude": 1.5, "head": 1.0, "noise": 1.5, "confounder": 0.3},
@@ -73,8 +72,8 @@ def prepare(folder: Path, options: argparse.Namespace) -> tuple[StageInputs, dic
     )  # fmt: skip
     workspace = Workspace(folder / "ws")
     configs = {"align": AlignConfig(), "apex": ApexConfig()}
-    inputs = StageInputs(folder / "ws", LAYOUT, root, configs)  # type: ignore[arg-type]
-    run_ingest(plan_ingest(workspace, LAYOUT, root), workspace, TOKEN)
+    ingest(workspace, LAYOUT, root)
+    inputs = StageInputs(workspace, LAYOUT, root, configs)
     run_stage(inputs, "align", TOKEN)
     truth = {
         video["video"]: event
@@ -104,7 +103,7 @@ def score(name: str, found: dict[str, float], truth: dict[str, Any], cpu: float)
 
 def spotted_frames(inputs: StageInputs) -> dict[str, float]:
     """Spotted frame of every event, from the stage's own table (label + stated error)."""
-    table = StageStore(inputs.workspace, LAYOUT, "apex").table()
+    table = inputs.store("apex").table()
     frames = table["label_apex"] + table["error_frames"]
     return dict(zip(table["video"], frames.astype(float), strict=True))
 
@@ -116,11 +115,12 @@ def measure(inputs: StageInputs, truth: dict[str, Any], methods: list[str]) -> l
     for method in methods:
         apex_flow.flow_peak = plain_peak if method == "plain_peak" else own
         used = "flow_peak" if method == "plain_peak" else method
-        inputs.configs["apex"] = ApexConfig(method=used)  # type: ignore[arg-type]
+        configs = {**inputs.configs, "apex": ApexConfig(method=used)}
+        own_inputs = StageInputs(inputs.workspace, LAYOUT, inputs.root, configs)
         start = time.process_time()
-        run_stage(inputs, "apex", TOKEN, force=True)
+        run_stage(own_inputs, "apex", TOKEN, force=True)
         seconds = time.process_time() - start
-        rows.append(score(method, spotted_frames(inputs), truth, seconds))
+        rows.append(score(method, spotted_frames(own_inputs), truth, seconds))
     apex_flow.flow_peak = own
     return rows
 

@@ -17,10 +17,8 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
@@ -28,74 +26,80 @@ import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from data.align.settings import AlignConfig
+from data.apex.settings import ApexConfig
 from data.flow.settings import FlowConfig
-from data.flow.stage import STAGE, compute_fields, compute_many, quantise, wants_batches
+from data.flow.stage import compute_fields, compute_many, quantise, wants_batches
 from data.optical_flow import warm_up
-from data.stages.engine import ChunkJob, compute_chunk
-from data.stages.identity import file_digest, stable_hash
+from data.stages.identity import file_digest
+from data.stages.inputs import StageInputs
+from data.stages.stores import StageStore
+from data.stages.workspace import Workspace
+from tests.fakes.fabricated_run import write_store
 from tests.fakes.flow_pairs import make_pair
+from tests.fakes.steps import one_part, write_tables
 
+DATASET = "bench"
 ONSET, APEX, OFFSET = 0, 6, 11
 
 
-class Store:
-    """Crops of some videos in a file, as the stage reads them."""
+def write_data(folder: Path, events: int, size: int) -> StageInputs:
+    """A workspace with tables, crops and apexes of some videos, as the stages before leave them."""
+    workspace, names = Workspace(folder / "ws"), [f"s{n:02}/e1" for n in range(events)]
+    about = {"video": names, "identity": names, "num_frames": OFFSET + 1, "fps": 100.0}
+    marks = {"video": names, "event": names, "onset": ONSET, "offset": OFFSET}
+    write_tables(workspace, DATASET, videos=pd.DataFrame(about), events=pd.DataFrame(marks))
+    inputs = inputs_of(workspace, FlowConfig())
 
-    dataset = "bench"
+    def fill(number: int) -> Callable[[h5py.Group], None]:
+        def write(group: h5py.Group) -> None:
+            onset, apex, _ = make_pair(size, number)
+            clip = np.stack([onset] * APEX + [apex] * (OFFSET - APEX) + [onset])
+            group.create_dataset("crops", data=clip, chunks=(1, size, size), compression="lzf")
+            group["segment"] = np.zeros(len(clip), np.int16)
+            group["status"] = np.zeros(len(clip), np.uint8)
+            group["status"].attrs["status_names"] = ["ok"]
 
-    def __init__(self, folder: Path, events: int, size: int) -> None:
-        self.path, self.configs = folder / "align.h5", {"flow": FlowConfig()}
-        names = [f"s{n:02}/e1" for n in range(events)]
-        self.events = pd.DataFrame(
-            {"video": names, "event": names, "onset": ONSET, "offset": OFFSET}
-        )
-        with h5py.File(self.path, "w") as file:
-            for number, name in enumerate(names):
-                onset, apex, _ = make_pair(size, number)
-                clip = np.stack([onset] * APEX + [apex] * (OFFSET - APEX) + [onset])
-                group = file.create_group(name)
-                group.create_dataset("crops", data=clip, chunks=(1, size, size), compression="lzf")
-                group["segment"] = np.zeros(len(clip), np.int16)
-                group["status"] = np.zeros(len(clip), np.uint8)
-                group["status"].attrs["status_names"] = ["ok"]
-        self.file = h5py.File(self.path, "r")
+        return write
 
-    def keys(self, stage: str) -> dict[str, str]:
-        return {event: event for event in self.events["event"]}
-
-    def key(self, *parts: Any) -> str:
-        return stable_hash(*parts)
-
-    def row(self, stage: str, unit: str) -> dict[str, Any]:
-        return {"apex": APEX}
-
-    @contextmanager
-    def open(self, stage: str, unit: str) -> Iterator[h5py.Group]:
-        yield self.file[unit]  # parts stay open, as in a store
+    crops = {name: fill(number) for number, name in enumerate(names)}
+    apexes = {name: [{"event": name, "video": name, "apex": APEX}] for name in names}
+    for stage, units in (("align", crops), ("apex", apexes)):
+        write_store(workspace, DATASET, stage, units, keys=inputs.keys(stage))  # type: ignore[arg-type]
+    return inputs
 
 
-def whole(store: Any, config: FlowConfig, target: Path, clock: Callable[[], float]) -> float:
+def inputs_of(workspace: Workspace, config: FlowConfig) -> StageInputs:
+    """The workspace's stages under these flow settings; every crop is stored: no raw frames."""
+    configs = {"align": AlignConfig(), "apex": ApexConfig(), "flow": config}
+    return StageInputs(workspace, DATASET, None, configs)
+
+
+def whole(
+    workspace: Workspace, config: FlowConfig, target: Path, clock: Callable[[], float]
+) -> float:
     """Seconds of the stage on every event, the part's digest included."""
-    store.configs["flow"] = config
-    units = STAGE.list_units(store, config)
+    inputs = inputs_of(workspace, config)
+    inputs.keys("flow")
     began = clock()
-    result = compute_chunk(ChunkJob(store, "flow", 0, tuple(units), target.name, target))
+    result = one_part(inputs, "flow", target)
     spent = clock() - began
     assert set(result.status.values()) == {"ok"}
     return spent
 
 
 def parts(
-    store: Any, config: FlowConfig, target: Path, clock: Callable[[], float]
+    workspace: Workspace, config: FlowConfig, target: Path, clock: Callable[[], float]
 ) -> dict[str, float]:
     """Seconds of the steps, each on every event by itself; the flow as the stage computes it."""
     wanted = [("onset_apex", ONSET, APEX), ("apex_offset", APEX, OFFSET)]
-    names = list(store.events["event"])
     t0 = clock()
-    clips = []
+    store, clips = StageStore(workspace, DATASET, "align"), []
+    names = store.units()
     for name in names:
-        with store.open("align", name) as group:
+        with store.open(name) as group:
             clips.append({frame: group["crops"][frame] for frame in (ONSET, APEX, OFFSET)})
+    store.close()
     t1 = clock()
     if wants_batches(config):
         fields = compute_many([(clip, wanted) for clip in clips], config)
@@ -128,16 +132,16 @@ def main(argv: list[str] | None = None) -> int:
     rows = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        store = Store(folder, options.events, options.size)
+        workspace = write_data(folder, options.events, options.size).workspace
         pairs = 2 * options.events
         for preset in ("opencv", "fast"):
             config = FlowConfig.model_validate({"preset": preset, "backend": options.backend})
             clock = time.perf_counter if wants_batches(config) else time.process_time
-            whole(store, config, folder / "part.h5", clock)  # compiles what is to be compiled
+            whole(workspace, config, folder / "part.h5", clock)  # compiles what is to be compiled
             totals, splits = [], []
             for _ in range(options.rounds):
-                totals.append(whole(store, config, folder / "part.h5", clock))
-                splits.append(parts(store, config, folder / "split.h5", clock))
+                totals.append(whole(workspace, config, folder / "part.h5", clock))
+                splits.append(parts(workspace, config, folder / "split.h5", clock))
             ms = {k: 1e3 * statistics.median(s[k] for s in splits) / pairs for k in splits[0]}
             total = statistics.median(totals) / pairs
             share = statistics.median(s["flow"] / t for s, t in zip(splits, totals, strict=True))

@@ -28,11 +28,12 @@ import numpy as np
 import pandas as pd
 import torch
 
-from data.stages import stores
+from data.stages.files import read_table, write_table
 from data.stages.workspace import Workspace
 from models.recipe import Recipe, load_recipe
-from models.runs import experiment
-from tests.fakes.fabricated_run import write_ingest, write_store
+from models.runs.training import STEP as TRAIN
+from tests.fakes import steps
+from tests.fakes.fabricated_run import planned_keys, write_ingest, write_store
 
 DATASET = "samm_lv"
 SUBJECTS, VIDEOS, EVENTFUL, EVENTS = 29, 147, 79, 159
@@ -49,11 +50,11 @@ def write_data(workspace: Workspace, recipe: Recipe) -> None:
         workspace, DATASET, subjects=SUBJECTS, per_subject=per_subject, kind="long", frames=1
     )
     folder = workspace.stage(DATASET, "ingest")
-    videos = stores.read_table(folder / "videos.parquet")
+    videos = read_table(folder / "videos.parquet")
     order = sorted(videos.video, key=lambda name: (name.split("/")[1], name))[:VIDEOS]
     videos = videos[videos.video.isin(order)].assign(num_frames=frames, fps=200.0)
-    stores.write_table(videos.reset_index(drop=True), folder / "videos.parquet")
-    stores.write_table(_events(made, order[:EVENTFUL], frames), folder / "events.parquet")
+    write_table(videos.reset_index(drop=True), folder / "videos.parquet")
+    write_table(_events(made, order[:EVENTFUL], frames), folder / "events.parquet")
     windows = VIEW_FRAMES // (k // 2) - 1
     channels = recipe.model_dump()["model"]["in_channels"]
     rng = np.random.default_rng(0)
@@ -68,7 +69,8 @@ def write_data(workspace: Workspace, recipe: Recipe) -> None:
 
         return write
 
-    write_store(workspace, DATASET, "motion", {video: fill(video) for video in order})
+    keys = planned_keys(workspace, DATASET, "motion", recipe)
+    write_store(workspace, DATASET, "motion", {v: fill(v) for v in order}, keys=keys)
 
 
 def _events(made: pd.DataFrame, videos: list[str], frames: int) -> pd.DataFrame:
@@ -89,21 +91,22 @@ def measure(recipe: Recipe, folds: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as scratch:
         workspace = Workspace(Path(scratch))
         write_data(workspace, recipe)
-        plan = experiment.plan_run(workspace, recipe)
+        where = steps.scope(workspace, None, Path(), recipe)
+        plan = TRAIN.plan(where)
+        every = TRAIN.jobs(where, plan)
         cpu, wall, windows = [], [], []
-        with workspace.lock(what="bench") as token:
-            experiment.start_run(plan, token)
-            for job in plan.todo[:folds]:
+        with workspace.lock(what="bench"):
+            for job in every[:folds]:
                 start, began = time.process_time(), time.perf_counter()
-                experiment.fit_fold(job)
+                TRAIN.make(job)
                 cpu.append(time.process_time() - start)
                 wall.append(time.perf_counter() - began)
                 facts = json.loads((job.out / "model.json").read_text())
                 windows.append(facts["num_windows"])
-    total = float(np.mean(cpu)) * len(plan.jobs)
+    total = float(np.mean(cpu)) * len(every)
     return {
         "recipe": recipe.name,
-        "folds": len(plan.jobs),
+        "folds": len(every),
         "measured": len(cpu),
         "windows": windows,
         "epochs": recipe.model_dump()["train"]["epochs"],

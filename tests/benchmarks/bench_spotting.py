@@ -29,15 +29,15 @@ import pandas as pd
 import torch
 import yaml
 
-from data.ingest.store import plan_ingest, run_ingest
-from data.stages.engine import StageInputs
+from data.stages.inputs import StageInputs
 from data.stages.planning import run_stage
 from data.stages.workspace import Workspace
 from data.synthetic import write_dataset
 from models.me_tst.fold import score
 from models.recipe import Recipe, parse_recipe
-from models.runs import experiment
 from models.runs.files import RunFiles
+from models.runs.training import STEP as TRAINING
+from tests.fakes import steps
 
 LAYOUT, TOKEN = "samm_lv", "bench"
 REDUCED: dict[str, dict[str, Any]] = {
@@ -81,22 +81,17 @@ def prepare(folder: Path, recipe: Recipe, o: argparse.Namespace) -> Workspace:
     named = f"ws-{o.preset}-{o.seed}-{motion.roi_set}"
     workspace = Workspace(folder / (named if motion.flow == "farneback" else f"{named}-tvl1"))
     configs = {"motion": motion}
-    inputs = StageInputs(workspace.path, LAYOUT, root, configs)  # type: ignore[arg-type]
-    if not (workspace.stage(LAYOUT, "ingest") / "manifest.parquet").exists():
-        run_ingest(plan_ingest(workspace, LAYOUT, root), workspace, TOKEN)
-    run_stage(inputs, "motion", TOKEN)
+    steps.ingest(workspace, LAYOUT, root)
+    run_stage(StageInputs(workspace.path, LAYOUT, root, configs), "motion", TOKEN)
     return workspace
 
 
 def run(workspace: Workspace, recipe: Recipe, folds: int | None) -> tuple[pd.DataFrame, float, str]:
     """Train the folds still missing; the metrics table, CPU seconds and the run's folder."""
-    plan = experiment.plan_run(workspace, recipe)
     start = time.process_time()
     with workspace.lock(what="bench") as token:
-        experiment.start_run(plan, token)
-        for job in plan.todo[:folds]:
-            experiment.fit_fold(job)
-            experiment.publish_fold(plan, job, 0.0, token)
+        where = steps.scope(workspace, None, Path(), recipe, token=token)
+        plan = steps.do(TRAINING, where, most=folds).work
         seconds = time.process_time() - start
         table = score(RunFiles(plan.folder))
     return table, seconds, str(plan.folder)

@@ -19,8 +19,6 @@ from data.schema import EVENTS, FRAMES, VIDEOS, conform
 from data.stages import stores
 from data.stages.files import read_table, save_parquet, write_table
 from data.stages.identity import file_digest, stable_hash
-from data.stages.inputs import StageInputs
-from data.stages.registry import STAGES
 from data.stages.workspace import Workspace
 
 SIZE = 48
@@ -326,12 +324,6 @@ def enter_again(folder: Path) -> None:
         path = folder / row["part"]
         row |= {"bytes": path.stat().st_size, "digest": file_digest(path)}
     write_tables(folder, rows, stores.read_ledger(folder))
-
-
-def planned_keys(workspace: Workspace, dataset: str, stage: str, recipe: Any) -> dict[str, str]:
-    """Unit → key that a recipe plans for a stage, from ingest's tables: what a run looks for."""
-    configs = {name: recipe.stage_config(name) for name in STAGES}
-    return StageInputs(workspace, dataset, None, configs).keys(stage)
 
 
 def _run_row(unit: str, path: Path, folder: Path) -> dict[str, Any]:

@@ -11,14 +11,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from data.align.crops import ROOT_NOTE
 from data.align.settings import AlignConfig
 from data.errors import ConfigError, StoreError
 from data.export import export_before_after
-from data.ingest import store as ingest_store
-from data.stages.engine import StageInputs
+from data.recordings import ROOT_NOTE
+from data.stages.inputs import StageInputs
 from data.stages.planning import run_stage
 from data.stages.workspace import Workspace
+from tests.fakes.steps import ingest
 
 pytest.importorskip("dlib")
 
@@ -28,10 +28,9 @@ def aligned(smoke: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) ->
     """The smoke clips, aligned."""
     workspace, root = Workspace(tmp_path_factory.mktemp("clip") / "ws"), smoke["casme2"]
     config = AlignConfig(size=128)
-    inputs = StageInputs(workspace.path, "casme2", root, {"align": config})
     with workspace.lock() as token:
-        plan = ingest_store.plan_ingest(workspace, "casme2", root)
-        ingest_store.run_ingest(plan, workspace, token)
+        ingest(workspace, "casme2", root, token=token)
+        inputs = StageInputs(workspace.path, "casme2", root, {"align": config})
         run_stage(inputs, "align", token)
     return workspace
 

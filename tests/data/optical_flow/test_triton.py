@@ -21,7 +21,7 @@ INTERPRETED = """
 import numpy as np
 import torch
 from data.optical_flow import triton_backend, tvl1
-from tests.flow_pairs import distance, make_pair
+from tests.fakes.flow_pairs import distance, make_pair
 
 i0, i1, truth = make_pair(56, 1)
 cut = (slice(16, 39), slice(12, 36))

@@ -13,10 +13,12 @@ import pandas as pd
 import pytest
 
 from data.errors import InputError, StoreError
+from data.ingest.pictures import events_figure
 from data.pictures import drawing as pictures
 from data.pictures.pages import MOST_BYTES, stage_page
-from data.pictures.stages import Shown, events_figure
+from data.pictures.stages import Shown
 from data.stages.workspace import Workspace
+from data.steps import find_preprocessing_step as step
 from tests.fakes.fabricated_run import (
     has_face,
     write_clip_stores,
@@ -41,7 +43,7 @@ def workspace(tmp_path_factory):
 @pytest.fixture(scope="module")
 def page_of(workspace):
     """A stage's page, drawn once."""
-    return functools.cache(lambda name, stage: stage_page(workspace, name, stage))
+    return functools.cache(lambda name, stage: stage_page(workspace, name, step(stage)))
 
 
 def images_of(markdown):
@@ -70,7 +72,7 @@ def test_no_licensed_face_is_in_a_picture(page_of, stage):
 
 def test_a_face_is_shown_where_it_may_be_or_is_asked_for(workspace, page_of):
     free = page_of("open", "align")
-    asked = stage_page(workspace, "licensed", "align", with_faces=True)
+    asked = stage_page(workspace, "licensed", step("align"), with_faces=True)
     for page in (free, asked):
         assert any(has_face(image) for image in images_of(page.markdown))
         assert pictures.FACES_HIDDEN not in page.markdown
@@ -98,7 +100,7 @@ def test_ingest_has_a_row_per_table(page_of):
 
 def test_a_stage_that_never_ran_is_named(tmp_path):
     with pytest.raises(StoreError, match="x/flow") as caught:
-        stage_page(Workspace(tmp_path), "x", "flow")
+        stage_page(Workspace(tmp_path), "x", step("flow"))
     assert caught.value.code == "no_data"
 
 
@@ -108,14 +110,14 @@ def test_a_stage_that_dropped_everything_has_a_page(tmp_path):
     for stage in ("align", "apex", "flow", "motion"):
         units = events.event if stage in ("apex", "flow") else events.video
         write_store(workspace, "x", stage, {}, dict.fromkeys(units, "no_face"))
-        page = stage_page(workspace, "x", stage)
+        page = stage_page(workspace, "x", step(stage))
         assert "12 in, 0 with data, 12 without." in page.markdown
         assert page.rows[0]["failures"] == 12
 
 
 def test_too_many_pictures_are_left_out_and_said(workspace, monkeypatch):
     monkeypatch.setattr("data.pictures.pages.MOST_BYTES", 20_000)
-    page = stage_page(workspace, "open", "align")
+    page = stage_page(workspace, "open", step("align"))
     assert len(page.markdown) < 21_000
     assert "too large" in page.markdown
 
@@ -211,4 +213,6 @@ def test_colour_crops_are_drawn_too(tmp_path):
         group.attrs.update(attributes)
 
     write_store(workspace, "x", "align", {"sub01/EP01": fill})
-    assert any(has_face(image) for image in images_of(stage_page(workspace, "x", "align").markdown))
+    assert any(
+        has_face(image) for image in images_of(stage_page(workspace, "x", step("align")).markdown)
+    )

@@ -126,9 +126,9 @@ def test_a_strip_without_leave_shows_no_face(monkeypatch, special):
     bank = replace(bank, special=bank.special if special == "flow" else None)
     fold = TrainedFold(network, HstaTrainConfig(), ("x", "y"), (1.0,) * 5, 0)
     monkeypatch.setattr("models.hsta.fold.load_fold", lambda _: fold)
-    monkeypatch.setattr("models.hsta.clips.read_clips", lambda *_: bank)
+    monkeypatch.setattr("models.hsta.clips.read_clips", lambda *_, **__: bank)
     row = namedtuple("Row", "dataset event")("toy", "a")
-    run = SimpleNamespace(workspace=None)
+    run = SimpleNamespace(workspace=None, keys=None)
     shown, hidden = (report_attention._strip(run, Path(), row, face) for face in (True, False))
     assert shown.shape == hidden.shape and shown.ndim == 3
     assert hidden[..., 0].min() >= 230  # between an empty 235 and orange's 230: no picture

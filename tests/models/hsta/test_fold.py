@@ -13,13 +13,16 @@ import pytest
 
 from data.errors import ConfigError, StoreError
 from data.schema import conform
+from data.stages.files import read_table, write_table
 from data.stages.identity import file_digest
-from data.stages.stores import MANIFEST, read_table, write_table
+from data.stages.stores import group_digest
 from models.hsta.clips import read_clips, read_special_flow
 from models.hsta.fold import class_names, fit_fold, fit_folds, load_fold, prove_fold, score
 from models.hsta.input import HstaInputConfig, resize_crops
 from models.hsta.packs import plan_packs
+from models.registry import find_network
 from models.runs.files import FoldJob
+from tests.fakes.fabricated_run import ledger, write_tables
 from tests.fakes.hsta_small import QUICK, SMALL
 
 
@@ -34,10 +37,11 @@ def write_store(folder, units, fill):
     with h5py.File(part, "w") as file:
         for unit in units:
             fill(file.create_group(unit), unit)
-    write_manifest(folder, units, part)
+        content = {unit: group_digest(file[unit]) for unit in units}
+    write_manifest(folder, units, part, content)
 
 
-def write_manifest(folder, units, part):
+def write_manifest(folder, units, part, content=None):
     facts = {
         "part": part.name,
         "status": "ok",
@@ -47,8 +51,9 @@ def write_manifest(folder, units, part):
         "settings": "{}",
         "counts": "{}",
     }
-    rows = pd.DataFrame([{"unit": u, "key": f"key-{u}", **facts} for u in units])
-    write_table(rows[list(MANIFEST)].astype(MANIFEST), folder / "manifest.parquet")
+    own = content or dict.fromkeys(units, "")
+    rows = [{"unit": u, "key": f"key-{u}", "content": own[u], **facts} for u in units]
+    write_tables(folder, rows, ledger([]))
 
 
 @pytest.fixture
@@ -103,7 +108,8 @@ def recipe(special="flow", **changes):
     """What the fold reads of a recipe."""
     train = QUICK.model_copy(update={"epochs": 12, "base_lr": 0.1, **changes})
     model = SMALL.model_copy(update={"special": special})
-    return SimpleNamespace(name="toy", labels="label_3", model=model, train=train)
+    network = find_network("hsta")
+    return SimpleNamespace(name="toy", labels="label_3", model=model, train=train, network=network)
 
 
 def job(workspace, held_out, out, special="flow", **changes):

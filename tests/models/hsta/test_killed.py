@@ -18,9 +18,10 @@ TRAIN = """
 import sys, torch
 from pathlib import Path
 from models.fitting import save_weights
-from tests.test_models_hsta_training import QUICK, SMALL, motion_bank
-from models.hsta import create
-from models.hsta_training import fit
+from tests.fakes.hsta_small import QUICK, SMALL
+from models.hsta.network import create
+from models.hsta.training import fit
+from tests.models.hsta.test_training import motion_bank
 folder, epochs = Path(sys.argv[1]), int(sys.argv[2])
 bank = motion_bank()
 torch.manual_seed(0)

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pandas as pd
 import pytest
 
-from data.datasets import open_dataset
 from data.errors import SplitError
 from data.folds import leave_one_subject_out, with_training_events
+from data.stages.inputs import StageInputs
+from data.stages.workspace import Workspace
 from data.synthetic import write_dataset
 from models.recipe import load_recipe
-from models.runs import experiment
-from models.runs.experiment import make_split, plan_run
+from models.runs.files import read_tables
+from models.runs.samples import make_split
+from models.runs.training import plan_run
+from tests.fakes.steps import ingest, scope
 
 
 def table(*rows):
@@ -79,17 +84,16 @@ def test_a_shared_video_or_a_strange_event_is_refused():
 
 
 @pytest.fixture(scope="module")
-def ingested(tmp_path_factory):
-    """Events of a small synthetic CAS(ME)^3, micro and macro."""
-    root = write_dataset("casme3", tmp_path_factory.mktemp("casme3") / "x", preset="smoke", seed=3)
-    return open_dataset("casme3", root).events
+def workspace(tmp_path_factory):
+    """A small synthetic CAS(ME)^3 with micro- and macro-expressions, ingested."""
+    folder = tmp_path_factory.mktemp("casme3")
+    root = write_dataset("casme3", folder / "x", preset="smoke", seed=3)
+    ingest(folder / "ws", "casme3", root)
+    return Workspace(folder / "ws")
 
 
 class _AllThere:
     """A stage store in which every unit is ready."""
-
-    def __init__(self, *_):
-        pass
 
     def status(self, unit):
         return "ok"
@@ -104,19 +108,17 @@ class _Keys:
 
 
 @pytest.mark.parametrize("macro", [False, True])
-def test_a_plan_keeps_macro_only_where_asked_and_never_tests_it(
-    ingested, tmp_path, monkeypatch, macro
-):
-    monkeypatch.setattr(experiment, "read_tables", lambda *_: ingested)
-    monkeypatch.setattr(experiment, "StageStore", _AllThere)
+def test_a_plan_keeps_macro_only_where_asked_and_never_tests_it(workspace, monkeypatch, macro):
+    monkeypatch.setattr(StageInputs, "store", lambda self, stage: _AllThere())
+    ingested = read_tables(workspace, ("casme3",), "events")
     people = ingested.person[ingested.type == "micro"].nunique()
-    plan = plan_run(
-        experiment.Workspace(tmp_path), recipe(**{"train.macro": macro, "split.k": min(5, people)})
-    )
+    asked = recipe(**{"train.macro": macro, "split.k": min(5, people)})
+    plan = plan_run(scope(workspace, None, Path(), asked))
+    jobs = list(plan.jobs.values())
     kinds = dict(zip(ingested.event, ingested.type, strict=True))
     labelled = ingested[ingested.objective_class.notna()]
-    trained = {event for job in plan.jobs for _, event in job.train_events}
-    tested = {event for job in plan.jobs for _, event in job.test_events}
+    trained = {event for job in jobs for _, event in job.train_events}
+    tested = {event for job in jobs for _, event in job.test_events}
     assert {kinds[e] for e in tested} == {"micro"}
     assert {kinds[e] for e in trained} == ({"micro", "macro"} if macro else {"micro"})
     assert (labelled.type == "macro").sum() > 2
@@ -124,6 +126,6 @@ def test_a_plan_keeps_macro_only_where_asked_and_never_tests_it(
     dropped = plan.ledger[plan.ledger.reason == "not_micro"]
     assert {kinds[e] for e in dropped.unit} == ({"blink"} if macro else {"macro", "blink"})
     person = dict(zip(ingested.event, ingested.person, strict=True))
-    for job in plan.jobs:
+    for job in jobs:
         held_out = {person[e] for _, e in job.test_events}
         assert not held_out & {person[e] for _, e in job.train_events}

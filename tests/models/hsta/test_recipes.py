@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from models.family import family_of
 from models.hsta.network import create
 from models.recipe import list_recipes, load_recipe
 
@@ -17,7 +18,8 @@ def test_recipe_builds_its_network_and_says_what_is_whose(name):
     recipe = load_recipe(name)
     with torch.device("meta"):
         create(recipe.model)
-    assert recipe.family == "hsta" and recipe.expected
+    family = family_of(recipe)
+    assert recipe.network_name == "hsta" and family.recognises and recipe.expected
     assert all(word in recipe.about for word in ("Ours:", "Code:")), "names paper, code and ours"
 
 

@@ -68,7 +68,7 @@ def test_crops_made_on_reading_are_the_stored_ones(tmp_path):
     )
     with h5py.File(stored) as a, h5py.File(poses) as b:
         assert "crops" not in b["a"]
-        made = open_crops(b["a"], inputs.frame_source("a"))
+        made = open_crops(b["a"], inputs.recordings.frames("a"))
         assert np.array_equal(made[0:3], a["a/crops"][:])
 
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from data.errors import ConfigError, TrainingError
-from data.stages import stores
+from data.stages.files import read_table, write_table
 from data.stages.stores import StageStore
 from data.stages.workspace import Workspace
 from models.me_tst.curves import read_curves, read_videos, write_curves
@@ -30,12 +30,13 @@ from models.me_tst.fold import (
 )
 from models.me_tst.network import MeTst, MeTstConfig
 from models.me_tst.packs import plan_packs
-from models.me_tst.training import MeTstTrainConfig, predict
+from models.me_tst.settings import MeTstTrainConfig
+from models.me_tst.training import predict
 from models.recipe import Recipe, parse_recipe
-from models.runs import experiment
-from models.runs.experiment import RunPlan, plan_run
 from models.runs.files import FoldJob, RunFiles
-from tests.fakes.fabricated_run import write_ingest, write_store
+from models.runs.training import RunPlan, plan_run
+from tests.fakes import steps
+from tests.fakes.fabricated_run import planned_keys, write_ingest, write_store
 
 K, FRAMES, SKIP = 20, 480, 2
 DATASET = "samm_lv"
@@ -62,10 +63,10 @@ def write_events(workspace: Workspace) -> pd.DataFrame:
     """Two micro-expressions and a macro-expression in each of 8 videos; the last has none."""
     write_ingest(workspace, DATASET, subjects=4, per_subject=2, kind="long", frames=FRAMES)
     path = workspace.stage(DATASET, "ingest") / "events.parquet"
-    events = stores.read_table(path)
+    events = read_table(path)
     events = events[events.video != "sub04/EP02"].reset_index(drop=True)
     events["label_4"] = events.label_3
-    stores.write_table(events, path)
+    write_table(events, path)
     return events
 
 
@@ -92,7 +93,8 @@ def write_motion(workspace: Workspace, events: pd.DataFrame, scale: float = 1.0)
         return write
 
     videos = [f"sub{s:02d}/EP{v:02d}" for s in range(1, 5) for v in (1, 2)]
-    write_store(workspace, DATASET, "motion", {v: fill(v) for v in videos})
+    keys = planned_keys(workspace, DATASET, "motion", recipe())
+    write_store(workspace, DATASET, "motion", {v: fill(v) for v in videos}, keys=keys)
 
 
 @pytest.fixture(scope="module")
@@ -102,24 +104,23 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     return made
 
 
-def run_all(plan: RunPlan) -> pd.DataFrame:
-    """Train all folds, publish them, score."""
-    with plan.workspace.lock() as token:
-        experiment.start_run(plan, token)
-        for job in plan.todo:
-            experiment.fit_fold(job)
-            experiment.publish_fold(plan, job, 0.0, token)
-    return score(RunFiles(plan.folder))
-
-
 @pytest.fixture(scope="module")
 def trained(workspace: Workspace) -> tuple[RunPlan, pd.DataFrame]:
-    plan = plan_run(workspace, recipe())
-    return plan, run_all(plan)
+    """All folds trained and published, and their scores."""
+    plan: RunPlan = steps.train(workspace, recipe()).work
+    return plan, score(RunFiles(plan.folder))
+
+
+def planned(workspace: Workspace, of: Recipe) -> RunPlan:
+    return plan_run(steps.scope(workspace, None, Path(), of))
+
+
+def jobs_of(plan: RunPlan) -> list[FoldJob]:
+    return list(plan.jobs.values())
 
 
 def job_in(workspace: Workspace, out: Path, number: int = 0, **changes: Any) -> FoldJob:
-    return replace(plan_run(workspace, recipe(**changes)).jobs[number], out=out)
+    return replace(jobs_of(planned(workspace, recipe(**changes)))[number], out=out)
 
 
 def value(table: pd.DataFrame, name: str, scope: str = "pooled") -> float:
@@ -132,14 +133,14 @@ def test_leave_one_subject_out_run(trained: tuple[RunPlan, pd.DataFrame]) -> Non
     assert value(table, "spotting_f1") > 0.5
     assert value(table, "strs") <= value(table, "spotting_f1")
     assert set(table[table.scope.str.startswith("fold:")].scope) == {
-        f"fold:{job.fold}" for job in plan.jobs
+        f"fold:{job.fold}" for job in jobs_of(plan)
     }
     assert (table[table["name"] == "spotting_f1"]["count"].iloc[0]) == 14
 
 
 def test_fold_files(trained: tuple[RunPlan, pd.DataFrame]) -> None:
     plan, _ = trained
-    folder = plan.folder / plan.jobs[0].fold
+    folder = plan.folder / jobs_of(plan)[0].fold
     facts = json.loads((folder / "model.json").read_text())
     assert facts["model"]["dim"] == 16 and facts["train"]["epochs"] == 6 and facts["k_p"] >= 1
     assert facts["dropped_events"] == []
@@ -176,7 +177,7 @@ def test_a_damaged_resume_point_is_left_and_the_fold_starts_again(
 
 def test_curves_hold_what_scoring_needs(trained: tuple[RunPlan, pd.DataFrame]) -> None:
     plan, _ = trained
-    path = plan.folder / plan.jobs[-1].fold / "curves.h5"
+    path = plan.folder / jobs_of(plan)[-1].fold / "curves.h5"
     with h5py.File(path) as file:
         group = file[f"{DATASET}/sub04/EP01"]
         assert group["score"].shape == (240,) and group["classes"].shape == (240, 5)
@@ -190,16 +191,18 @@ def test_curves_are_written_deterministically(
     trained: tuple[RunPlan, pd.DataFrame], tmp_path: Path
 ) -> None:
     plan, _ = trained
-    path = plan.folder / plan.jobs[0].fold / "curves.h5"
+    path = plan.folder / jobs_of(plan)[0].fold / "curves.h5"
     write_curves(read_curves(path), tmp_path / "again.h5")
     assert (tmp_path / "again.h5").read_bytes() == path.read_bytes()
 
 
-def test_loaded_fold_predicts_the_same(trained: tuple[RunPlan, pd.DataFrame]) -> None:
+def test_loaded_fold_predicts_the_same(
+    workspace: Workspace, trained: tuple[RunPlan, pd.DataFrame]
+) -> None:
     plan, _ = trained
-    folder = plan.folder / plan.jobs[0].fold
+    folder = plan.folder / jobs_of(plan)[0].fold
     fold = load_fold(folder)
-    video = read_videos(plan.workspace, plan.recipe, plan.jobs[0].test_videos)[0]
+    video = read_videos(workspace, plan.recipe, jobs_of(plan)[0].test_videos)[0]
     spot, _ = predict(fold.network, video.motion, fold.train.batch_size)
     assert np.array_equal(spot, read_curves(folder / "curves.h5")[0].spot)
     with pytest.raises(TrainingError, match="side file"):
@@ -213,8 +216,8 @@ def test_a_fold_never_sees_its_test_subject(workspace: Workspace, tmp_path: Path
     held = events.subject == "sub01"
     events.loc[held, "offset"] += 30
     events.loc[held & (events.type == "micro"), "label_4"] = "surprise"
-    stores.write_table(events, other.stage(DATASET, "ingest") / "events.parquet")
-    original = stores.read_table(workspace.stage(DATASET, "ingest") / "events.parquet")
+    write_table(events, other.stage(DATASET, "ingest") / "events.parquet")
+    original = read_table(workspace.stage(DATASET, "ingest") / "events.parquet")
     write_motion(other, original)
     found = []
     for space in (workspace, other):
@@ -244,8 +247,8 @@ def test_same_job_same_files(workspace: Workspace, tmp_path: Path) -> None:
 
 
 def test_training_videos_with_events_or_all(workspace: Workspace) -> None:
-    plan = plan_run(workspace, recipe())
-    videos = read_videos(workspace, plan.recipe, plan.jobs[0].train_videos)
+    plan = planned(workspace, recipe())
+    videos = read_videos(workspace, plan.recipe, jobs_of(plan)[0].train_videos)
     rows = {(v.dataset, v.video): 100 * i + np.arange(23) for i, v in enumerate(videos)}
     counts = {}
     for which in ("with_events", "all"):
@@ -269,7 +272,7 @@ def test_channels_must_be_the_stored_ones(workspace: Workspace, tmp_path: Path) 
 
 
 def test_videos_come_in_natural_order(workspace: Workspace) -> None:
-    plan = plan_run(workspace, recipe())
+    plan = planned(workspace, recipe())
     wanted = [(DATASET, v) for v in ("sub02/EP02", "sub01/EP01", "sub02/EP01")]
     found = [v.video for v in read_videos(workspace, plan.recipe, wanted)]
     assert found == ["sub01/EP01", "sub02/EP01", "sub02/EP02"]
@@ -329,7 +332,7 @@ def test_a_folder_of_weights_needs_one_subject_per_fold(
     split = {"kind": "subject_kfold", "k": 2}
     values = recipe(train=train).model_dump(mode="json")
     parsed = parse_recipe({**values, "split": split})
-    job = replace(plan_run(workspace, parsed).jobs[0], out=tmp_path)
+    job = replace(jobs_of(planned(workspace, parsed))[0], out=tmp_path)
     with pytest.raises(ConfigError, match="one held-out subject"):
         fit_fold(job)
 
@@ -352,8 +355,8 @@ def test_a_pack_writes_each_fold_as_it_would_be_alone(
     monkeypatch.setattr(
         StageStore, "open", lambda self, unit: opened.append(unit) or open_store(self, unit)
     )
-    plan = plan_run(workspace, recipe(train={"epochs": 2, "max_lr": 1e-3}))
-    pack = [replace(job, out=tmp_path / "pack" / job.fold) for job in plan.jobs[:3]]
+    plan = planned(workspace, recipe(train={"epochs": 2, "max_lr": 1e-3}))
+    pack = [replace(job, out=tmp_path / "pack" / job.fold) for job in jobs_of(plan)[:3]]
     fit_folds(pack)
     assert len(opened) == 8  # each video once, not once per fold
     for job in pack:
@@ -374,7 +377,7 @@ def test_a_pack_writes_each_fold_as_it_would_be_alone(
 
 
 def test_a_fold_of_a_pack_is_proved_to_be_its_own(workspace: Workspace) -> None:
-    jobs = plan_run(workspace, recipe(train={"max_lr": 1e-3})).jobs
+    jobs = jobs_of(planned(workspace, recipe(train={"max_lr": 1e-3})))
     proof = prove_fold(jobs, "1", steps=8)
     assert proof.holds and proof.steps == 8 and "beside 3 others: equal" in proof.sentence()
     assert proof.fold == "1" and not jobs[1].out.exists()
@@ -383,8 +386,8 @@ def test_a_fold_of_a_pack_is_proved_to_be_its_own(workspace: Workspace) -> None:
 
 
 def test_packs_on_a_cpu_are_single_folds_unless_set(workspace: Workspace) -> None:
-    jobs = plan_run(workspace, recipe()).jobs
+    jobs = jobs_of(planned(workspace, recipe()))
     packs, choice = plan_packs(jobs)
     assert packs == [[job] for job in jobs] and "per process" in choice.why
-    packs, choice = plan_packs(plan_run(workspace, recipe(train={"folds_at_once": 2})).jobs)
+    packs, choice = plan_packs(jobs_of(planned(workspace, recipe(train={"folds_at_once": 2}))))
     assert [len(pack) for pack in packs] == [2, 2] and choice.at_once == 2

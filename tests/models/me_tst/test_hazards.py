@@ -19,12 +19,13 @@ from data.stages.workspace import Workspace
 from models.me_tst.fold import protocol_of, score
 from models.me_tst.labels import Truth
 from models.me_tst.scores import score_table
-from models.me_tst.training import DecodeConfig, MeTstTrainConfig, Windows, fit, recog_loss
+from models.me_tst.settings import DecodeConfig, MeTstTrainConfig
+from models.me_tst.training import Windows, fit, recog_loss
 from models.recipe import parse_recipe
-from models.runs import experiment
 from models.runs.files import RunFiles
 from models.scores.spotting import VideoCurves
-from tests.fakes.fabricated_run import write_ingest, write_store
+from tests.fakes import steps
+from tests.fakes.fabricated_run import planned_keys, write_ingest, write_store
 
 K = 20
 
@@ -78,7 +79,6 @@ def test_a_video_without_windows_leaves_the_others_in_place(tmp_path: Path) -> N
 
         return write
 
-    write_store(workspace, "casme3", "motion", {v: fill(v) for v in rest}, {short: "too_short"})
     recipe = parse_recipe(
         {
             "name": "small",
@@ -90,13 +90,11 @@ def test_a_video_without_windows_leaves_the_others_in_place(tmp_path: Path) -> N
             "decode": {"draws": 10},
         }
     )
-    plan = experiment.plan_run(workspace, recipe)
-    assert all(("casme3", short) not in (*j.train_videos, *j.test_videos) for j in plan.jobs)
-    with workspace.lock() as token:
-        experiment.start_run(plan, token)
-        for job in plan.todo:
-            experiment.fit_fold(job)
-            experiment.publish_fold(plan, job, 0.0, token)
+    keys, units = planned_keys(workspace, "casme3", "motion", recipe), {v: fill(v) for v in rest}
+    write_store(workspace, "casme3", "motion", units, {short: "too_short"}, keys=keys)
+    plan = steps.train(workspace, recipe).work
+    jobs = plan.jobs.values()
+    assert all(("casme3", short) not in (*j.train_videos, *j.test_videos) for j in jobs)
     table = score(RunFiles(plan.folder))
     pooled = table[(table.scope == "pooled") & (table.name == "spotting_f1")].iloc[0]
     assert f"in {len(rest)} videos" in pooled.note

@@ -19,6 +19,7 @@ from models.me_tst.network import MeTst, MeTstConfig
 from models.predict.spot import frame_skip_for, open_video, predict_video
 from models.runs.files import RunFiles
 from tests.fakes.fabricated_run import (
+    enter_again,
     write_hsta_run,
     write_ingest,
     write_me_tst_run,
@@ -66,20 +67,8 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunFiles:
         save_weights(network, fold / "weights.safetensors")
         facts = {"model": network.config.model_dump(), "train": {}, "k_p": 4, "fold": fold.name}
         write_json(fold / "model.json", facts)
-    forget_sizes(folder)
+    enter_again(folder)
     return RunFiles(folder)
-
-
-def forget_sizes(folder: Path) -> None:
-    """Make the run's manifest say what lies there now."""
-    import pandas as pd
-
-    from data.stages import stores
-
-    table = stores.read_table(folder / "manifest.parquet")
-    table["bytes"] = [(folder / part).stat().st_size for part in table.part]
-    table["digest"] = [stores.digest_of(folder / part) for part in table.part]
-    stores.write_table(pd.DataFrame(table), folder / "manifest.parquet")
 
 
 def test_folder_of_frames(run: RunFiles, frames: Path, tmp_path: Path) -> None:
@@ -226,7 +215,7 @@ def hsta_run(tmp_path: Path) -> RunFiles:
         facts = {"model": config.model_dump(), "train": {}, "seed": 0, "input_scale": [1, 1, 1, 1],
                  "classes": ["negative", "positive", "surprise"]}  # fmt: skip
         write_json(fold / "model.json", facts)
-    forget_sizes(folder)
+    enter_again(folder)
     return RunFiles(folder)
 
 

@@ -353,5 +353,5 @@ def test_spotting_leaves_in_file_numbers(longs, tmp_path):
 
 
 def test_spotting_of_a_model_that_does_not_spot_is_refused(clips, tmp_path):
-    with pytest.raises(ConfigError, match="a run of ME-TST"):
+    with pytest.raises(ConfigError, match="a network that spots, such as ME-TST"):
         run_pages.export_spotting(clips, tmp_path)

@@ -11,13 +11,13 @@ import pytest
 
 from data.errors import ConfigError
 from data.stages import stores
-from data.stages.identity import file_digest
 from data.stages.workspace import Workspace
 from models.metrics import recognition
 from models.runs.compare import compare
 from models.runs.files import RunFiles
 from models.scores.bootstrap import paired_difference
 from tests.fakes.fabricated_run import (
+    enter_again,
     write_clip_stores,
     write_hsta_run,
     write_ingest,
@@ -85,11 +85,7 @@ def test_it_is_paired_by_person_not_by_place(good, bad, changed):
 
 def _entered(run):
     """Bring the run's manifest up to date after an edit."""
-    path = run.folder / "manifest.parquet"
-    table = stores.read_table(path)
-    table["bytes"] = [(run.folder / p).stat().st_size for p in table.part]
-    table["digest"] = [file_digest(run.folder / p) for p in table.part]
-    stores.write_table(table, path)
+    enter_again(run.folder)
     return run
 
 

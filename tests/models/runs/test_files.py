@@ -7,9 +7,12 @@ from pathlib import Path
 import pytest
 
 from data.errors import StoreError
+from data.stages.files import write_table
+from data.stages.identity import stable_hash
+from data.stages.planning import why_not_fresh
 from data.stages.workspace import Workspace
-from models.runs.experiment import RunPlan
-from models.runs.files import RunFiles, done_folds, run_times
+from models.runs.files import QUICK_BYTES, SCORES, RunFiles, done_folds, run_manifest, run_times
+from models.runs.scoring import VERSION
 from tests.fakes.fabricated_run import write_hsta_run, write_ingest
 
 
@@ -21,11 +24,11 @@ def folder(tmp_path: Path) -> Path:
 
 
 def evaluated(folder: Path) -> bool:
-    run = RunFiles(folder)
-    (folder / "report.html").write_text("report")
-    plan = RunPlan(run.recipe, run.workspace, run.predictions(), run.predictions(), None, "x",
-                   folder)  # type: ignore[arg-type]  # fmt: skip
-    return plan.evaluated
+    """Whether `evaluate` would leave the scores as they are."""
+    wanted = {SCORES: stable_hash(SCORES)}  # the made-up run's own key
+    manifest = run_manifest(folder)
+    redo, _ = why_not_fresh(folder, manifest, wanted, VERSION, always_read=QUICK_BYTES)
+    return not redo
 
 
 def test_sound_folds_are_done(folder: Path) -> None:
@@ -69,10 +72,23 @@ def test_unreadable_scores_are_not_called_evaluated(folder: Path, name: str) -> 
     assert not evaluated(folder)
 
 
+def test_altered_scores_are_never_read(folder: Path) -> None:
+    """A readable table of other numbers is no table of this run."""
+    scores = RunFiles(folder).metrics()
+    write_table(scores.assign(value=1.0), folder / "metrics.parquet")
+    assert not evaluated(folder)
+    with pytest.raises(StoreError, match=r"altered metrics\.parquet") as caught:
+        RunFiles(folder).metrics()
+    assert caught.value.code == "damaged_run"
+    (folder / "metrics.parquet").unlink()
+    with pytest.raises(StoreError, match="evaluate"):
+        RunFiles(folder).metrics()
+
+
 def test_damaged_timings_are_only_news(folder: Path) -> None:
     assert len(run_times(folder)) == len(done_folds(folder))
     (folder / "timings.parquet").write_bytes(b"")
-    assert run_times(folder) == []
+    assert run_times(folder) == {}
 
 
 @pytest.mark.parametrize("text", ["", "{", "\xff"])
