@@ -36,6 +36,7 @@ CARRIED = (
     "typing-extensions",
     "typing-inspection",
     "safetensors",
+    "pyarrow",
     "pyyaml",
     "pytest",
     "pluggy",
