@@ -13,8 +13,9 @@ processes  one process per core with one thread each, folds dealt out; measured 
 fused      all folds as one program
 
 A contender's seconds per step are those of a long run less those of a short one, so set-up is not
-in it; memory is the peak of the GPU, `busy` the share of time that nvidia-smi saw it work. The last
-lines say what `folds_at_once: auto` takes and how far that is from the best.
+in it (CPU s: of all its processes together, which other work on the machine does not inflate);
+memory is the peak of the GPU, `busy` the share of time that nvidia-smi saw it work. The last lines
+say what `folds_at_once: auto` takes and how far that is from the best.
 """
 
 from __future__ import annotations
@@ -224,20 +225,22 @@ def _torchs_own_linear() -> Any:
 # ------------------------------------------------------------------------------------------ timing
 
 
-def seconds_of(run: Run, steps: tuple[int, int], device: torch.device) -> float:
-    """Seconds of one step: what a long run takes longer than a short one."""
+def seconds_of(run: Run, steps: tuple[int, int], device: torch.device) -> tuple[float, float]:
+    """Wall and CPU seconds of one step: what a long run takes longer than a short one."""
     spent = []
     for count in steps:
         if device.type == "cuda":
             torch.cuda.synchronize(device)
-        started = time.perf_counter()
+        started, cpu = time.perf_counter(), time.process_time()
         run(count)
         if device.type == "cuda":
             torch.cuda.synchronize(device)
-        spent.append(time.perf_counter() - started)
-    more = (spent[1] - spent[0]) / (steps[1] - steps[0])
-    whole = spent[1] / steps[1]
-    return more if more > 0.1 * whole else whole  # else noise of a busy machine
+        spent.append((time.perf_counter() - started, time.process_time() - cpu))
+    found = []
+    for short, long in zip(*spent, strict=True):
+        more, whole = (long - short) / (steps[1] - steps[0]), long / steps[1]
+        found.append(more if more > 0.1 * whole else whole)  # else noise of a busy machine
+    return found[0], found[1]
 
 
 class Busy:
@@ -278,9 +281,10 @@ def measured(run: Run, folds: int, steps: tuple[int, int], device: torch.device)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     with Busy(device) as busy:
-        seconds = seconds_of(run, steps, device)
+        seconds, cpu = seconds_of(run, steps, device)
     peak = torch.cuda.max_memory_allocated(device) / 2**20 if device.type == "cuda" else None
-    return {"seconds": seconds * folds, "memory_mb": peak, "busy": busy.percent}
+    found = {"seconds": seconds * folds, "cpu_seconds": cpu * folds}
+    return {**found, "memory_mb": peak, "busy": busy.percent}
 
 
 def _worker(name: str, steps: tuple[int, int], barrier: Any, results: Any) -> None:
@@ -301,11 +305,12 @@ def in_processes(name: str, folds: int, steps: tuple[int, int], cores: int) -> d
     ]
     for child in children:
         child.start()
-    slowest = max(results.get(timeout=600) for _ in children)
+    walls, cpus = zip(*(results.get(timeout=600) for _ in children), strict=True)
     for child in children:
         child.join()
     rounds = folds / cores if folds >= cores else 1
-    return {"seconds": slowest * rounds, "memory_mb": None, "busy": float("nan"), "cores": cores}
+    found = {"seconds": max(walls) * rounds, "cpu_seconds": sum(cpus) / cores * folds}
+    return {**found, "memory_mb": None, "busy": float("nan"), "cores": cores}
 
 
 def measure(name: str, o: argparse.Namespace) -> dict[str, Any]:
@@ -349,11 +354,12 @@ def auto_of(case: Case, o: argparse.Namespace, rows: dict[str, dict[str, Any]]) 
 def show(found: dict[str, Any]) -> None:
     """One network's table."""
     print(f"\n{found['network']}, {found['folds']} folds")
-    head = ("contender", "s a step", "x plain", "x solo", "MB", "busy %")
+    head = ("contender", "s a step", "CPU s", "x plain", "x solo", "MB", "busy %")
     print("".join(f"{word:>12}" for word in head))
     for name, row in found["rows"].items():
         cells = [
             f"{row['seconds']:.4f}",
+            f"{row['cpu_seconds']:.4f}",
             f"{row.get('against_plain', float('nan')):.2f}",
             f"{row.get('against_solo', float('nan')):.2f}",
             "-" if row["memory_mb"] is None else f"{row['memory_mb']:.0f}",
