@@ -25,7 +25,7 @@ BY_CONTENT: dict[str, Any] = {"identity": "content"}  # a file: its bytes are in
 class Settings(BaseModel):
     """Base of all settings: immutable, unknown keys refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     def unread(self) -> frozenset[str]:
         """Fields that these settings, as they are set, never read (a subclass may know some)."""

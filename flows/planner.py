@@ -16,7 +16,7 @@ UNKNOWN = "known after the stages above"
 COUNTS = ("units", "fresh", "stale", "missing", "failed")
 
 
-def plan(request: RunRequest, *, verify: bool = False) -> list[dict[str, Any]]:
+def plan(request: RunRequest) -> list[dict[str, Any]]:
     """A row per dataset and step: units fresh, stale, missing, failed; reasons; estimates."""
     recipe = resolve_recipe(request)
     wanted = wanted_steps(request, recipe)
@@ -32,7 +32,9 @@ def plan(request: RunRequest, *, verify: bool = False) -> list[dict[str, Any]]:
                 rows.append({**row, "unknown": UNKNOWN})
                 continue
             try:
-                found = step.plan(scope, force=forces(request, recipe, name), verify=verify)
+                found = step.plan(
+                    scope, force=forces(request, recipe, name), verify=bool(request.verify)
+                )
             except ApexflowError as error:
                 if name == recipe.steps[0]:
                     raise

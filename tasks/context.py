@@ -160,6 +160,7 @@ def scopes(
         device=request.device,
         token=token,
         allow_shrink=request.allow_shrink,
+        verify_inputs=request.verify == "inputs",
         folds=tuple(request.folds),
     )
     return [replace(whole, dataset=name) for name in names] if step.per_dataset else [whole]

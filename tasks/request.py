@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -66,6 +66,12 @@ class RunRequest(BaseModel):
         default_factory=list,
         title="Only these folds",
         description="By number, name or held-out subject; empty: all that are not trained.",
+    )
+    verify: Literal["", "files", "inputs"] = Field(
+        "",
+        title="Verify",
+        description="files: read the bytes of everything published; inputs: and of the raw "
+        "recordings. What is not as recorded is made anew.",
     )
     allow_shrink: bool = Field(
         False,

@@ -86,7 +86,8 @@ def refuse_stale_inputs(context: RunContext, scope: Scope, step: Step) -> None:
 
 
 def _do(context: RunContext, step: Step, scope: Scope, record: StepRecord) -> None:
-    plan = step.plan(scope, force=context.forces(step.name))
+    verify = bool(context.request.verify)
+    plan = step.plan(scope, force=context.forces(step.name), verify=verify)
     jobs = list(step.jobs(scope, plan))
     name = f"{step.name}-{scope.label}"
     if jobs:

@@ -14,10 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from data.errors import DatasetError, StoreError
-from data.ingest.tables import VERSION, IngestTables, ingest
+from data.ingest.raw import RAW, blank_raw, read_raw
+from data.ingest.tables import VERSION, IngestTables, ingest, with_raw
 from data.recordings import note_root
-from data.schema import conform
+from data.schema import TABLES, conform
 from data.stages.contract import Page, RecipeLike, Scope, StepPlan
 from data.stages.files import read_table, save_parquet, temporary_name
 from data.stages.identity import file_digest
@@ -26,7 +29,7 @@ from data.stages.planning import why_not_fresh
 from data.stages.stores import read_records
 from data.stages.writing import StoreWriter
 
-NAMES = ("videos", "frames", "events", "findings")  # the ledger is the store's own
+NAMES = ("videos", "frames", "events", "findings", "raw")  # the ledger is the store's own
 QUICK_BYTES = 64 << 20  # tables up to this size are read and compared at every run
 MOST_LOST = 0.1  # share of a dataset's videos that may be gone without being asked about
 
@@ -67,9 +70,9 @@ class IngestStep:
                 got="none",
                 todo="Give --data NAME=ROOT with the folder the owner shipped.",
             )
-        tables = ingest(root, dataset)
         folder = scope.workspace.stage(dataset, self.name)
-        plan = StepPlan(self.name, dataset, [dataset], work=tables)
+        plan = StepPlan(self.name, dataset, [dataset])
+        tables = plan.work = _read(scope, plan, folder)
         records = read_records(folder)
         if force:
             plan.reasons = {dataset: "forced"}
@@ -86,6 +89,8 @@ class IngestStep:
             )
             if plan.reasons.get(dataset) == "inputs changed":
                 plan.reasons[dataset] = "files or sheets changed"
+            if not plan.reasons and not _as_stored(tables.raw, folder):
+                plan.reasons[dataset] = "digests of the raw recordings are new"
         plan.detail = {"tables": {name: len(getattr(tables, name)) for name in NAMES[:3]}}
         plan.detail["tables"]["ledger"] = len(tables.ledger)
         if plan.reasons:
@@ -126,7 +131,7 @@ class IngestStep:
             table = getattr(tables, name)
             final = folder / f"{name}.parquet"
             made = temporary_name(final, scope.token)
-            save_parquet(table if name == "findings" else conform(table, name), made)
+            save_parquet(conform(table, name) if name in TABLES else table, made)
             files.append((made, final))
             rows.append(
                 {
@@ -186,6 +191,35 @@ class IngestStep:
             with_faces=scope.recipe.with_faces,
             root=scope.root,
         )
+
+
+def _read(scope: Scope, plan: StepPlan, folder: Path) -> IngestTables:
+    """The dataset's tables; what was found by reading all of its bytes, now or earlier, is in."""
+    tables = ingest(scope.root, plan.dataset)
+    before = _stored_raw(folder)
+    listed = set(zip(tables.videos.video, tables.videos.identity, strict=True))
+    raw = before[
+        np.array([p in listed for p in zip(before.video, before.listed, strict=True)], bool)
+    ]
+    if scope.verify_inputs:
+        raw, changed = read_raw(scope.root, tables.videos, tables.frames, before)
+        new = len(raw) - len(before)
+        if changed:
+            plan.notes.append(f"raw bytes changed: {', '.join(changed[:8])}")
+        if new > 0:
+            plan.notes.append(f"raw bytes of {new} videos recorded, to compare with next time")
+    return with_raw(tables, raw.reset_index(drop=True))
+
+
+def _stored_raw(folder: Path) -> Any:
+    try:
+        return read_table(folder / "raw.parquet", RAW)
+    except StoreError:
+        return blank_raw()
+
+
+def _as_stored(raw: Any, folder: Path) -> bool:
+    return bool(raw.equals(_stored_raw(folder)))
 
 
 def _say_what_is_lost(plan: StepPlan, folder: Path, tables: IngestTables) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
 
 from data.datasets import Dataset, open_dataset
 from data.datasets.census import account
+from data.ingest.raw import blank_raw, with_raw_identity
 from data.schema import LEDGER, SCHEMA_VERSION, conform
 from data.stages.identity import stable_hash
 
@@ -25,11 +26,13 @@ class IngestTables:
     `key` changes exactly when a table of contents does: other frames, other sheet, other code.
     """
 
+    layout: str
     videos: pd.DataFrame
     frames: pd.DataFrame
     events: pd.DataFrame
     ledger: pd.DataFrame
     findings: pd.DataFrame
+    raw: pd.DataFrame
     key: str
     variant: dict[str, str]
     counts: dict[str, int]
@@ -43,26 +46,31 @@ def ingest(root: Path, layout: str) -> IngestTables:
     """
     dataset = open_dataset(layout, root)
     ledger = _with_account(dataset)
-    key = stable_hash(
-        "ingest",
-        VERSION,
-        SCHEMA_VERSION,
-        layout,
-        dataset.videos.astype(object).to_numpy().tolist(),
-        dataset.events.astype(object).to_numpy().tolist(),
-        ledger.astype(object).to_numpy().tolist(),
-    )
     return IngestTables(
+        layout,
         dataset.videos,
         dataset.frames,
         dataset.events,
         ledger,
         dataset.findings,
-        key,
+        blank_raw(),
+        _key(layout, dataset.videos, dataset.events, ledger),
         dataset.variant,
         dataset.counts,
         dataset.show_faces,
     )
+
+
+def with_raw(tables: IngestTables, raw: pd.DataFrame) -> IngestTables:
+    """The same tables, knowing what readings of all bytes found (`data.ingest.raw`)."""
+    videos = with_raw_identity(tables.videos, raw)
+    key = _key(tables.layout, videos, tables.events, tables.ledger)
+    return replace(tables, videos=videos, raw=raw, key=key)
+
+
+def _key(layout: str, *tables: pd.DataFrame) -> str:
+    contents = [table.astype(object).to_numpy().tolist() for table in tables]
+    return stable_hash("ingest", VERSION, SCHEMA_VERSION, layout, *contents)
 
 
 def _with_account(dataset: Dataset) -> pd.DataFrame:

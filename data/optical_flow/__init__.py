@@ -19,20 +19,20 @@ import importlib.util
 import os
 from dataclasses import dataclass
 from numbers import Integral
-from typing import Any, Literal, overload
+from typing import Any
 
 import numpy.typing as npt
 
 from data.errors import ConfigError, InputError
 from data.optical_flow.checks import Pairs, check_frames, check_output, check_pairs, keep_apart
 from data.optical_flow.numba_backend import cache_folder, warm_up
-from data.optical_flow.settings import PRESETS, Settings, make_settings
+from data.optical_flow.settings import PRESETS, SolverSettings, make_settings
 
 __all__ = [
     "PRESETS",
     "Choice",
     "FlowInfo",
-    "Settings",
+    "SolverSettings",
     "cache_folder",
     "choose_backend",
     "make_settings",
@@ -64,7 +64,7 @@ class FlowInfo:
 
     backend: str
     why: str
-    settings: Settings
+    settings: SolverSettings
     steps: Array | None
     error: Array | None
 
@@ -95,24 +95,6 @@ def _installed(name: str) -> bool:
     return importlib.util.find_spec(name) is not None
 
 
-@overload
-def tvl1(
-    i0: Any, i1: Any, *, preset: str = ..., backend: str = ..., threads: int | None = ...,
-    value_range: float | None = ..., lam: float | None = ..., theta: float | None = ...,
-    tau: float | None = ..., levels: int | None = ..., step: float | None = ...,
-    warps: int | None = ..., eps: float | None = ..., inner: int | None = ...,
-    outer: int | None = ..., median: int | None = ..., init: Any = ..., out: Any = ...,
-    return_info: Literal[False] = ...,
-) -> Any: ...  # fmt: skip
-@overload
-def tvl1(
-    i0: Any, i1: Any, *, preset: str = ..., backend: str = ..., threads: int | None = ...,
-    value_range: float | None = ..., lam: float | None = ..., theta: float | None = ...,
-    tau: float | None = ..., levels: int | None = ..., step: float | None = ...,
-    warps: int | None = ..., eps: float | None = ..., inner: int | None = ...,
-    outer: int | None = ..., median: int | None = ..., init: Any = ..., out: Any = ...,
-    return_info: Literal[True],
-) -> tuple[Any, FlowInfo]: ...  # fmt: skip
 def tvl1(
     i0: Any,
     i1: Any,
@@ -121,19 +103,10 @@ def tvl1(
     backend: str = "auto",
     threads: int | None = None,
     value_range: float | None = None,
-    lam: float | None = None,
-    theta: float | None = None,
-    tau: float | None = None,
-    levels: int | None = None,
-    step: float | None = None,
-    warps: int | None = None,
-    eps: float | None = None,
-    inner: int | None = None,
-    outer: int | None = None,
-    median: int | None = None,
     init: Any = None,
     out: Any = None,
     return_info: bool = False,
+    **changes: float | None,
 ) -> Any:
     """TV-L1 flow from i0 to i1.
 
@@ -143,17 +116,18 @@ def tvl1(
     float32, last axis (dx, dy), pixels of the input, i0(x) ≈ i1(x + flow).
 
     preset: "opencv", OpenCV's defaults; "fast", a third to a half of the time at about the same
-    true error. lam … median replace
-    single values of the preset (`Settings` explains them). threads: for the numba backend, default
-    every core this process may use; the result does not depend on it. init: flow to start from,
-    of the result's shape. out: array to write to. return_info: also return a `FlowInfo`.
+    true error. threads: for the numba backend, default every core this process may use; the result
+    does not depend on it. init: flow to start from, of the result's shape. out: array to write to.
+    return_info: return (flow, `FlowInfo`). changes replace single values of the preset, by the
+    paper's names: lam (data weight λ for a 0–255 range), theta (coupling θ), tau (dual time step),
+    levels and step (of the pyramid), warps, outer, inner (iterations), eps (stopping test, px),
+    median (window 1, 3 or 5); `SolverSettings` has the defaults.
+
+        flow = tvl1(onset, apex, preset="fast", eps=0.01)     # (H,W) uint8 → (H,W,2)
 
     Raises InputError for images it cannot use (shape, type, range, NaN), ConfigError for settings.
     """
-    settings = make_settings(
-        preset, lam=lam, theta=theta, tau=tau, levels=levels, step=step, warps=warps, eps=eps,
-        inner=inner, outer=outer, median=median,
-    )  # fmt: skip
+    settings = make_settings(preset, **changes)
     if _is_tensor(i0) or _is_tensor(i1):
         from data.optical_flow.torch_backend import solve_tensors
 
@@ -217,7 +191,7 @@ def tvl1_sequence(
 
 
 def _solve(
-    backend: str, pairs: Pairs, settings: Settings, out: Array, threads: int | None
+    backend: str, pairs: Pairs, settings: SolverSettings, out: Array, threads: int | None
 ) -> tuple[Array | None, Array | None]:
     """Run one backend on checked NumPy pairs; returns steps and errors if it tells them."""
     count = _threads(threads)
@@ -239,7 +213,7 @@ def _solve(
 
 
 def _solve_as_arrays(
-    i0: Any, i1: Any, choice: Choice, settings: Settings, value_range: float | None,
+    i0: Any, i1: Any, choice: Choice, settings: SolverSettings, value_range: float | None,
     init: Any, out: Any, threads: int | None,
 ) -> tuple[Any, Array | None, Array | None]:  # fmt: skip
     """Tensors in main memory, seen as arrays by an array backend; the result is a tensor."""

@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from data.errors import ConfigError
-from data.optical_flow.settings import Settings
+from data.optical_flow.settings import SolverSettings
 
 Array = npt.NDArray[Any]
 _KERNEL_FILES = ("simd.py", "median.py", "kernels.py", "storing.py")
@@ -110,7 +110,7 @@ def warm_up() -> float:
     began = time.perf_counter()
     image = np.zeros((16, 16), np.float32)
     fields = np.zeros((1, 16, 16, 2), np.float32)
-    solve(image[None], image[None], Settings(), None, fields, 1)
+    solve(image[None], image[None], SolverSettings(), None, fields, 1)
     strain_and_half(fields)
     return time.perf_counter() - began
 
@@ -118,7 +118,7 @@ def warm_up() -> float:
 class Plan:
     """Level geometry and scratch memory for pairs of one size; used by one thread at a time."""
 
-    def __init__(self, height: int, width: int, settings: Settings) -> None:
+    def __init__(self, height: int, width: int, settings: SolverSettings) -> None:
         module = kernels()
         sizes = settings.level_sizes(height, width)
         self.settings = settings
@@ -226,7 +226,7 @@ def _compiles_halves() -> bool:
     )
 
 
-def plan_for(height: int, width: int, settings: Settings) -> Plan:
+def plan_for(height: int, width: int, settings: SolverSettings) -> Plan:
     """This thread's plan for the size: the last one again if it fits, for memory is slow to get.
 
     Nothing that a result depends on survives in it: margins stay 0, all else is written first.
@@ -246,7 +246,7 @@ def _aligned(shape: tuple[int, ...]) -> Array:
 
 
 def solve(
-    i0: Array, i1: Array, settings: Settings, init: Array | None, out: Array, threads: int,
+    i0: Array, i1: Array, settings: SolverSettings, init: Array | None, out: Array, threads: int,
     gain: float = 1.0, consecutive: bool = False,
 ) -> tuple[Array, Array]:  # fmt: skip
     """Flow of N pairs into out (N,H,W,2); i0 is (1,H,W) (one reference for all) or (N,H,W).

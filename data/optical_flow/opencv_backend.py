@@ -12,12 +12,12 @@ import numpy as np
 import numpy.typing as npt
 
 from data.errors import MissingExtraError
-from data.optical_flow.settings import Settings
+from data.optical_flow.settings import SolverSettings
 
 Array = npt.NDArray[Any]
 
 
-def make_solver(settings: Settings) -> Any:
+def make_solver(settings: SolverSettings) -> Any:
     """A cv2.optflow object with these parameters."""
     try:
         from cv2 import optflow
@@ -43,7 +43,12 @@ def make_solver(settings: Settings) -> Any:
 
 
 def solve(
-    i0: Array, i1: Array, settings: Settings, init: Array | None, out: Array, gain: float = 1.0
+    i0: Array,
+    i1: Array,
+    settings: SolverSettings,
+    init: Array | None,
+    out: Array,
+    gain: float = 1.0,
 ) -> None:
     """Flow of N pairs into out (N,H,W,2); i0 is (1,H,W) or (N,H,W). OpenCV's own threading."""
     solver = make_solver(settings)

@@ -13,7 +13,7 @@ SMALLEST_IMAGE = 3
 
 
 @dataclass(frozen=True)
-class Settings:
+class SolverSettings:
     """Parameters by the names of the paper and of OpenCV's DualTVL1; the defaults are OpenCV's.
 
     lam, theta, tau: data weight λ (for a 0–255 range), coupling θ, dual time step τ.
@@ -46,16 +46,16 @@ class Settings:
 
 
 PRESETS = {
-    "opencv": Settings(),
-    "fast": Settings(levels=4, step=0.7, warps=3, eps=0.015),
+    "opencv": SolverSettings(),
+    "fast": SolverSettings(levels=4, step=0.7, warps=3, eps=0.015),
 }
 
 
-def make_settings(preset: str, **changes: Any) -> Settings:
+def make_settings(preset: str, **changes: Any) -> SolverSettings:
     """The preset with every change that is not None, checked."""
     if not isinstance(preset, str) or preset not in PRESETS:
         raise ConfigError("tvl1(preset=…)", expected=f"one of {sorted(PRESETS)}", got=repr(preset))
-    known = [field.name for field in fields(Settings)]
+    known = [field.name for field in fields(SolverSettings)]
     for name in changes:
         if name not in known:
             raise ConfigError(f"tvl1({name}=…)", expected=f"one of {known}", got=repr(name))

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from data.errors import ApexflowError
 from data.optical_flow.checks import Pairs, check_output, check_pairs
-from data.optical_flow.settings import Settings
+from data.optical_flow.settings import SolverSettings
 from data.optical_flow.torch_operators import central_gradient, divergence, forward_gradient
 
 CUBIC = -0.75
@@ -49,7 +49,7 @@ def resize(image: Tensor, height: int, width: int, scale_y: float, scale_x: floa
     return first + (second - first) * part_x
 
 
-def pyramid(images: Tensor, settings: Settings) -> list[Tensor]:
+def pyramid(images: Tensor, settings: SolverSettings) -> list[Tensor]:
     """Levels of (N,H,W), finest first. OpenCV: no smoothing, sampling scale exactly 1/step."""
     levels = [images]
     sizes = settings.level_sizes(*images.shape[1:])
@@ -110,7 +110,7 @@ def ordered_sum(values: Tensor) -> Tensor:
 
 
 def solve_level(
-    i0: Tensor, i1: Tensor, u1: Tensor, u2: Tensor, settings: Settings
+    i0: Tensor, i1: Tensor, u1: Tensor, u2: Tensor, settings: SolverSettings
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """One pyramid level from the flow (u1, u2); returns it improved, inner steps, RMS change."""
     n, h, w = i1.shape
@@ -160,7 +160,9 @@ def solve_level(
     return u1, u2, steps, torch.sqrt(change / (h * w))
 
 
-def initial_flow(init: Tensor | None, images: list[Tensor], settings: Settings) -> list[Tensor]:
+def initial_flow(
+    init: Tensor | None, images: list[Tensor], settings: SolverSettings
+) -> list[Tensor]:
     """u1, u2 at the coarsest level: 0, or the given (N,H,W,2) shrunk as the images are."""
     if init is None:
         return [torch.zeros_like(images[-1]) for _ in range(2)]
@@ -175,7 +177,7 @@ def initial_flow(init: Tensor | None, images: list[Tensor], settings: Settings) 
 def solve_batch(
     i0: Tensor,
     i1: Tensor,
-    settings: Settings,
+    settings: SolverSettings,
     init: Tensor | None,
     level: LevelSolver = solve_level,
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -205,7 +207,7 @@ def _chunk_pixels(device: torch.device, backend: str) -> int:
 
 
 def _solve(
-    first: Tensor, second: Tensor, init: Tensor | None, gain: float, settings: Settings,
+    first: Tensor, second: Tensor, init: Tensor | None, gain: float, settings: SolverSettings,
     out: Tensor, backend: str,
 ) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:  # fmt: skip
     """Chunk by chunk into out (N,H,W,2), which may lie on another device.
@@ -285,7 +287,7 @@ def check_device(backend: str) -> str:
 
 
 def solve_arrays(
-    pairs: Pairs, settings: Settings, out: npt.NDArray[Any], backend: str
+    pairs: Pairs, settings: SolverSettings, out: npt.NDArray[Any], backend: str
 ) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
     """NumPy in, NumPy out (written to out); computed on the GPU if there is one.
 
@@ -318,7 +320,7 @@ def _keep_apart(tensor: Any, out: Tensor) -> Any:
 
 
 def solve_tensors(
-    i0: Tensor, i1: Tensor, settings: Settings, value_range: float | None,
+    i0: Tensor, i1: Tensor, settings: SolverSettings, value_range: float | None,
     init: Tensor | None, out: Tensor | None, backend: str,
 ) -> tuple[Tensor, npt.NDArray[Any], npt.NDArray[Any]]:  # fmt: skip
     """Tensors in, a tensor on the device of i1 out; nothing passes through main memory."""

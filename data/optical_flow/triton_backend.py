@@ -30,7 +30,7 @@ import torch
 from torch import Tensor
 
 from data.errors import InputError, MissingExtraError
-from data.optical_flow.settings import Settings
+from data.optical_flow.settings import SolverSettings
 
 try:
     import triton
@@ -363,7 +363,7 @@ def solve_level_kernel(
 
 
 def solve_level(
-    i0: Tensor, i1: Tensor, u1: Tensor, u2: Tensor, settings: Settings
+    i0: Tensor, i1: Tensor, u1: Tensor, u2: Tensor, settings: SolverSettings
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """`torch_backend.solve_level` in one kernel launch; i0 may be one image repeated (stride 0)."""
     from data.optical_flow.torch_operators import central_gradient

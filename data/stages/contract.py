@@ -121,6 +121,7 @@ class Scope:
     device: str = "cpu"
     token: str = "t"
     allow_shrink: bool = False  # of a dataset that has lost many of its videos
+    verify_inputs: bool = False  # read every byte of the raw recordings too
     folds: tuple[str, ...] = ()  # only these, where a step has folds
 
     @property

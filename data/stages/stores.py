@@ -53,8 +53,10 @@ TIMINGS = {
     "host": "string",
     "versions": "string",
 }
+UNIT_RECORD = "unit.json"  # in a unit's own folder: its rows of the manifest
 RECORDS = ".records"  # dataset of an HDF5 part with what it says of itself
-ROWS, LEDGER_DIGEST, FORM = "apexflow_rows", "apexflow_ledger", "apexflow_form"
+ROWS, FORM = "apexflow_rows", "apexflow_form"
+SUMS = "SHA256SUMS"  # of manifest and ledger, beside them
 
 
 def blank(columns: Mapping[str, str]) -> pd.DataFrame:
@@ -71,11 +73,35 @@ def rows_digest(table: pd.DataFrame) -> str:
     return digest.hexdigest()[:32]
 
 
-def save_manifest(manifest: pd.DataFrame, path: Path, ledger: Path) -> None:
-    """Write a manifest that vouches for its own rows and for the ledger file beside it."""
+def save_manifest(manifest: pd.DataFrame, path: Path) -> None:
+    """Write a manifest that vouches for its own rows."""
     table = manifest.astype(MANIFEST).sort_values(["key", "unit", "part"]).reset_index(drop=True)
-    facts = {FORM: MANIFEST_FORM, ROWS: rows_digest(table), LEDGER_DIGEST: digest_of(ledger)}
-    save_parquet(table, path, facts)
+    save_parquet(table, path, {FORM: MANIFEST_FORM, ROWS: rows_digest(table)})
+
+
+def save_sums(path: Path, tables: Mapping[str, Path]) -> None:
+    """Write name → file's sha256, as `sha256sum -c` reads it."""
+    lines = [f"{sha256_of(tables[name])}  {name}.parquet" for name in sorted(tables)]
+    path.write_text("\n".join([*lines, ""]))
+
+
+def sha256_of(path: Path) -> str:
+    """A file's whole sha256."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _as_summed(folder: Path) -> dict[str, bool]:
+    """Table → whether its bytes are those its sum says; empty without readable sums."""
+    try:
+        lines = (folder / SUMS).read_text().splitlines()
+        sums = {name: digest for digest, name in (line.split() for line in lines)}
+    except (OSError, ValueError):
+        return {}
+    found = {}
+    for name, digest in sums.items():
+        path = folder / name
+        found[name.removesuffix(".parquet")] = path.is_file() and sha256_of(path) == digest
+    return found
 
 
 def read_manifest(folder: Path) -> pd.DataFrame:
@@ -158,15 +184,16 @@ def read_records(folder: Path) -> Records:
         word = {"old_store": "made by an earlier version", "no_manifest": "manifest missing"}
         trouble = word.get(error.code, "manifest damaged")
         return Records(*read_from_parts(folder), trouble)
-    path = folder / "ledger.parquet"
-    try:
-        if digest_of(path) == facts[LEDGER_DIGEST]:
-            return _with_newer_parts(folder, Records(manifest, read_ledger(folder)))
-        trouble = "ledger damaged"
-    except (OSError, StoreError, KeyError):
-        trouble = "ledger missing" if not path.exists() else "ledger damaged"
-    _, ledger = read_from_parts(folder, set(manifest.part))
-    return Records(manifest, ledger, trouble)
+    sound = _as_summed(folder)
+    if not sound.get("ledger"):
+        missing = not (folder / "ledger.parquet").exists()
+        trouble = "ledger missing" if missing else "ledger damaged"
+        if not sound:
+            trouble = f"{SUMS} missing or damaged"
+        _, ledger = read_from_parts(folder, set(manifest.part))
+        return Records(manifest, ledger, trouble)
+    trouble = "" if sound.get("manifest") else "manifest damaged"  # but for its rows
+    return _with_newer_parts(folder, Records(manifest, read_ledger(folder), trouble))
 
 
 def _with_newer_parts(folder: Path, records: Records) -> Records:
@@ -186,16 +213,24 @@ def _with_newer_parts(folder: Path, records: Records) -> Records:
     return Records(
         pd.concat([older(records.manifest), manifest], ignore_index=True),
         pd.concat([older(records.ledger), ledger], ignore_index=True),
-        "parts not in the manifest",
+        records.trouble or "parts not in the manifest",
     )
 
 
 def read_from_parts(
     folder: Path, wanted: set[str] | None = None
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Manifest and ledger as the parts themselves tell them; unreadable parts tell nothing."""
+    """Manifest and ledger as the parts (and the folders of trained folds) themselves tell them.
+
+    Unreadable ones tell nothing.
+    """
     rows: list[dict[str, Any]] = []
     ledger: list[dict[str, Any]] = []
+    for path in sorted(folder.glob(f"*/{UNIT_RECORD}")):
+        try:
+            rows += json.loads(path.read_text())["units"]
+        except (OSError, KeyError, ValueError, TypeError):
+            continue
     for path in sorted(folder.glob("part-*")):
         if wanted is not None and path.name not in wanted:
             continue

@@ -19,11 +19,13 @@ from data.schema import LEDGER, conform
 from data.stages.files import commit, save_parquet, sync_file, sync_folder, temporary_name
 from data.stages.stores import (
     MANIFEST,
+    SUMS,
     TIMINGS,
     blank,
     read_records,
     read_timings,
     save_manifest,
+    save_sums,
 )
 from data.stages.workspace import Workspace
 
@@ -112,8 +114,10 @@ class StoreWriter:
         table = pd.DataFrame(times, columns=list(TIMINGS)).astype(TIMINGS)
         save_parquet(table if times else blank(TIMINGS), made["timings"])
         manifest = pd.DataFrame(rows, columns=list(MANIFEST)) if rows else blank(MANIFEST)
-        save_manifest(manifest, made["manifest"], made["ledger"])
-        moves = [*files, *((made[name], new[name]) for name in TABLES)]
+        save_manifest(manifest, made["manifest"])
+        sums = temporary_name(self.folder / SUMS, self.token)
+        save_sums(sums, {name: made[name] for name in ("ledger", "manifest")})
+        moves = [*files, *((made[name], new[name]) for name in TABLES), (sums, self.folder / SUMS)]
         commit(self.folder, moves, self.token)
 
 

@@ -29,6 +29,7 @@ from data.stages.identity import file_digest, stable_hash
 from data.stages.parts import versions_json
 from data.stages.planning import why_not_fresh
 from data.stages.registry import with_needs
+from data.stages.stores import UNIT_RECORD
 from data.stages.writing import StoreWriter
 from models.contract import FOLD_FILES
 from models.devices import resolve_device
@@ -375,7 +376,7 @@ def _link(source: Path, target: Path) -> None:
 def _publish_fold(run: RunPlan, fold: str, out: Path, result: FoldResult | None) -> None:
     assert run.writer is not None
     shutil.rmtree(out / "resume", ignore_errors=True)
-    files = [p for p in sorted(out.iterdir()) if p.is_file()]
+    files = [p for p in sorted(out.iterdir()) if p.is_file() and p.name != UNIT_RECORD]
     rows = [
         _row(fold, run.keys[fold], f"{fold}/{path.name}", path)
         for path in files
@@ -385,6 +386,8 @@ def _publish_fold(run: RunPlan, fold: str, out: Path, result: FoldResult | None)
     host, versions = (
         (result.host, result.versions) if result else (platform.node(), versions_json())
     )
+    (out / UNIT_RECORD).write_text(json.dumps({"units": rows}, indent=1))
+    files.append(out / UNIT_RECORD)
     run.writer.enter(
         rows,
         files=[(path, run.folder / fold / path.name) for path in files],

@@ -113,7 +113,9 @@ def write_tables(folder: Path, rows: list[dict[str, Any]], ledger: pd.DataFrame)
     """A store's ledger and manifest, as the project itself writes them."""
     write_table(ledger, folder / "ledger.parquet")
     manifest = pd.DataFrame(rows, columns=list(stores.MANIFEST))
-    stores.save_manifest(manifest, folder / "manifest.parquet", folder / "ledger.parquet")
+    stores.save_manifest(manifest, folder / "manifest.parquet")
+    tables = {name: folder / f"{name}.parquet" for name in ("ledger", "manifest")}
+    stores.save_sums(folder / stores.SUMS, tables)
 
 
 def ledger(rows: list[tuple[str, ...]]) -> pd.DataFrame:
@@ -299,8 +301,9 @@ def _finish_run(folder: Path, recipe: dict[str, Any], folds: dict[str, Any]) -> 
     (folder / "split.json").write_text(json.dumps(split))
     paths = {fold: sorted((folder / fold).iterdir()) for fold in folds}
     rows = [_run_row(fold, p, folder) for fold in folds for p in paths[fold]]
-    timings = [{"part": row["part"], "mtime_ns": 0, "seconds": 12.5, "units": 1, "host": "here",
-                "versions": VERSIONS} for row in rows]  # fmt: skip
+    stamp = {row["part"]: (folder / row["part"]).stat().st_mtime_ns for row in rows}
+    timings = [{"part": part, "mtime_ns": time, "seconds": 12.5, "units": 1, "host": "here",
+                "versions": VERSIONS} for part, time in stamp.items()]  # fmt: skip
     write_table(pd.DataFrame(timings).astype(stores.TIMINGS), folder / "timings.parquet")
     dropped = ledger([("train", "casme2", "x", "event", "no_label_3", "", "dropped")])
     write_tables(folder, rows, dropped)

@@ -14,11 +14,12 @@ import pytest
 from data.datasets import open_dataset
 from data.errors import DatasetError
 from data.ingest.stage import NAMES, STEP
+from data.recordings import Recordings
 from data.stages.stores import read_ledger, read_manifest, read_table
 from data.stages.workspace import Workspace
 from tests.benchmarks import bench_ingest
 from tests.fakes import dataset_trees as trees
-from tests.fakes.steps import ingest, scope
+from tests.fakes.steps import do, ingest, scope
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -48,6 +49,7 @@ def test_a_second_ingest_changes_no_byte(store):
     assert set(before) == {
         *(f"{n}.parquet" for n in (*NAMES, "ledger", "manifest")),
         "root.txt",
+        "SHA256SUMS",
     }
     assert ingest(workspace, "samm", root) == ""
     assert content(folder) == before
@@ -151,3 +153,30 @@ def test_the_benchmark_counts_files(tmp_path):
     rows = json.loads(out.read_text())["rows"]
     assert [(r["frames"], r["events"]) for r in rows] == [(80, 2), (160, 2)]
     assert list(tmp_path.iterdir()) == [out], "the tree is removed"
+
+
+def test_a_changed_frame_in_the_middle_is_found_when_all_bytes_are_read(store):
+    """Same name, same size, neither first, middle nor last: only reading everything sees it."""
+    workspace, root, _ = store
+    tables = Recordings(workspace, "samm").table("frames")
+    video = tables.video.value_counts().index[0]
+    own = tables[tables.video == video].sort_values("index")
+    assert len(own) > 5
+
+    def keys() -> dict[str, str]:
+        return {v.id: v.identity for v in Recordings(workspace, "samm").videos.values()}
+
+    plan = do(STEP, scope(workspace, "samm", root, verify_inputs=True))
+    assert plan.reasons and "recorded, to compare with next time" in plan.notes[0]
+    before = keys()
+    assert not STEP.plan(scope(workspace, "samm", root, verify_inputs=True)).reasons
+    victim = root / own.path.iloc[1]
+    raw = victim.read_bytes()
+    victim.write_bytes(raw[:-1] + bytes([raw[-1] ^ 1]))
+    assert ingest(workspace, "samm", root) == "", "a plain run does not read it"
+    plan = do(STEP, scope(workspace, "samm", root, verify_inputs=True))
+    assert plan.reasons == {"samm": "files or sheets changed"}
+    assert plan.notes[0] == f"raw bytes changed: {video}"
+    changed = {video for video, identity in keys().items() if identity != before[video]}
+    assert changed == {video}, "only what was made from it is stale"
+    assert ingest(workspace, "samm", root) == "", "and plain runs remember"

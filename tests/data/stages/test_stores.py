@@ -154,9 +154,9 @@ def test_flipped_byte_is_found_on_read(tmp_path: Path) -> None:
         "counts": "{}",
     }
     stores.write_table(empty("ledger"), folder / "ledger.parquet")
-    stores.save_manifest(
-        pd.DataFrame([row]), folder / "manifest.parquet", folder / "ledger.parquet"
-    )
+    stores.save_manifest(pd.DataFrame([row]), folder / "manifest.parquet")
+    tables = {name: folder / f"{name}.parquet" for name in ("ledger", "manifest")}
+    stores.save_sums(folder / stores.SUMS, tables)
     with stores.StageStore(tmp_path, "d", "flow").open("a/b") as group:
         assert group["flow"][5] == 5
     raw = bytearray(part.read_bytes())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -56,9 +57,13 @@ def test_large_weights_are_read_only_to_verify(
     monkeypatch.setattr("models.runs.files.QUICK_BYTES", 10)
     first = min(done_folds(folder))
     path = folder / first / "model.json"
+    stat = path.stat()
     path.write_bytes(path.read_bytes()[::-1])
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))  # size and time say nothing
     assert first in done_folds(folder)
     assert first not in done_folds(folder, verify=True)
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns + 1))  # another time: read
+    assert first not in done_folds(folder)
 
 
 def test_a_damaged_manifest_trusts_no_fold(folder: Path) -> None:

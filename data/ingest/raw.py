@@ -1,0 +1,110 @@
+"""The bytes of raw recordings: recorded once when asked for, compared every time after.
+
+A video's identity costs no terabyte read: names, sizes, and the bytes of its first, middle and last
+file. `--verify=inputs` reads everything: the first time it records a digest per video, later it
+compares. A video whose bytes have changed gets another identity, so that what was made from it is
+made again; the other videos keep theirs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from data.stages.identity import stable_hash
+from data.stages.pool import cpu_count
+
+RAW = {
+    "video": "string",
+    "listed": "string",  # identity by names, sizes and three files, when it was read
+    "first": "string",  # digest of all its bytes when it was read first
+    "now": "string",  # … and when it was read last
+    "bytes": "int64",
+}
+BLOCK = 1 << 20
+
+
+def blank_raw() -> pd.DataFrame:
+    """Nothing was read yet."""
+    return pd.DataFrame({name: pd.Series(dtype=kind) for name, kind in RAW.items()})
+
+
+def with_raw_identity(videos: pd.DataFrame, raw: pd.DataFrame) -> pd.DataFrame:
+    """The videos table; a video that was found changed has an identity that says so."""
+    changed = raw[raw["first"] != raw["now"]]
+    known = {(r.video, r.listed): r.now for r in changed.itertuples(index=False)}
+    if not known:
+        return videos
+    identity = [
+        stable_hash(own, known[video, own]) if (video, own) in known else own
+        for video, own in zip(videos.video, videos.identity, strict=True)
+    ]
+    return videos.assign(identity=pd.array(identity, dtype="string"))
+
+
+def read_raw(
+    root: Path,
+    videos: pd.DataFrame,
+    frames: pd.DataFrame,
+    before: pd.DataFrame,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> tuple[pd.DataFrame, list[str]]:
+    """Read every byte of every video; the new table, and the videos that have changed.
+
+    videos: with the identities of the listing. `before`: the table of the last reading.
+    """
+    known = {(r.video, r.listed): r.first for r in before.itertuples(index=False)}
+    rows: list[dict[str, Any]] = []
+    found = []
+    files = list(_files(root, videos, frames))
+    with ThreadPoolExecutor(cpu_count()) as pool:
+        digests = pool.map(_digest, (paths for _, paths in files))
+        for number, ((row, _), (digest, size)) in enumerate(zip(files, digests, strict=True), 1):
+            first = known.get((row.video, row.identity), digest)
+            rows.append(
+                {
+                    "video": row.video,
+                    "listed": row.identity,
+                    "first": first,
+                    "now": digest,
+                    "bytes": size,
+                }
+            )
+            if digest != first:
+                found.append(str(row.video))
+            progress(number, len(files))
+    return pd.DataFrame(rows, columns=list(RAW)).astype(RAW), found
+
+
+def _files(
+    root: Path, videos: pd.DataFrame, frames: pd.DataFrame
+) -> Iterator[tuple[Any, list[Path]]]:
+    places = frames.groupby("video").indices
+    paths = frames["path"].to_numpy()
+    for row in videos.itertuples(index=False):
+        if row.source == "video_file":
+            yield row, [root / str(row.folder)]
+        else:
+            own = paths[places.get(row.video, np.zeros(0, int))]
+            yield row, [root / str(path) for path in own]
+
+
+def _digest(paths: list[Path]) -> tuple[str, int]:
+    """Digest and size of several files' bytes, in order; an unreadable file counts as that."""
+    digest, size = hashlib.sha256(), 0
+    for path in paths:
+        try:
+            with open(path, "rb") as file:
+                while block := file.read(BLOCK):
+                    digest.update(block)
+                    size += len(block)
+        except OSError as error:
+            digest.update(f"unreadable: {type(error).__name__}".encode())
+        digest.update(b"\x1e")
+    return digest.hexdigest()[:32], size
