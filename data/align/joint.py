@@ -22,7 +22,6 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
-from scipy.ndimage import gaussian_filter1d
 
 from data.align.fitting import LIGHT_TERMS, POSE_TERMS, Model
 from data.align.geometry import DEPTH_TERMS, Depth, Geometry, centred
@@ -178,6 +177,8 @@ class _Block:
         """Loyalty times calm (T, N), 0..1, from residuals (2, T, N)."""
         averages = residuals @ self._near.T
         if self._moments > 0.3:
+            from scipy.ndimage import gaussian_filter1d  # here: a GPU machine may lack scipy
+
             averages = gaussian_filter1d(averages, self._moments, axis=1, mode="nearest")
         size = np.hypot(*averages)
         usual = np.maximum(np.median(size, axis=1, keepdims=True), LEAST)

@@ -207,6 +207,23 @@ class Batch:
         return Batch(frames, special, labels, self.names, self.pixels, self.level, change)
 
 
+def draw_rows(
+    bank: ClipBank,
+    positions: Sequence[int],
+    num_frames: int,
+    config: HstaInputConfig,
+    rng: np.random.Generator | None,
+) -> Indices:
+    """Rows of `bank.frames` that make the clips, (B, num_frames + 2); BLACK is a black frame."""
+    rows = np.empty((len(positions), num_frames + 2), np.int64)
+    for i, e in enumerate(positions):
+        start, count = int(bank.start[e]), int(bank.count[e])
+        span = np.arange(start, start + count)
+        rows[i, :-2] = sample_frame_indices(span, num_frames, rng=rng, padding=config.padding)
+        rows[i, -2:] = start + count, start + count + 1
+    return rows
+
+
 def draw_batch(
     bank: ClipBank,
     positions: Sequence[int],
@@ -217,12 +234,7 @@ def draw_batch(
     augment: bool = False,
 ) -> Batch:
     """Clips of the events at `positions`; frames at random with `rng`, else evenly spaced."""
-    rows = np.empty((len(positions), num_frames + 2), np.int64)
-    for i, e in enumerate(positions):
-        start, count = int(bank.start[e]), int(bank.count[e])
-        span = np.arange(start, start + count)
-        rows[i, :-2] = sample_frame_indices(span, num_frames, rng=rng, padding=config.padding)
-        rows[i, -2:] = start + count, start + count + 1
+    rows = draw_rows(bank, positions, num_frames, config, rng)
     frames = bank.frames[np.maximum(rows, 0)]
     frames[rows == BLACK] = 0
     change = None
@@ -240,24 +252,31 @@ def draw_batch(
     )
 
 
-def to_clip(batch: Batch, device: torch.device, scale: Scale) -> Tensor:
-    """The network input (B, 3, F+2, S, S) float32 on `device`, scaled by `ClipBank.scale`."""
+def to_clip(batch: Batch, device: torch.device, scale: Scale | Tensor) -> Tensor:
+    """The network input (B, 3, F+2, S, S) float32 on `device`, scaled by `ClipBank.scale`.
+
+    `scale`: one for all clips, or a row per clip, (B, 5); as a tensor on `device` it costs no copy.
+    """
     frames = batch.frames.to(device, non_blocking=True).float() / 255.0
+    units = torch.as_tensor(scale, dtype=torch.float32).to(device)
+    units = units[None] if units.ndim == 1 else units
     special = batch.special
     if special is not None:
         special = special.to(device, non_blocking=True).transpose(1, 2)
-        special = special / special.new_tensor(scale[:3]).view(3, 1, 1, 1)
+        special = special / units[:, :3, None, None, None]
         special = level_flow(special, batch.level) if batch.level else special
     if batch.change is not None:
-        frames, special = apply_changes(frames, special, batch.change.to(device))
+        frames, special = apply_changes(frames, special, batch.change.to(device, non_blocking=True))
     clip = normalise_frames(frames)
     if batch.pixels == "change":
         onset = frames[:, -2:-1]
-        change = ((frames - onset) / scale[3]).permute(0, 4, 1, 2, 3).expand_as(clip)
+        unit = units[:, 3, None, None, None, None]
+        change = ((frames - onset) / unit).permute(0, 4, 1, 2, 3).expand_as(clip)
         clip = torch.cat([change[:, :, :-2], clip[:, :, -2:-1], change[:, :, -1:]], dim=2)
     elif batch.pixels == "motion":
-        unit = frames.new_tensor([scale[4], scale[4], scale[3]]).view(3, 1, 1, 1)
-        clip = motion_planes(frames) / unit
+        shift, change = units[:, 4], units[:, 3]
+        unit = torch.stack([shift, shift, change], dim=1)
+        clip = motion_planes(frames) / unit[..., None, None, None]
         if batch.change is not None:  # a stronger expression shifts more, in frames as in flow
             clip = clip * batch.change[:, 6].to(clip).view(-1, 1, 1, 1, 1)
     return clip if special is None else torch.cat([clip[:, :, :-2], special], dim=2)

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from data.settings import ASIDE, Settings
+from models.layers.choices import FoldsAtOnce
 
 Padding = Literal["edge", "zeros"]
 Pixels = Literal["image", "change", "motion"]
@@ -88,9 +89,13 @@ class HstaTrainConfig(Settings):
     """One fold's training. Defaults are the origin's scripts unless said otherwise."""
 
     epochs: int = Field(150, ge=1, le=100_000, title="Epochs", description="The last one counts.")
-    batch_size: int = Field(32, ge=1, title="Clips per step")
+    batch_size: int = Field(32, ge=1, le=65_536, title="Clips per step")
     accumulate: int = Field(
-        1, ge=1, title="Steps per update", description="Gradients of so many batches are averaged."
+        1,
+        ge=1,
+        le=65_536,
+        title="Steps per update",
+        description="Gradients of so many batches are averaged.",
     )
     base_lr: float = Field(
         5e-4, gt=0, title="Learning rate", description="For 256 clips; scaled by clips per update."
@@ -136,6 +141,13 @@ class HstaTrainConfig(Settings):
         ge=0,
         title="Resume point",
         description="Every so many epochs; 0: none.",
+        json_schema_extra=ASIDE,
+    )
+    folds_at_once: FoldsAtOnce = Field(
+        "auto",
+        title="Folds at once",
+        description="Folds trained as one program; auto: by measured speed and memory of the GPU, "
+        "1 on a CPU. A fold's result is the same to rounding.",
         json_schema_extra=ASIDE,
     )
     input: HstaInputConfig = HstaInputConfig()

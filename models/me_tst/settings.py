@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from data.settings import ASIDE, Settings
-from models.layers.choices import Init, ScanBackend
+from models.layers.choices import FoldsAtOnce, Init, ScanBackend
 
 KP = Literal["train_fold", "global"] | int
 
@@ -76,11 +76,15 @@ class MeTstTrainConfig(Settings):
     """How a fold is trained; the defaults are the first release's for SAMM-LV."""
 
     epochs: int = Field(
-        30, ge=0, title="Epochs", description="0 evaluates the starting weights as they are."
+        30,
+        ge=0,
+        le=100_000,
+        title="Epochs",
+        description="0 evaluates the starting weights as they are.",
     )
     max_lr: float = Field(1e-4, gt=0, title="Peak learning rate", description="Of the OneCycle.")
     batch_size: int = Field(
-        32, ge=1, title="Batch size", description="32 for SAMM-LV, 256 for CAS(ME)^3."
+        32, ge=1, le=65_536, title="Batch size", description="32 for SAMM-LV, 256 for CAS(ME)^3."
     )
     negative_ratio: float = Field(
         0.5,
@@ -102,6 +106,13 @@ class MeTstTrainConfig(Settings):
         title="Authors' weights",
         description="A file, or a folder with subject_<id>.pkl per held-out subject, to start "
         "from; with epochs 0 they are evaluated as they are.",
+    )
+    folds_at_once: FoldsAtOnce = Field(
+        "auto",
+        title="Folds at once",
+        description="Folds trained as one program; auto: by measured speed and memory of the GPU, "
+        "1 on a CPU. A fold's result is the same to rounding.",
+        json_schema_extra=ASIDE,
     )
 
 
