@@ -24,10 +24,12 @@ import numpy.typing as npt
 from data.align.geometry import (
     IDENTITY,
     Geometry,
+    apply,
     face_geometry,
     landmark_pose,
     outside_share,
     place,
+    pose_matrix,
     square_geometry,
     whole_geometry,
 )
@@ -38,6 +40,7 @@ from data.faces import EXCLUDED, Face, FaceFinder, Reference, equalise
 Array = npt.NDArray[np.float64]
 Image = npt.NDArray[np.uint8]
 Register = Callable[[Image], Registered]
+Glimpse = npt.NDArray[np.float32]
 
 STATUS = (
     "ok",
@@ -204,6 +207,14 @@ def look_at(finder: FaceFinder, grey: Image, box: Array) -> list[Face]:
     return [Face(f.box + shift, f.score, f.count) for f in faces]
 
 
+def carried_box(segment: Segment, pose: Array) -> Array:
+    """Where the reference's face box (x0, y0, x1, y1) goes with a pose; it stays upright."""
+    low, high = segment.reference.face.box.reshape(2, 2)
+    middle = apply(pose_matrix(pose, segment.geometry.centre), (low + high) / 2)
+    half = (high - low) / 2 * float(np.hypot(pose[0], pose[1]))
+    return np.concatenate([middle - half, middle + half])
+
+
 def overlap(a: Array, b: Array) -> float:
     """Intersection over union of two boxes (x0, y0, x1, y1)."""
     low, high = np.maximum(a[:2], b[:2]), np.minimum(a[2:], b[2:])
@@ -220,3 +231,15 @@ def smooth_poses(poses: Array, good: npt.NDArray[np.bool_], sigma: float) -> Arr
     weight = np.exp(-0.5 * ((reach[:, None] - reach[None]) / sigma) ** 2) * good
     total = weight.sum(axis=1, keepdims=True)
     return np.where(total > 1e-6, weight @ poses / np.maximum(total, 1e-6), poses)
+
+
+def thumb(grey: Image) -> Image:
+    """The picture at about 48 columns."""
+    step = max(1, grey.shape[1] // 48)
+    return np.asarray(cv2.blur(grey[::step, ::step], (3, 3)))
+
+
+def standard(part: Image) -> Glimpse:
+    """A picture's values with zero mean and unit variance."""
+    values = part.astype(np.float32)
+    return np.asarray((values - values.mean()) / max(float(values.std()), 1.0), np.float32)

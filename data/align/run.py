@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -21,29 +20,31 @@ from data.align.fitting import BISQUARE, LEAST_ERROR
 from data.align.geometry import (
     IDENTITY,
     CropMaker,
-    apply,
     frame_to_crop,
     landmark_pose,
     outside_share,
     place,
-    pose_matrix,
 )
 from data.align.joint import BIN_SECONDS, DepthEvidence, refine
 from data.align.modes import (
     FACELESS,
     HELD,
     Block,
+    Glimpse,
     Image,
     Options,
     Placed,
     Register,
     Segment,
+    carried_box,
     grey_of,
     look_at,
     overlap,
     reference_geometry,
     registration,
     smooth_poses,
+    standard,
+    thumb,
 )
 from data.align.tracking import FaceTracker, Registered
 from data.align.views import carried_on, crops_apart, nearest_pose
@@ -52,7 +53,6 @@ from data.faces import PARTIAL, FaceFinder, Reference, examine
 
 Array = npt.NDArray[np.float64]
 Frames = Iterable[tuple[int, Image | None]]  # grey or RGB images, None where unreadable
-Glimpse = npt.NDArray[np.float32]
 
 MAX_SCALE, MAX_ROLL_DEG, MAX_SHIFT = 0.10, 10.0, 0.30  # motion that calls for another reference
 MAX_ANGLE = 0.15  # yaw or pitch, rad
@@ -158,6 +158,7 @@ class Run:
         self._good: tuple[int, Image, Registered] | None = None  # the last frame placed well
         self._given = IDENTITY  # the last pose of the last block
         self._doubts = 0  # frames in a row that were not placed well
+        self._gone = False  # doubtful, and the detector sees no face
 
     def _see(self, index: int, grey: Image) -> Registered:
         """Register a frame to the present reference; after a cut there is nothing to register."""
@@ -180,7 +181,7 @@ class Run:
         """Whether neither the face's place nor the whole picture is like the frame before."""
         x0, y0, x1, y1 = self._view.maker.box(IDENTITY, grey.shape)
         step = max(1, (x1 - x0) // 40)
-        place_, whole = _normal(grey[y0:y1:step, x0:x1:step]), _normal(_thumb(grey))
+        place_, whole = standard(grey[y0:y1:step, x0:x1:step]), standard(thumb(grey))
         old_place, old_whole = self._place, self._whole
         self._place, self._whole = place_, whole
         if old_place is None or old_whole is None or old_place.shape != place_.shape:
@@ -193,7 +194,7 @@ class Run:
         view = self._view
         if self._finder is None or view.tracker is None or view.segment.reference.face.count == 0:
             return None
-        box = _carried_box(view.segment, self._pose)
+        box = carried_box(view.segment, self._pose)
         faces = look_at(self._finder, grey, box)
         near = [f for f in faces if overlap(f.box, box) > 0]
         if not near:
@@ -216,6 +217,7 @@ class Run:
         far = self._far(found)
         if self._points:
             self._doubts = 0 if found.method == "track" else self._doubts + 1
+            found = self._believed(grey, found)
             if found.method == "track" and not far:
                 self._good = (index, image, found)
             elif not self._cut and (
@@ -284,7 +286,8 @@ class Run:
 
     def _chain(self, index: int, image: Image, grey: Image, found: Registered) -> Registered | None:
         """The frame against a new reference: this frame where it was placed well, or the last."""
-        if found.method == "track" or (found.moved is not None and self._doubts >= self._patience):
+        persists = found.moved is not None and self._doubts >= self._patience
+        if found.method == "track" or (persists and self._face_seen(grey)):
             base = (index, image, found)
         elif self._good is not None and index - self._good[0] <= RECENT:
             base = self._good
@@ -299,7 +302,7 @@ class Run:
             return None
         pose = self._settled(at, picture, placed)
         geometry = carried_on(old.geometry, pose)
-        face = replace(old.reference.face, box=_carried_box(old, pose))
+        face = replace(old.reference.face, box=carried_box(old, pose))
         reference = Reference(at, geometry.landmarks, face, old.reference.flags)
         segment = Segment(len(self.segments), reference, geometry, "chained", old.number, placed.sd)
         view = self._add(segment, picture)
@@ -346,6 +349,24 @@ class Run:
         segment = Segment(len(self.segments), reference, geometry, how, old.number, sd)
         return self._add(segment, image)
 
+    def _believed(self, grey: Image, found: Registered) -> Registered:
+        """The same, or held: what has been doubtful for long may be the rim of a face that left."""
+        if found.method != "doubtful" or self._doubts < self._patience:
+            self._gone = self._gone and found.method != "track"
+            return found
+        if self._doubts % self._patience == 0:
+            self._gone = not self._face_seen(grey)
+        if not self._gone:
+            return found
+        self._lost = max(self._lost, self._patience) + 1
+        return Registered(found.pose, "held")
+
+    def _face_seen(self, grey: Image) -> bool:
+        """Whether the detector sees a face where the last pose puts it."""
+        assert self._finder is not None
+        box = carried_box(self._view.segment, self._pose)
+        return any(overlap(f.box, box) > MIN_OVERLAP for f in look_at(self._finder, grey, box))
+
     def _tracks_something_else(self, grey: Image) -> bool:
         """Every half second the detector says where the face is; silence proves nothing."""
         self._unchecked += 1
@@ -354,7 +375,7 @@ class Run:
             return False
         self._unchecked = 0
         assert self._finder is not None
-        box = _carried_box(self._view.segment, self._pose)
+        box = carried_box(self._view.segment, self._pose)
         seen = look_at(self._finder, grey, box)
         return bool(seen) and max(overlap(f.box, box) for f in seen) < MIN_OVERLAP
 
@@ -477,22 +498,3 @@ class Run:
         total = np.where(seen, joint.errors**2, 0).sum(axis=0)
         rms = np.sqrt(total / np.maximum(seen.sum(axis=0), 1))
         return Block(segment, joint.geometry, out, tracker.points, rms)
-
-
-def _carried_box(segment: Segment, pose: Array) -> Array:
-    """Where the reference's face box (x0, y0, x1, y1) goes with a pose; it stays upright."""
-    low, high = segment.reference.face.box.reshape(2, 2)
-    middle = apply(pose_matrix(pose, segment.geometry.centre), (low + high) / 2)
-    half = (high - low) / 2 * float(np.hypot(pose[0], pose[1]))
-    return np.concatenate([middle - half, middle + half])
-
-
-def _thumb(grey: Image) -> Image:
-    step = max(1, grey.shape[1] // 48)
-    return np.asarray(cv2.blur(grey[::step, ::step], (3, 3)))
-
-
-def _normal(part: Image) -> Glimpse:
-    """Zero mean, unit variance."""
-    values = part.astype(np.float32)
-    return np.asarray((values - values.mean()) / max(float(values.std()), 1.0), np.float32)

@@ -68,7 +68,7 @@ class Search:
 
 
 QUICK = Search(0, 10, 0.02, False)
-NEAR = Search(1, 30, 0.01, True)
+NEAR = Search(0, 15, 0.02, True)
 FAR = Search(3, 30, 0.01, True)
 
 

@@ -229,7 +229,7 @@ def test_a_face_that_goes_and_comes_is_no_new_scene(tmp_path):
     with h5py.File(out) as part:
         found = words(part["a"])
         assert found[:6] == ["ok"] * 6 and found[-1] == "ok"
-        assert not set(found[12:20]) & {"ok", "doubtful"}
+        assert set(found[15:20]) == {"no_face"}
         assert not len(part["a/cuts"])
     assert "scene_cut" not in {r["reason"] for r in result.ledger}
 
