@@ -40,7 +40,7 @@ OFTEN = 0.9  # a point strays as far as it does in all but a tenth of the frames
 DEPTH_SD = 0.06  # prior of the depth's coefficients, inter-pupil distances
 DEPTH_KIN = 12.0  # points and frames that err like one
 MIN_FRAMES = 8
-GIVE_ROUNDS = 3  # last rounds, in which expressions are fitted along
+GIVE_ROUNDS = 8  # last rounds, in which expressions are fitted along
 BIN_SECONDS = 0.1
 
 
