@@ -26,6 +26,7 @@ from data.stages.files import write_table
 from data.stages.workspace import Workspace
 from models.fitting import (
     discard_if_damaged,
+    exact_products,
     load_weights,
     save_weights,
     seed_everything,
@@ -40,7 +41,7 @@ from models.recipe import Recipe
 from models.registry import find_network
 from models.runs.files import FoldJob, RunFiles, Sample, read_tables
 from models.scores.bootstrap import Statistic, group_counts, subject_interval
-from models.stacked.proof import Proof, compare, exact_products, find_fold
+from models.stacked.proof import Proof, compare, find_fold
 from models.stacked.trace import Trace
 
 logger = logging.getLogger(__name__)

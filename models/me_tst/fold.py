@@ -28,6 +28,7 @@ from data.stages.files import write_table
 from data.stages.workspace import Workspace
 from models.fitting import (
     discard_if_damaged,
+    exact_products,
     load_weights,
     save_weights,
     seed_everything,
@@ -45,7 +46,7 @@ from models.registry import find_network
 from models.runs.files import FoldJob, RunFiles, Sample
 from models.scores.spotting import Protocol, VideoResult, evaluate
 from models.spotting import CLASS_NAMES, half_width
-from models.stacked.proof import Proof, compare, exact_products, find_fold
+from models.stacked.proof import Proof, compare, find_fold
 from models.stacked.trace import Trace
 
 logger = logging.getLogger(__name__)

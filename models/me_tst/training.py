@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from data.errors import TrainingError
-from models.fitting import load_resume_point, save_resume_point
+from models.fitting import exact_products, load_resume_point, save_resume_point
 from models.layers.stochastic_depth import DepthMasks, set_masks
 from models.me_tst.labels import class_weights, jitter_factors
 from models.me_tst.settings import MeTstTrainConfig
@@ -90,6 +90,7 @@ def fit(
     return fit_many([fold], windows, config, strategy=strategy, device=device)[0]
 
 
+@exact_products()
 def fit_many(
     folds: Sequence[FoldTraining],
     windows: Windows,
@@ -298,6 +299,7 @@ def _epoch(
     return sums, False
 
 
+@exact_products()
 @torch.no_grad()
 def predict(
     network: nn.Module, motion: npt.NDArray[np.float32], batch_size: int = 64, device: str = "cpu"
