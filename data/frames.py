@@ -1,26 +1,35 @@
 """Frames of one video as 8-bit arrays, from an image folder or a video file.
 
 Images may be grey, colour, CMYK, with alpha, or 16-bit; what comes out is uint8, grey (H,W) or RGB
-(H,W,3). 16-bit images are shifted down from the bit depth (10, 12, 14 or 16) that the video's first
-frame needs, never stretched by their own contents: frames of one video keep one brightness scale.
+(H,W,3). 16-bit images are shifted down from the bit depth (10, 12, 14 or 16) that frames from all
+over the video need, never stretched by their own contents: one video keeps one brightness scale.
+All frames of a video have its first readable frame's size; another is refused, `size_differs`.
 """
 
 from __future__ import annotations
 
+import io
+import stat
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
 import numpy.typing as npt
+from PIL import Image as Pillow
 
 from data.errors import InputError
+from data.video_file import VideoFile, examine_video
 
 Image = npt.NDArray[np.uint8]
 
-VIDEO_SUFFIXES = (".avi", ".mp4", ".mov", ".mkv", ".wmv", ".m4v")
+VIDEO_SUFFIXES = (
+    *(".avi", ".mp4", ".mov", ".mkv", ".wmv", ".m4v"),
+    *(".webm", ".mpg", ".mpeg", ".mts", ".m2ts", ".3gp", ".flv", ".ogv"),
+)
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff")
 MAX_PIXELS = 100_000_000  # a larger image is refused, not decoded
+DEPTH_SAMPLES = 16  # frames whose brightest value says how many bits a 16-bit video uses
 
 
 def bit_depth(image: npt.NDArray[np.generic]) -> int:
@@ -45,38 +54,49 @@ def read_image(path: Path, *, colour: bool = False, depth: int | None = None) ->
     """Decode one image file to (H,W) grey or (H,W,3) RGB uint8; `depth` as for `to_uint8`.
 
     Raises InputError, code `unreadable_frame`, when the file is missing, empty, truncated beyond
-    decoding, a directory, forbidden, or larger than MAX_PIXELS.
+    decoding, a directory, a pipe, forbidden, or larger than MAX_PIXELS: its header is asked first.
     """
+    flag = cv2.IMREAD_ANYDEPTH | (cv2.IMREAD_COLOR if colour else cv2.IMREAD_GRAYSCALE)
+    image = to_uint8(_decode(path, flag), path.name, depth)
+    return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8) if colour else image
+
+
+def _decode(path: Path, flag: int) -> npt.NDArray[np.generic]:
     who = path.name
     try:
+        if not stat.S_ISREG(path.stat().st_mode):  # reading a pipe would wait without end
+            raise _no_frame(who, "a readable image file", "no regular file")
         raw = np.fromfile(path, np.uint8)
     except OSError as error:
-        raise InputError(
-            who, expected="a readable image file", got=str(error), code="unreadable_frame"
-        ) from error
-    flag = cv2.IMREAD_ANYDEPTH | (cv2.IMREAD_COLOR if colour else cv2.IMREAD_GRAYSCALE)
+        raise _no_frame(who, "a readable image file", str(error)) from error
+    _refuse_huge(raw, who)
     try:
         image = cv2.imdecode(raw, flag) if raw.size else None
     except cv2.error as error:
-        raise InputError(
-            who, expected="an image that can be decoded", got=str(error), code="unreadable_frame"
-        ) from error
+        raise _no_frame(who, "an image that can be decoded", str(error)) from error
     if image is None or image.size == 0:
-        raise InputError(
-            who,
-            expected="an image that can be decoded",
-            got=f"{raw.size} bytes that cannot",
-            code="unreadable_frame",
-        )
-    if image.shape[0] * image.shape[1] > MAX_PIXELS:
-        raise InputError(
-            who,
-            expected=f"at most {MAX_PIXELS} pixels",
-            got=f"{image.shape[1]}x{image.shape[0]}",
-            code="unreadable_frame",
-        )
-    image = to_uint8(image, who, depth)
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB) if colour else image
+        raise _no_frame(who, "an image that can be decoded", f"{raw.size} bytes that cannot")
+    return np.asarray(image)
+
+
+def _refuse_huge(raw: npt.NDArray[np.uint8], who: str) -> None:
+    """A few bytes can announce gigabytes of pixels: the header's size is looked at, not decoded."""
+    try:
+        if raw[:8].tobytes() == b"\x89PNG\r\n\x1a\n" and raw.size >= 24:  # four times faster
+            width, height = (int(v) for v in raw[16:24].view(">u4"))
+        else:
+            with Pillow.open(io.BytesIO(raw.data)) as header:
+                width, height = header.size
+    except (Pillow.DecompressionBombError, Pillow.DecompressionBombWarning) as error:
+        raise _no_frame(who, f"at most {MAX_PIXELS} pixels", str(error)) from error
+    except (OSError, ValueError, SyntaxError):  # no header Pillow knows: OpenCV may
+        return
+    if width * height > MAX_PIXELS:
+        raise _no_frame(who, f"at most {MAX_PIXELS} pixels", f"{width}x{height}")
+
+
+def _no_frame(who: str, expected: str, got: str) -> InputError:
+    return InputError(who, expected=expected, got=got, code="unreadable_frame")
 
 
 class FrameSource:
@@ -87,30 +107,80 @@ class FrameSource:
         self._video = paths if isinstance(paths, Path) else None
         self._paths = [] if isinstance(paths, Path) else list(paths)
         self._length = num_frames if num_frames is not None else len(self._paths)
-        self._capture: cv2.VideoCapture | None = None
-        self._next = 0
-        self._depth = 0  # bit depth of the first frame, 0 until asked for
+        self._file: VideoFile | None = None
+        self._depth = 0  # bit depth of the video, 0 until asked for
+        self._shape: tuple[int, int] | None = None
+        self.reasons: dict[int, str] = {}
 
     def __len__(self) -> int:
         return self._length
 
     def read(self, index: int, *, colour: bool = False) -> Image:
-        """Frame `index` as uint8 (H,W) or (H,W,3) RGB; InputError `unreadable_frame` otherwise."""
+        """Frame `index` as uint8 (H,W) or (H,W,3) RGB.
+
+        InputError otherwise: `unreadable_frame`, or `size_differs` for a frame that has not the
+        size of the video's first readable one. `reasons` keeps the word of each index.
+        """
         if not 0 <= index < self._length:
             raise InputError(f"frame {index}", expected=f"0..{self._length - 1}", got=str(index))
+        try:
+            image = self._read(index, colour)
+            self._check_size(index, image)
+        except InputError as error:
+            self.reasons[index] = error.code
+            raise
+        return image
+
+    def _read(self, index: int, colour: bool) -> Image:
         if self._video is None:
             return read_image(self._paths[index], colour=colour, depth=self._bit_depth())
-        return self._read_video(index, colour)
+        if self._file is None:
+            self._file = VideoFile(self._video, self._length)
+        image = self._file.read(index)
+        return image if colour else np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.uint8)
+
+    def _check_size(self, index: int, image: Image) -> None:
+        """Images: against the first readable one, whichever is read first; films: the first read.
+
+        (A film's beginning is a long way back from the middle, and its size hardly ever changes.)
+        """
+        height, width = image.shape[:2]
+        if self._shape is None:
+            self._shape = (height, width)
+            for before in range(index if self._video is None else 0):
+                try:
+                    first = self._read(before, False)
+                except InputError:
+                    continue
+                self._shape = (int(first.shape[0]), int(first.shape[1]))
+                break
+        if (height, width) != self._shape:
+            raise InputError(
+                f"frame {index}",
+                expected=f"{self._shape[1]}x{self._shape[0]} as the frames before",
+                got=f"{width}x{height}",
+                code="size_differs",
+            )
 
     def _bit_depth(self) -> int | None:
-        """Bit depth of the first frame if it has 16-bit samples, else None."""
+        """Bit depth that the brightest of a few frames needs; None unless they have 16 bits."""
         if self._depth == 0:
-            try:
-                raw = cv2.imread(str(self._paths[0]), cv2.IMREAD_UNCHANGED)
-            except cv2.error:  # too large for OpenCV; reading that frame says so by name
-                raw = None
-            self._depth = bit_depth(raw) if raw is not None else 8
+            self._depth = self._deepest()
         return None if self._depth == 8 else self._depth
+
+    def _deepest(self) -> int:
+        """A dark first frame must not set the scale of the rest: frames from all over are asked."""
+        last = self._length - 1
+        deepest = 8
+        for index in sorted(set(np.linspace(0, last, min(DEPTH_SAMPLES, last + 1)).astype(int))):
+            try:
+                image = _decode(self._paths[index], cv2.IMREAD_UNCHANGED)
+            except InputError:
+                continue
+            if image.dtype != np.uint16:
+                break
+            deepest = max(deepest, bit_depth(image))
+        return deepest
 
     def iter(
         self, indices: Iterable[int] | None = None, *, colour: bool = False
@@ -122,45 +192,10 @@ class FrameSource:
             except InputError:
                 yield index, None
 
-    def _read_video(self, index: int, colour: bool) -> Image:
-        assert self._video is not None
-        if self._capture is None or index < self._next:
-            self._capture = cv2.VideoCapture(str(self._video))
-            self._next = 0
-        image = None
-        while self._next <= index:  # seeking by frame number is inexact in most codecs
-            if self._next < index:
-                good = self._capture.grab()
-            else:
-                good, image = self._capture.read()
-            if not good:
-                raise InputError(
-                    f"{self._video.name}, frame {index}",
-                    expected=f"{self._length} decodable frames",
-                    got=f"the stream ends at {self._next}",
-                    code="unreadable_frame",
-                )
-            self._next += 1
-        assert image is not None
-        code = cv2.COLOR_BGR2RGB if colour else cv2.COLOR_BGR2GRAY
-        return cv2.cvtColor(image, code)
-
 
 def count_video_frames(path: Path) -> int:
-    """Decodable frames of a video file, counted by grabbing (containers often lie).
+    """Decodable frames of a video file, counted by decoding (containers often lie).
 
-    Raises InputError, code `unreadable_video`, when it cannot be opened.
+    Raises InputError, code `unreadable_video`, as `data.video_file.examine_video` does.
     """
-    capture = cv2.VideoCapture(str(path))
-    if not capture.isOpened():
-        raise InputError(
-            path.name,
-            expected="a video file",
-            got="a file no decoder opens",
-            code="unreadable_video",
-        )
-    count = 0
-    while capture.grab():
-        count += 1
-    capture.release()
-    return count
+    return examine_video(path).num_frames

@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from data.errors import StoreError
 from data.frames import FrameSource
 from data.stages.files import read_table, replacing
 from data.stages.workspace import Workspace
+from data.video_file import seconds_of
 
 ROOT_NOTE = "root.txt"
 LABELS = ("label_3", "label_4", "label_5", "label_7", "objective_class")
@@ -139,6 +141,11 @@ class Recordings:
         if found.source == "video_file":
             return FrameSource(root / found.folder, found.num_frames)
         return FrameSource([root / str(p) for p in self._rows(video)["path"]])
+
+    def seconds(self, video: str) -> npt.NDArray[np.float64]:
+        """(T,) seconds of a video's frames: by timestamps where it has them, else index / fps."""
+        times = self._rows(video)["time_s"].to_numpy(np.float64, na_value=np.nan)
+        return seconds_of(times, self.videos[video].fps)
 
     def _rows(self, video: str) -> pd.DataFrame:
         """Rows of the frames table of one video; only its row groups are read."""

@@ -27,9 +27,16 @@ VIDEOS = {
     "identity": "string",
     "provided_crop": "bool",
     "show_faces": "bool",
+    "synthetic": "boolean",  # drawn people, by our generator's truth file; null: not known
 }
 
-FRAMES = {"video": "string", "index": "int32", "number": "Int64", "path": "string"}
+FRAMES = {
+    "video": "string",
+    "index": "int32",
+    "number": "Int64",
+    "path": "string",
+    "time_s": "float64",  # after the first frame, by the container's clock; null: it has none
+}
 
 EVENTS = {
     "dataset": "string",
@@ -81,7 +88,8 @@ def conform(table: pd.DataFrame, name: str) -> pd.DataFrame:
         )
     typed = {}
     for column, kind in columns.items():
-        values = table[column] if column in table else pd.Series(pd.NA, index=table.index)
+        nothing = float("nan") if kind == "float64" else pd.NA
+        values = table[column] if column in table else pd.Series(nothing, index=table.index)
         try:
             typed[column] = values.astype(kind)
         except (TypeError, ValueError) as error:

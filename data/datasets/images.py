@@ -6,9 +6,10 @@ import os
 import struct
 from pathlib import Path
 
-import cv2
+from PIL import Image as Pillow
 
 _TAIL = 4096  # some writers append bytes after an image's end
+_HEADS = (4096, 1 << 16)  # bytes read for a size; a JPEG may have a large preview before it
 
 
 def is_cut_off(path: Path) -> bool:
@@ -44,11 +45,19 @@ def end_problem(path: Path) -> str:
 
 def image_size(path: Path) -> tuple[int, int] | None:
     """(width, height) from an image file's header, or None when it has none that can be read."""
-    try:
-        with open(path, "rb") as file:
-            head = file.read(1 << 16)
-    except OSError:
-        return None
+    for length in _HEADS:
+        try:
+            with open(path, "rb") as file:
+                head = file.read(length)
+        except OSError:
+            return None
+        size = _size_in(head, path)
+        if size is not None or len(head) < length:
+            return size
+    return None
+
+
+def _size_in(head: bytes, path: Path) -> tuple[int, int] | None:
     if head[:8] == b"\x89PNG\r\n\x1a\n" and len(head) >= 24:
         width, height = struct.unpack(">II", head[16:24])
         return int(width), int(height)
@@ -63,12 +72,12 @@ def image_size(path: Path) -> tuple[int, int] | None:
 
 
 def _tiff_size(path: Path) -> tuple[int, int] | None:
-    """By decoding: a TIFF's header may lie anywhere in the file."""
+    """A TIFF's header may lie anywhere in the file: Pillow finds it without decoding a pixel."""
     try:
-        image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-    except cv2.error:  # a size that OpenCV refuses
+        with Pillow.open(path) as header:
+            return int(header.width), int(header.height)
+    except (OSError, ValueError, SyntaxError, Pillow.DecompressionBombError):
         return None
-    return None if image is None else (int(image.shape[1]), int(image.shape[0]))
 
 
 def _jpeg_size(head: bytes) -> tuple[int, int] | None:
@@ -84,20 +93,3 @@ def _jpeg_size(head: bytes) -> tuple[int, int] | None:
             return int(width), int(height)
         at += 2 + int.from_bytes(head[at + 2 : at + 4], "big")
     return None
-
-
-def video_length(path: Path) -> int:
-    """Number of frames a video container declares; 0 when it declares none."""
-    capture = cv2.VideoCapture(str(path))
-    count = int(max(capture.get(cv2.CAP_PROP_FRAME_COUNT), 0))
-    capture.release()
-    return count
-
-
-def video_size(path: Path) -> tuple[int, int] | None:
-    """(width, height) a video container declares, or None."""
-    capture = cv2.VideoCapture(str(path))
-    width = int(capture.get(cv2.CAP_PROP_FRAME_WIDTH))
-    height = int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT))
-    capture.release()
-    return (width, height) if width > 0 and height > 0 else None

@@ -137,6 +137,7 @@ class UnitInputs:
     def __init__(self, chunk: ChunkInputs, unit: Unit) -> None:
         self._chunk, self._unit = chunk, unit
         self.dataset = chunk.dataset
+        self.opened: list[FrameSource] = []
 
     @contextmanager
     def open(self, stage: str, unit: str) -> Iterator[h5py.Group]:
@@ -166,7 +167,8 @@ class UnitInputs:
         """The raw frames of the unit's video, by index."""
         if not self._unit.frames:
             raise self._undeclared("raw frames", "frames=True")
-        return self._chunk.recordings.frames(self._unit.video)
+        self.opened.append(self._chunk.recordings.frames(self._unit.video))
+        return self.opened[-1]
 
     def _entry(self, stage: str, unit: str) -> Entry | None:
         if (stage, unit) not in self._unit.reads:

@@ -157,6 +157,11 @@ class ChunkJob:
         """Name people see: stage-dataset-chunk."""
         return f"{self.stage}-{self.inputs.dataset}-{self.bucket:02d}"
 
+    def clear(self) -> None:
+        """Remove what attempts at it left that were killed: it would keep a full disk full."""
+        for path in self.inputs.folder(self.stage).glob(f".{self.part}.{self.token}-*"):
+            path.unlink(missing_ok=True)
+
 
 @dataclass
 class ChunkResult:
@@ -200,8 +205,10 @@ def compute_chunk(job: ChunkJob) -> ChunkResult:
             _process_batches(job, stage.batching, writer)
         else:
             for unit in job.units:
+                view = job.inputs.of(unit)
                 with _failures_recorded(unit, writer):
-                    stage.process(unit, job.inputs.of(unit), job.config, writer)
+                    stage.process(unit, view, job.config, writer)
+                _note_other_sizes(unit, view, writer)
         for unit in job.units:
             if unit.id not in writer.status:
                 writer.drop(unit.id, "no_result", "the stage neither finished nor dropped it")
@@ -223,6 +230,14 @@ def compute_chunk(job: ChunkJob) -> ChunkResult:
         host=platform.node(),
         versions=versions_json(),
     )
+
+
+def _note_other_sizes(unit: Unit, view: UnitInputs, writer: PartWriter) -> None:
+    """A ledger row about frames that have not their video's size: stages see them as unreadable."""
+    odd = sorted({i for s in view.opened for i, why in s.reasons.items() if why == "size_differs"})
+    if odd:
+        shown = ", ".join(map(str, odd[:5])) + (", ..." if len(odd) > 5 else "")
+        writer.note(unit.id, "size_differs", f"{len(odd)} frames are of another size: {shown}")
 
 
 @contextmanager

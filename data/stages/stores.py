@@ -228,8 +228,11 @@ def read_from_parts(
     ledger: list[dict[str, Any]] = []
     for path in sorted(folder.glob(f"*/{UNIT_RECORD}")):
         try:
-            rows += json.loads(path.read_text())["units"]
-        except (OSError, KeyError, ValueError, TypeError):
+            own = json.loads(path.read_text())["units"]
+            part = str(path.relative_to(folder))
+            size = path.stat().st_size
+            rows += [*own, {**own[0], "part": part, "bytes": size, "digest": digest_of(path)}]
+        except (OSError, LookupError, ValueError, TypeError):
             continue
     for path in sorted(folder.glob("part-*")):
         if wanted is not None and path.name not in wanted:

@@ -14,6 +14,9 @@ BLINK_SD, BLINK_CAP = 0.05, 0.85
 POSE_FIELDS = ("tx", "ty", "roll", "scale", "yaw", "pitch")
 _POSE_SD = np.array([1.2, 1.0, 0.25, 0.002, 0.5, 0.4])
 _TREMOR = 0.03
+PITCH_SHARE = 0.8  # of the yaw's sd, when a head turns
+SYLLABLES = (3.0, 6.0)  # Hz
+SLOW_LIGHT = 0.15  # Hz
 _CUTOFF = 1.2
 
 
@@ -63,14 +66,18 @@ def head_pose(
     unit: float,
     shifts: list[tuple[float, float, float]],
     rng: np.random.Generator,
+    turn: float = 0.0,
 ) -> Floats:
     """(frames, 6): tx, ty px; roll, yaw, pitch degrees; scale about 0 (columns: `POSE_FIELDS`).
 
     Gaussian noise low-passed at 1.2 Hz with the sds of natural sitting, times `strength`, plus
     tremor; `unit` converts pixels at IPD 115 to this face; `shifts` are (time, dx, dy): moves of
-    that many pixels at IPD 115 within half a second, for good.
+    that many pixels at IPD 115 within half a second, for good. `turn` above 0 is the sd of yaw in
+    degrees instead, whatever the strength; pitch has PITCH_SHARE of it.
     """
     pose = np.stack([_drift(frames, fps, rng) for _ in _POSE_SD], axis=1) * _POSE_SD * strength
+    if turn > 0:
+        pose[:, 4:] *= turn * np.array([1.0, PITCH_SHARE]) / (_POSE_SD[4:] * max(strength, 1e-9))
     pose[:, :2] += _TREMOR * strength * rng.standard_normal((frames, 2))
     times = np.arange(frames) / fps
     for at, dx, dy in shifts:
@@ -94,6 +101,37 @@ def camera_gain(frames: int, fps: float, rng: np.random.Generator) -> Floats:
     rate, phase = rng.uniform(3.0, 12.0), rng.uniform(0.0, 2.0 * np.pi)
     wave = 0.004 * np.sin(2.0 * np.pi * rate * np.arange(frames) / fps + phase)
     return np.asarray(np.round(1.0 + wave + 0.002 * rng.standard_normal(frames), 5))
+
+
+def slow_light(frames: int, fps: float, sd: float, rng: np.random.Generator) -> Floats:
+    """(frames,) factor about 1 of relative sd `sd`: clouds, a screen, an automatic exposure."""
+    times = np.arange(frames) / fps
+    waves = np.zeros(frames)
+    for _ in range(4):
+        rate, phase = SLOW_LIGHT * rng.uniform(0.5, 1.5), rng.uniform(0.0, 2.0 * np.pi)
+        waves += np.sin(2.0 * np.pi * rate * times + phase) / np.sqrt(2.0)
+    return np.asarray(np.round(1.0 + sd * np.clip(waves, -2.0, 2.0), 5))
+
+
+def talk_curve(frames: int, fps: float, share: float, rng: np.random.Generator) -> Floats:
+    """(frames,) opening of a talking mouth in [0, 1]: syllables in phrases, quiet between them.
+
+    Phrases of 0.8 to 2.5 s fill about `share` of the time; in each, bumps at 3 to 6 Hz of random
+    height.
+    """
+    times = np.arange(frames) / fps
+    out = np.zeros(frames)
+    now = float(rng.uniform(0.0, 1.0))
+    while now < times[-1]:
+        end = now + float(rng.uniform(0.8, 2.5))
+        at = now
+        while at < end:
+            length = 1.0 / float(rng.uniform(*SYLLABLES))
+            inside = np.clip((times - at) / length, 0.0, 1.0)
+            out = np.maximum(out, float(rng.uniform(0.2, 1.0)) * np.sin(np.pi * inside) ** 2)
+            at += length
+        now = end + (end - now) * (1.0 - share) / max(share, 1e-3) * float(rng.uniform(0.5, 1.5))
+    return np.asarray(np.round(out, 5))
 
 
 def lid_closure(frames: int, fps: float, centres: list[float]) -> Floats:

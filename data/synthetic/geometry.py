@@ -6,6 +6,9 @@ P is a similarity about the head's centre plus yaw and pitch parallax (angle tim
 map being a smooth half ellipsoid with a nose bump). w is 1 on the head and fades to 0 around it,
 so that the room stands still. Everything is analytic; the inverse is a fixed point, which
 converges because the moves are small beside the width of the fade.
+
+A `solid` head turns in three dimensions instead: the portrait lies over that depth, is turned
+rigidly about its centre and seen in perspective from CAMERA inter-pupil distances away.
 """
 
 from __future__ import annotations
@@ -27,13 +30,14 @@ class Head:
     nose: Floats
     ipd: float
     size: tuple[int, int]
+    solid: bool = False
 
     @staticmethod
-    def of(landmarks: Floats, ipd: float, size: tuple[int, int]) -> Head:
+    def of(landmarks: Floats, ipd: float, size: tuple[int, int], *, solid: bool = False) -> Head:
         """The head that carries these landmarks."""
         middle = 0.5 * (landmarks[0, 0] + landmarks[16, 0])
         centre = np.array([middle, landmarks[8, 1] - 1.5 * ipd])
-        return Head(centre, np.array([1.3, 1.7]) * ipd, landmarks[30].copy(), ipd, size)
+        return Head(centre, np.array([1.3, 1.7]) * ipd, landmarks[30].copy(), ipd, size, solid)
 
     def box(self) -> tuple[int, int, int, int]:
         """(left, top, width, height) outside of which nothing moves."""
@@ -61,19 +65,37 @@ class Head:
         cos, sin = (1.0 + scale) * np.cos(angle), (1.0 + scale) * np.sin(angle)
         rel = at - self.centre
         depth = self.depth(at)
+        if self.solid:
+            turned = self._turn(rel, depth, np.deg2rad(yaw), np.deg2rad(pitch))
+            dx = cos * turned[..., 0] - sin * turned[..., 1] + tx - rel[..., 0]
+            dy = sin * turned[..., 0] + cos * turned[..., 1] + ty - rel[..., 1]
+            return np.asarray(np.stack([dx, dy], axis=-1) * self.weight(at)[..., None])
         dx = (cos - 1.0) * rel[..., 0] - sin * rel[..., 1] + tx + np.deg2rad(yaw) * depth
         dy = sin * rel[..., 0] + (cos - 1.0) * rel[..., 1] + ty + np.deg2rad(pitch) * depth
         return np.asarray(np.stack([dx, dy], axis=-1) * self.weight(at)[..., None])
 
+    def _turn(self, rel: Floats, depth: Floats, yaw: float, pitch: float) -> Floats:
+        """Where points (..., 2) about the centre are seen after a turn, in perspective.
+
+        The portrait is such a view of the unturned head: no angle moves nothing.
+        """
+        away = CAMERA * self.ipd
+        near = 1.0 - depth / away
+        x, y = rel[..., 0] * near, rel[..., 1] * near
+        x, z = x * np.cos(yaw) + depth * np.sin(yaw), depth * np.cos(yaw) - x * np.sin(yaw)
+        y, z = y * np.cos(pitch) + z * np.sin(pitch), z * np.cos(pitch) - y * np.sin(pitch)
+        return np.asarray(np.stack([x, y], axis=-1) / (1.0 - z / away)[..., None])
+
     def undo(self, at: Floats, pose: Floats, steps: int = 4) -> Floats:
         """X' seen at image points x (..., 2)."""
         out = at
-        for _ in range(steps):
+        for _ in range(3 * steps if self.solid else steps):
             out = at - self.shift(out, pose)
         return np.asarray(out)
 
 
 _FADE = 1.4
+CAMERA = 10.0  # distance in inter-pupil distances, about 60 cm
 
 
 def _radius2(at: Floats, centre: Floats, axes: Floats) -> Floats:

@@ -137,18 +137,29 @@ class Renderer:
     """Renders one script with one subject. `colour` False gives (H, W), True (H, W, 3) BGR."""
 
     def __init__(
-        self, subject: Subject, script: Script, *, colour: bool, noise: float, shading: float
+        self,
+        subject: Subject,
+        script: Script,
+        *,
+        colour: bool,
+        noise: float,
+        shading: float,
+        solid: bool = False,
     ) -> None:
         self._script = script
         image = subject.image
         self._face = image if colour else np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY))
-        self._maps = PoseMaps(Head.of(subject.landmarks, subject.ipd, image.shape[1::-1]))
+        size = (int(image.shape[1]), int(image.shape[0]))
+        self._maps = PoseMaps(Head.of(subject.landmarks, subject.ipd, size, solid=solid))
         self._lids = _Lids(subject.landmarks, subject.ipd)
         self._noise = noise
         self._fields = [
             expression_field(subject, self._maps.box, event, shading)
-            for event in script.plan.expressions
+            for event in (*script.plan.expressions, *([script.speech] if script.speech else ()))
         ]
+        self._curves = script.track.curves
+        if script.speech:
+            self._curves = np.vstack([self._curves, script.track.talk])
 
     def frames(self, indices: range, rng: np.random.Generator) -> Iterator[NDArray[np.uint8]]:
         """The rendered frames of `indices`; `rng` places the noise."""
@@ -173,7 +184,7 @@ class Renderer:
         at = self._maps.undo(track.pose[index])
         active = [
             (field, float(s))
-            for field, s in zip(self._fields, track.curves[:, index], strict=True)
+            for field, s in zip(self._fields, self._curves[:, index], strict=True)
             if s > 1e-3
         ]
         for field, s in active:

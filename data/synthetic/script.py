@@ -22,6 +22,8 @@ from data.synthetic.dynamics import (
     frame_labels,
     head_pose,
     lid_closure,
+    slow_light,
+    talk_curve,
 )
 from data.synthetic.layouts.base import ActionUnit, Camera, Event, Layout, PlannedVideo
 from data.synthetic.presets import Preset
@@ -31,27 +33,31 @@ from data.synthetic.warp import Floats
 
 _EXTRA_UNITS = (1, 2, 4, 7, 12, 14, 15, 17, 20, 24)
 _LID_UNITS, _LID_LIMIT = (5, 7), 4.0
+TALK_PX = 8.0  # of the lower lip at IPD 115 px, mouth wide open in speech
 
 
 @dataclass(frozen=True)
 class Track:
     """What the renderer follows, per rendered frame; `curves[i]` belongs to expression i.
 
-    `pose` (T, 6); `gain`, `blink` (T,); `curves` (expressions, T) activation in [0, 1].
+    `pose` (T, 6); `gain`, `blink` (T,); `curves` (expressions, T) activation in [0, 1]; `talk`
+    (T,) the same of the mouth's speaking, all 0 where nobody speaks.
     """
 
     pose: Floats
     gain: Floats
     blink: Floats
     curves: Floats
+    talk: Floats
 
 
 @dataclass(frozen=True)
 class Script:
-    """One planned video with its time courses."""
+    """One planned video with its time courses; `speech` is what a wide-open speaking mouth does."""
 
     plan: PlannedVideo
     track: Track
+    speech: Event | None = None
 
 
 @dataclass(frozen=True)
@@ -225,11 +231,17 @@ def _film(
     # Expressions start on a frame, so that "onset" is exact.
     courses = [_on_grid(a.course, fps) for a in acts]
     pose_rng = generator(*name, "head", camera.name)
+    gain = camera_gain(frames, fps, generator(*name, "gain", camera.name))
+    if preset.light > 0:
+        lamp = generator(*name, "light", camera.name)
+        gain = np.round(gain * slow_light(frames, fps, preset.light, lamp), 5)
+    speech, talk = _speech(name, preset, frames, fps, unit)
     track = Track(
-        pose=head_pose(frames, fps, preset.head, unit, shifts, pose_rng),
-        gain=camera_gain(frames, fps, generator(*name, "gain", camera.name)),
+        pose=head_pose(frames, fps, preset.head, unit, shifts, pose_rng, preset.turn),
+        gain=gain,
         blink=lid_closure(frames, fps, blinks),
         curves=np.array([np.round(curve(c, times), 5) for c in courses]).reshape(-1, frames),
+        talk=talk,
     )
     events = [
         _event(a.kind, frame_labels(c, fps), frames, a.emotion, a.units, unit)
@@ -242,7 +254,25 @@ def _film(
         events.append(_event("blink", labels, frames, None, (), unit))
     events.sort(key=lambda e: (e.onset, e.kind))
     plan = PlannedVideo(camera, subject.ordinal, number, fps, frames, preset.size, tuple(events))
-    return Script(plan, track)
+    return Script(plan, track, speech)
+
+
+def _speech(
+    name: tuple[int, str, int, int], preset: Preset, frames: int, fps: float, unit: float
+) -> tuple[Event | None, Floats]:
+    """A speaking mouth: the lower lip and chin down, the corners a little in and out."""
+    if preset.talk <= 0:
+        return None, np.zeros(frames)
+    rng = generator(*name, "talk")
+    size = TALK_PX * float(rng.uniform(0.7, 1.3))
+    left, right = (float(0.25 * size * v) for v in rng.uniform(-1.0, 1.0, 2))
+    units = (
+        ActionUnit(25, size, size, False),
+        ActionUnit(17, -0.6 * size, -0.6 * size, False),
+        ActionUnit(20, left, right, False),
+    )
+    event = _event("talk", (0, 0, 0, 0.0, frames - 1), frames, None, units, unit)
+    return event, talk_curve(frames, fps, preset.talk, rng)
 
 
 def _on_grid(course: Course, fps: float) -> Course:

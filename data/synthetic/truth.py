@@ -113,7 +113,16 @@ def _video_record(script: Script, video: Video, name: str, moved: dict[str, str]
         "pose": script.track.pose[part].tolist(),
         "gain": script.track.gain[part].tolist(),
         "blink": script.track.blink[part].tolist(),
+        **_speech_record(script, part),
     }
+
+
+def _speech_record(script: Script, part: slice) -> dict[str, Any]:
+    """The speaking mouth, where there is one."""
+    if script.speech is None:
+        return {}
+    units = [vars(u) for u in script.speech.units]
+    return {"talk": {"units": units, "curve": script.track.talk[part].tolist()}}
 
 
 def _event_record(
@@ -142,7 +151,9 @@ class VideoTruth:
     unmoved face; `ipd` px.
     """
 
-    def __init__(self, record: dict[str, Any], subject: Subject, shading: float) -> None:
+    def __init__(
+        self, record: dict[str, Any], subject: Subject, shading: float, *, solid: bool = False
+    ) -> None:
         self.record = record
         self.pose: Floats = np.asarray(record["pose"], np.float64)
         self.gain: Floats = np.asarray(record["gain"], np.float64)
@@ -151,10 +162,15 @@ class VideoTruth:
         self.ipd = subject.ipd
         self.expressions = [e for e in record["events"] if e["type"] != "blink"]
         self._size = tuple(record["size"])
-        self._head = Head.of(subject.landmarks, subject.ipd, self._size)
+        self._head = Head.of(subject.landmarks, subject.ipd, self._size, solid=solid)
         box = self._head.box()
         self._fields = [expression_field(subject, box, _event(e), shading)
                         for e in self.expressions]  # fmt: skip
+        self._curves = [self.curve(i) for i in range(len(self.expressions))]
+        if talk := record.get("talk"):
+            speech = _event(_NO_EVENT | {"units": talk["units"]})
+            self._fields.append(expression_field(subject, box, speech, shading))
+            self._curves.append(np.asarray(talk["curve"], np.float64))
 
     def curve(self, expression: int) -> Floats:
         """Activation s(t) in [0, 1], (T,), of the expression with that ordinal in the video."""
@@ -164,9 +180,9 @@ class VideoTruth:
         """u at every pixel of the neutral, unmoved face: (H, W, 2) px, (x right, y down)."""
         width, height = self._size
         out = np.zeros((height, width, 2), np.float32)
-        for i, field in enumerate(self._fields):
+        for curve, field in zip(self._curves, self._fields, strict=True):
             x, y, w, h = field.box
-            out[y : y + h, x : x + w] += np.float32(self.curve(i)[frame]) * field.u
+            out[y : y + h, x : x + w] += np.float32(curve[frame]) * field.u
         return out
 
     def project(self, points: Floats, frame: int) -> Floats:
@@ -233,7 +249,8 @@ class Truth:
                     parameters["people"], record["ordinal"], tuple(parameters["size"]),
                     parameters["expressivity"],
                 )  # fmt: skip
-                return VideoTruth(record, subject, parameters["shading"])
+                solid = parameters.get("turn", 0.0) > 0
+                return VideoTruth(record, subject, parameters["shading"], solid=solid)
         raise DatasetError(
             str(self.root), expected="a video of the truth file", got=repr(name),
             todo=f"Known: {', '.join(self.videos[:5])}, ...",
@@ -249,6 +266,11 @@ def load_truth(out: Path | str) -> Truth:
             todo="Write the dataset with data.synthetic.write_dataset; only whole ones have it.",
         )  # fmt: skip
     return Truth(Path(out), json.loads(path.read_text(encoding="utf-8")))
+
+
+_NO_EVENT = {"type": "talk", "emotion": None} | dict.fromkeys(
+    ("onset", "apex", "apex_end", "apex_centre", "offset"), 0
+)
 
 
 def _event(record: dict[str, Any]) -> Event:

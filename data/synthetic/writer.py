@@ -12,10 +12,8 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import as_completed
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -25,7 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.errors import ConfigError, DatasetError
-from data.stages.pool import cpu_count, worker_pool
+from data.stages.pool import WorkerDiedError, cpu_count, map_jobs
+from data.synthetic.codec import compressed
 from data.synthetic.layouts import get_layout
 from data.synthetic.layouts.base import Layout, Planted, Video
 from data.synthetic.presets import Preset, resolve
@@ -67,9 +66,9 @@ def write_dataset(
     """Write a synthetic dataset in a real dataset's layout and return its root.
 
     `layout` is one of `layout_names()` or `variant_names()`; `preset` "smoke" | "tiny" | "default"
-    | "hard"; `overrides` are fields of `presets.Preset` (amplitude, head, noise, subjects, clips,
-    fps, size, seconds, ...). `defects` plants the dataset's known defects and records them in
-    `truth.json`. `workers` processes render (None = the usable CPU cores); the bytes do not
+    | "hard" | "low"; `overrides` are fields of `presets.Preset` (amplitude, head, noise, subjects,
+    clips, fps, size, seconds, ...). `defects` plants the dataset's known defects and records them
+    in `truth.json`. `workers` processes render (None = the usable CPU cores); the bytes do not
     depend on it. `progress(done frames, all frames, video)` is called after every video.
 
     The same call into the same folder returns at once. A folder begun by this function is
@@ -84,7 +83,7 @@ def write_dataset(
     parameters = json.loads(json.dumps({
         "version": GENERATOR_VERSION, "layout": layout, "seed": seed, "defects": defects,
         "people": chosen.population(seed),
-        **asdict(values),
+        **values.stated(),
     }))  # fmt: skip
     key = hashlib.sha256(json.dumps(parameters, sort_keys=True).encode()).hexdigest()[:16]
     root = Path(out)
@@ -200,14 +199,9 @@ def _render_all(jobs: list[_Job], workers: int | None, progress: Progress | None
 
 
 def _run(jobs: list[_Job], workers: int) -> Iterator[tuple[str, int]]:
-    if workers <= 1:
-        yield from map(_render, jobs)
-        return
     try:
-        with worker_pool(workers) as pool:
-            for future in as_completed([pool.submit(_render, job) for job in jobs]):
-                yield future.result()
-    except BrokenProcessPool as error:
+        yield from map_jobs(_render, jobs, workers=workers if workers > 1 else 0)
+    except WorkerDiedError as error:
         raise DatasetError(
             str(jobs[0].out), expected="worker processes that live", got="one that ended",
             todo="A script must call this under `if __name__ == '__main__'`, or pass workers=1.",
@@ -224,10 +218,13 @@ def _render(job: _Job) -> tuple[str, int]:
     plan, preset, video = job.script.plan, job.preset, job.video
     subject = _cached_subject(job.people, plan.subject, preset.size, preset.expressivity)
     renderer = Renderer(
-        subject, job.script, colour=plan.camera.colour, noise=preset.noise, shading=preset.shading
-    )
+        subject, job.script, colour=plan.camera.colour, noise=preset.noise,
+        shading=preset.shading, solid=preset.turn > 0,
+    )  # fmt: skip
     rng = generator(job.seed, job.layout, video.place.video, "noise", plan.camera.name)
     frames = renderer.frames(video.released, rng)
+    if preset.compression:
+        frames = compressed(frames, preset.compression)
     target = job.out / video.place.folder
     if plan.camera.suffix == "avi":
         target.parent.mkdir(parents=True, exist_ok=True)

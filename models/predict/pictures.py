@@ -23,23 +23,29 @@ def timeline(prediction: Prediction, curves: Curves) -> bytes:
     from data.pictures.drawing import png_bytes
     from models.report.figures import Interval, timeline_figure
 
-    step = prediction.frame_skip / prediction.fps if prediction.fps else 1.0
+    step = 1 / prediction.view_fps if prediction.view_fps else 1.0
+    places = [_place(curves, one.start, one.end) for one in prediction.intervals]
     predicted = [
-        Interval(
-            one.start / prediction.frame_skip, one.end / prediction.frame_skip, one.emotion, "hit"
-        )
-        for one in prediction.intervals
+        Interval(start, end, one.emotion, "hit")
+        for one, (start, end) in zip(prediction.intervals, places, strict=True)
     ]
     fig = timeline_figure(curves.smoothed, curves.threshold, predicted, [], seconds_per_frame=step)
     lanes = fig.axes[-1]
     lanes.set_yticks([0.0], ["predicted"])  # nothing is annotated here
     lanes.set_ylim(-0.6, 0.6)
-    for one in prediction.intervals:
-        middle = (one.start + one.end + 1) / 2 / prediction.frame_skip * step
+    for one, (start, end) in zip(prediction.intervals, places, strict=True):
+        middle = (start + end + 1) / 2 * step
         lanes.text(middle, 0.0, one.emotion[:3], ha="center", va="center", fontsize=6)
-    if prediction.fps is None:
+    if prediction.view_fps is None:
         lanes.set_xlabel("frames used")
     return png_bytes(fig)
+
+
+def _place(curves: Curves, start: int, end: int) -> tuple[float, float]:
+    """Where frames of the video stand among the frames used."""
+    first = int(np.searchsorted(curves.frames, start))
+    last = int(np.searchsorted(curves.frames, end, side="right")) - 1
+    return float(first), float(max(first, last))
 
 
 def write_overlay(prediction: Prediction, curves: Curves, source: FrameSource, path: Path) -> None:

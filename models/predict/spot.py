@@ -1,8 +1,8 @@
 """Spot and name micro-expressions in a video of one's own with a trained run.
 
 The video goes through the same steps as the run's test videos: motion features (its own faces are
-found), the network of one fold or the mean of all folds, smoothing, threshold, peaks, vote. What
-was trained at 200 frames/s, every 7th, is applied at the nearest frame rate that the video allows.
+found), the network of one fold or the mean of all folds, smoothing, threshold, peaks, vote. Which
+frames are used, so that they follow each other as in training, is said in `models.predict.pace`.
 
 Written into the target folder: `prediction.json`, `intervals.csv`, `scores.csv`, `timeline.png` and
 on request `overlay.mp4`. Frame numbers are 0-based and inclusive; seconds are given where the frame
@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import csv
 import json
-import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -24,11 +24,13 @@ import numpy as np
 import numpy.typing as npt
 
 from data.errors import ConfigError, InputError
-from data.frames import IMAGE_SUFFIXES, VIDEO_SUFFIXES, FrameSource, count_video_frames
+from data.frames import FrameSource
+from data.own_video import OwnVideo, open_own
 from data.stages.files import replacing
 from models.family import family_of
 from models.me_tst.fold import TrainedFold, load_fold
 from models.me_tst.training import predict
+from models.predict.pace import NEVER_SEEN, choose_frames, company, trained_on
 from models.predict.pictures import DEFAULT_FPS, timeline, write_overlay
 from models.runs.files import RunFiles, read_tables
 from models.spotting import (
@@ -74,10 +76,13 @@ class Prediction:
     fps: float | None
     frame_skip: int
     k_p: int
+    view_fps: float | None
     windows_without_face: int
     num_windows: int
     unreadable_frames: int
     intervals: tuple[Spotted, ...]
+    trained_on: str = "unknown"  # synthetic | people | both | unknown
+    notes: tuple[str, ...] = ()
     files: tuple[str, ...] = field(default=())
 
     def to_json(self) -> dict[str, Any]:
@@ -87,6 +92,7 @@ class Prediction:
     def to_text(self) -> str:
         """A line per interval, for a terminal."""
         lines = [f"{self.video}: {self.num_frames} frames, {len(self.intervals)} intervals"]
+        lines += [f"  note: {note}" for note in self.notes]
         for one in self.intervals:
             when = "" if one.start_s is None else f"  {one.start_s:.2f}–{one.end_s:.2f} s"
             named = f"  HSTA: {one.hsta} {one.hsta_probability:.2f}" if one.hsta else ""
@@ -141,34 +147,43 @@ def predict_video(
             expected="a run of a network that spots, such as ME-TST or ME-TST+",
             got=run.recipe.network_name,
         )
-    source, found_fps = open_video(video)
-    fps = fps or found_fps
+    own = open_own(video, fps)
     folds = _folds(run, fold)
-    skip = frame_skip_for(run, fps)
-    make_folder(out)
-    counted = _Counted(source)
-    features, missing, view = _motion(counted, run, skip, video.name, progress)
-    curves, k_p = _curves(features, view, folds, run, device)
-    intervals = _intervals(curves, k_p, fps, run.recipe.decode.p)
-    if recogniser is not None:
-        intervals = _recognised(intervals, video, recogniser, fps, device)
-    prediction = Prediction(
-        video=video.name,
-        folds=tuple(f.fold for f in folds),
-        num_frames=len(source),
-        fps=fps,
-        frame_skip=skip,
-        k_p=k_p,
-        windows_without_face=missing,
-        num_windows=len(features),
-        unreadable_frames=counted.unreadable,
-        intervals=tuple(intervals),
-    )
-    return _write(prediction, curves, source, out, overlay)
+    whom = trained_on(run)
+    pace = choose_frames(own, trained_rate(run), run.recipe.stage_config("motion").frame_skip)
+    notes = ((NEVER_SEEN,) if whom == "synthetic" else ()) + pace.notes + company(own.source)
+    with new_folder(out):
+        counted = _Counted(own.source)
+        features, missing = _motion(counted, run, pace.frames, video.name, progress)
+        curves, k_p = _curves(features, pace.frames, folds, run, device)
+        intervals = _intervals(curves, k_p, own.seconds, run.recipe.decode.p)
+        if recogniser is not None:
+            intervals = _recognised(intervals, own, recogniser, device)
+        prediction = Prediction(
+            video=video.name,
+            folds=tuple(f.fold for f in folds),
+            num_frames=len(own.source),
+            fps=own.fps,
+            frame_skip=pace.skip,
+            k_p=k_p,
+            view_fps=pace.fps,
+            windows_without_face=missing,
+            num_windows=len(features),
+            unreadable_frames=counted.unreadable,
+            intervals=tuple(intervals),
+            trained_on=whom,
+            notes=notes,
+        )
+        return _write(prediction, curves, own.source, out, overlay)
 
 
-def make_folder(out: Path) -> None:
-    """Make the folder of the results; raises `InputError` (`bad_folder`) where that cannot be."""
+@contextmanager
+def new_folder(out: Path) -> Iterator[None]:
+    """Make the folder of the results before the work, and take it away again if that fails.
+
+    Raises `InputError` (`bad_folder`) where it cannot be made.
+    """
+    made = [p for p in (out, *out.parents) if not p.exists()]
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -178,54 +193,21 @@ def make_folder(out: Path) -> None:
             got=error.strerror or str(error),
             code="bad_folder",
         ) from error
+    try:
+        yield
+    except BaseException:
+        for folder in made:  # the innermost first; one that got something is kept
+            try:
+                folder.rmdir()
+            except OSError:
+                break
+        raise
 
 
-def open_video(path: Path) -> tuple[FrameSource, float | None]:
-    """Frames and frame rate (None for a folder) of a video file or a folder of images.
-
-    Images are taken in natural order of their names. Raises `InputError` for anything else.
-    """
-    if path.is_dir():
-        files = image_files(path)
-        if files:
-            return FrameSource(files), None
-        raise InputError(
-            str(path), expected=f"images {', '.join(IMAGE_SUFFIXES)}", got="none", code="no_frames"
-        )
-    if not path.is_file():
-        raise InputError(
-            str(path), expected="a video file or a folder of frames", got="neither",
-            code="no_video",
-        )  # fmt: skip
-    if path.suffix.lower() in IMAGE_SUFFIXES:
-        raise InputError(
-            str(path),
-            expected=f"a video ({', '.join(VIDEO_SUFFIXES)}) or a folder of frames",
-            got="one image",
-            code="no_video",
-        )
-    import cv2
-
-    frames = count_video_frames(path)
-    capture = cv2.VideoCapture(str(path))
-    rate = float(capture.get(cv2.CAP_PROP_FPS))
-    capture.release()
-    return FrameSource(path, frames), rate if np.isfinite(rate) and rate > 0 else None
-
-
-def image_files(folder: Path) -> list[Path]:
-    """A folder's images in natural order of their names."""
-    return sorted((p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES), key=_natural)
-
-
-def frame_skip_for(run: RunFiles, fps: float | None) -> int:
-    """Which frames to use so that the view's rate is nearest to the one the run was trained at."""
-    skip = run.recipe.stage_config("motion").frame_skip
-    if fps is None:
-        return skip
-    rates = read_tables(run.workspace, run.recipe.data, "videos").fps
-    trained = float(rates.median()) / skip
-    return max(1, round(fps / trained)) if trained > 0 else skip
+def trained_rate(run: RunFiles) -> float | None:
+    """Frames per second that the run's networks were trained at: the videos' rate over the skip."""
+    rate = float(read_tables(run.workspace, run.recipe.data, "videos").fps.median())
+    return rate / run.recipe.stage_config("motion").frame_skip if rate > 0 else None
 
 
 def _folds(run: RunFiles, name: str | None) -> list[TrainedFold]:
@@ -257,13 +239,16 @@ class _Counted:
 
 
 def _motion(
-    source: _Counted, run: RunFiles, skip: int, who: str, progress: Progress | None
-) -> tuple[npt.NDArray[np.float32], int, npt.NDArray[np.int64]]:
-    """Features (W, C, k), windows without a face, and the video's frame of each view frame."""
+    source: _Counted,
+    run: RunFiles,
+    view: npt.NDArray[np.int64],
+    who: str,
+    progress: Progress | None,
+) -> tuple[npt.NDArray[np.float32], int]:
+    """Features (W, C, k) of the view's frames, and how many windows are without a face."""
     from data.motion.features import NO_FACE, MotionOptions, dlib_face, motion_features
 
     config = run.recipe.stage_config("motion")
-    view = np.arange(0, len(source), skip)
     options = MotionOptions(
         k=config.k, roi_set=config.roi_set, flow=config.flow, clamp=config.clamp
     )
@@ -286,7 +271,7 @@ def _motion(
             todo="The face must be upright, lit and at least about 80 px wide.",
             code="no_face",
         )
-    return motion.features, missing, view
+    return motion.features, missing
 
 
 def _reported(frames: Sequence[int], progress: Progress | None) -> Iterable[int]:
@@ -316,7 +301,7 @@ def _curves(
     return Curves(score, smoothed, classes, view[: len(score)], level), k_p
 
 
-def _intervals(curves: Curves, k_p: int, fps: float | None, p: float) -> list[Spotted]:
+def _intervals(curves: Curves, k_p: int, seconds: Reals, p: float) -> list[Spotted]:
     """Decoded intervals without those voted neutral, clipped to the video."""
     last = len(curves.frames) - 1
     found = []
@@ -325,7 +310,7 @@ def _intervals(curves: Curves, k_p: int, fps: float | None, p: float) -> list[Sp
         if voted == NEUTRAL:
             continue
         own = [int(curves.frames[min(max(0, t), last)]) for t in (start, end, peak)]
-        times = [None if fps is None else round(frame / fps, 4) for frame in own]
+        times = [None if np.isnan(seconds[f]) else round(float(seconds[f]), 4) for f in own]
         found.append(
             Spotted(
                 start=own[0],
@@ -342,14 +327,14 @@ def _intervals(curves: Curves, k_p: int, fps: float | None, p: float) -> list[Sp
 
 
 def _recognised(
-    intervals: Sequence[Spotted], video: Path, run: RunFiles, fps: float | None, device: str
+    intervals: Sequence[Spotted], own: OwnVideo, run: RunFiles, device: str
 ) -> list[Spotted]:
     """The intervals with HSTA's most probable class; None where its preprocessing failed."""
     from models.predict.recognise import recognise
 
-    frames = image_files(video) if video.is_dir() else count_video_frames(video)
+    frames = list(own.files) or len(own.source)
     spans = [(one.start, one.end) for one in intervals]
-    found = recognise(video, frames, spans, run, fps=fps or DEFAULT_FPS, device=device)
+    found = recognise(own.path, frames, spans, run, fps=own.fps or DEFAULT_FPS, device=device)
     named = []
     for one, chances in zip(intervals, found, strict=True):
         if chances is not None:
@@ -392,8 +377,3 @@ def _csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> No
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(header)
         writer.writerows(rows)
-
-
-def _natural(path: Path) -> list[tuple[int, str]]:
-    parts = re.split(r"(\d+)", path.name)
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in parts]

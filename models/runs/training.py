@@ -388,6 +388,7 @@ def _publish_fold(run: RunPlan, fold: str, out: Path, result: FoldResult | None)
     )
     (out / UNIT_RECORD).write_text(json.dumps({"units": rows}, indent=1))
     files.append(out / UNIT_RECORD)
+    rows = [*rows, _row(fold, run.keys[fold], f"{fold}/{UNIT_RECORD}", out / UNIT_RECORD)]
     run.writer.enter(
         rows,
         files=[(path, run.folder / fold / path.name) for path in files],

@@ -67,10 +67,11 @@ class Event:
     """One expression or blink. All frame fields are 0-based indices of *rendered* frames.
 
     `apex` is the first frame of the plateau, `apex_end` its last, `apex_centre` the plateau's
-    centre (fractional). For a blink, `units` is empty and `emotion` is None.
+    centre (fractional). For a blink, `units` is empty and `emotion` is None. "talk" is never
+    among a video's events: no sheet knows of it.
     """
 
-    kind: Literal["micro", "macro", "blink"]
+    kind: Literal["micro", "macro", "blink", "talk"]
     onset: int
     apex: int
     apex_end: int

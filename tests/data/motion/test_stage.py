@@ -25,7 +25,7 @@ from data.stages.parts import PartWriter
 from data.stages.stores import write_table
 from data.stages.workspace import Workspace
 from tests.fakes.face_scenes import known_landmarks, moved_face
-from tests.fakes.steps import chunk_inputs
+from tests.fakes.steps import chunk_inputs, one_part
 
 CONFIG = MotionConfig(k=6)
 
@@ -172,3 +172,13 @@ def test_picture_of_a_video() -> None:
     assert pictures[0][:4] == b"\x89PNG"
     with pytest.raises(InputError, match="36 channels"):
         motion_figure(features, status, "multi36")
+
+
+def test_a_frame_of_another_size_gets_its_own_ledger_row(
+    inputs: StageInputs, tmp_path: Path
+) -> None:
+    path = tmp_path / "root" / "s1" / "a" / "4.png"
+    cv2.imwrite(str(path), cv2.resize(cv2.imread(str(path), 0), (70, 50)))
+    result = one_part(inputs, "motion", tmp_path / "part.h5")
+    found = [(r["unit"], r["detail"]) for r in result.ledger if r["reason"] == "size_differs"]
+    assert found == [("s1/a", "1 frames are of another size: 3")]

@@ -24,6 +24,7 @@ from models.registry import find_network
 from models.runs.files import FoldJob
 from tests.fakes.fabricated_run import ledger, write_tables
 from tests.fakes.hsta_small import QUICK, SMALL
+from tests.fakes.registered import fill_event
 
 
 class Killed(Exception):
@@ -83,9 +84,7 @@ def workspace(tmp_path):
     units, label = list(events.event), dict(zip(events.event, events.label_3, strict=True))
 
     def crops(group, unit):
-        group["crops"] = rng.integers(0, 256, (12, 20, 20), dtype=np.uint8)
-        status = group.create_dataset("status", data=np.zeros(12, np.uint8))
-        status.attrs["status_names"] = ["ok", "unreadable"]
+        fill_event(group, rng.integers(0, 256, (8, 20, 20), dtype=np.uint8), first=2)
 
     def fields(group, unit):
         group["kind"] = np.array(["onset_apex", "apex_offset"], dtype="S16")
@@ -96,7 +95,7 @@ def workspace(tmp_path):
         stored.attrs["scale"] = 2.0**-10  # as the flow stage's int16 format
         group["strain"] = np.abs(flow[..., 0]).astype(np.float16)
 
-    write_store(root / "align", units, crops)
+    write_store(root / "registration", units, crops)
     write_store(root / "flow", units, fields)
     apex = pd.DataFrame({"unit": units, "event": units, "apex": 5})
     write_table(apex, root / "apex" / "part-0.parquet")
@@ -207,11 +206,11 @@ def test_clips_of_frames_and_memory_mapping_agree(workspace, tmp_path):
     )
     assert isinstance(mapped.frames, np.memmap) and in_memory.special is None
     assert np.array_equal(mapped.frames, in_memory.frames)
-    with h5py.File(workspace / "toy" / "align" / "part-0.h5") as file:
+    with h5py.File(workspace / "toy" / "registration" / "part-0.h5") as file:
         crops = file["s0/v1/crops"][:]
     start, count = in_memory.start[1], in_memory.count[1]
     assert count == 8
-    expected = resize_crops(crops[[*range(2, 10), 2, 5]], 16, 1)
+    expected = resize_crops(crops[[*range(8), 0, 3]], 16, 1)
     assert np.array_equal(in_memory.frames[start : start + 10], expected)
 
 

@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from pathlib import Path
 
 import cv2
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
+from data import faces
 from data.errors import ConfigError, InputError
+from data.faces import Face
+from data.frames import FrameSource
 from data.motion import features as motion
+from data.own_video import OwnVideo, open_own
 from data.stages.workspace import Workspace
+from data.video_file import VideoFacts
 from models.fitting import save_weights, write_json
 from models.me_tst.network import MeTst, MeTstConfig
-from models.predict.spot import frame_skip_for, open_video, predict_video
+from models.predict.pace import choose_frames
+from models.predict.spot import predict_video, trained_rate
 from models.runs.files import RunFiles
 from tests.fakes.fabricated_run import (
     enter_again,
@@ -25,6 +33,7 @@ from tests.fakes.fabricated_run import (
     write_me_tst_run,
     write_motion_store,
 )
+from tests.fakes.films import write_film
 
 SIDE, FRAMES = 160, 60
 
@@ -123,18 +132,85 @@ def test_video_file(run: RunFiles, frames: Path, tmp_path: Path) -> None:
     assert found.fps == pytest.approx(100.0) and found.num_frames == FRAMES
 
 
-def test_the_trained_frame_rate_is_approached(run: RunFiles) -> None:
-    """Trained at 100 frames/s, every frame: 200 → every 2nd, 30 → every one."""
-    assert [frame_skip_for(run, fps) for fps in (None, 30.0, 100.0, 200.0, 310.0)] == [
-        1, 1, 1, 2, 3,
-    ]  # fmt: skip
+def own_video(seconds: np.ndarray, fps: float | None, variable: bool = False) -> OwnVideo:
+    """What is known of the time of a video without frames."""
+    source = FrameSource([Path("none.png")] * len(seconds))
+    facts = VideoFacts(len(seconds), (8, 8), seconds, fps or np.nan, 0, np.nan, int(variable), "")
+    return OwnVideo(Path("own.mp4"), source, (), fps, seconds, facts)
+
+
+@pytest.mark.parametrize(("fps", "step"), [(100.0, 1), (80.0, 1), (200.0, 2), (310.0, 3)])
+def test_a_multiple_of_the_trained_rate_gives_every_nth_frame(fps: float, step: int) -> None:
+    pace = choose_frames(own_video(np.arange(60) / fps, fps), 100.0, 1)
+    assert pace.frames.tolist() == list(range(0, 60, step)) and pace.skip == step
+    assert pace.fps == pytest.approx(fps / step)
+    assert bool(pace.notes) == (fps == 80.0)
+
+
+def test_other_rates_are_resampled_in_time_and_slow_ones_refused(run: RunFiles) -> None:
+    """Trained at 100 frames/s; 150 is no multiple of it."""
+    assert trained_rate(run) == 100.0
+    seconds = np.arange(90) / 150
+    pace = choose_frames(own_video(seconds, 150.0), 100.0, 1)
+    assert pace.fps == 100.0 and "nearest" in pace.notes[0]
+    np.testing.assert_allclose(seconds[pace.frames], np.arange(60) / 100, atol=0.5 / 150 + 1e-9)
+    with pytest.raises(InputError, match="75 frames/s") as caught:
+        choose_frames(own_video(np.arange(60) / 30, 30.0), 100.0, 1)
+    assert caught.value.code == "frame_rate"
+    unknown = choose_frames(own_video(np.full(60, np.nan), None), 100.0, 7)
+    assert unknown.frames.tolist() == list(range(0, 60, 7)) and unknown.fps is None
+    assert "unknown" in unknown.notes[0]
+
+
+def test_a_variable_rate_is_said_and_followed() -> None:
+    seconds = np.cumsum([0, *[0.01] * 30, 0.05, *[0.01] * 30])
+    pace = choose_frames(own_video(seconds, 96.0, variable=True), 100.0, 1)
+    assert "variable frame rate" in pace.notes[0] and pace.fps == 96.0
+    steps = np.diff(seconds[pace.frames])
+    assert (np.diff(pace.frames) == 0).sum() >= 3  # the gap is held, not skipped
+    assert abs(steps.mean() - 1 / 96) < 2e-4
+
+
+def test_seconds_come_from_the_files_timestamps(run: RunFiles, tmp_path: Path) -> None:
+    """A pause of two seconds in the middle moves what follows, not its frame numbers."""
+    ticks = [10 * i + (2000 if i >= 30 else 0) for i in range(FRAMES)]
+    path = write_film(tmp_path / "own.mp4", FRAMES, "libx264", ticks=ticks)
+    own = open_own(path)
+    assert own.variable and own.seconds[45] == pytest.approx(2.45, abs=2e-3)
+    assert own.fps == pytest.approx((FRAMES - 1) / 2.59, rel=1e-2)
+
+
+def test_whom_the_network_has_seen_is_said(run: RunFiles, frames: Path, tmp_path: Path) -> None:
+    assert predict_video(frames, run, tmp_path / "a", fps=100.0).trained_on == "unknown"
+    path = run.workspace.stage("samm_lv", "ingest") / "videos.parquet"
+    table = pd.read_parquet(path)
+    for real, word in ((False, "people"), (True, "synthetic")):
+        table["synthetic"] = pd.array([real] * len(table), "boolean")
+        table.to_parquet(path)
+        found = predict_video(frames, run, tmp_path / "a", fps=100.0)
+        assert found.trained_on == word
+        assert ("never seen a real person" in found.to_text()) == (word == "synthetic")
+    plain = json.loads((tmp_path / "a" / "prediction.json").read_text())
+    assert plain["trained_on"] == "synthetic" and "never seen" in plain["notes"][0]
+
+
+def test_two_faces_are_said(
+    run: RunFiles, frames: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Finder:
+        def look(self, grey: np.ndarray) -> tuple[np.ndarray, Face]:
+            return grey, Face(np.array([0.0, 0, 9, 9]), 1.0, count=2)
+
+    monkeypatch.setattr(faces, "face_finder", lambda predictor=None: Finder())
+    found = predict_video(frames, run, tmp_path / "out", fps=100.0)
+    assert "2 faces in view (8 of 8 frames" in found.to_text()
 
 
 def test_frames_come_in_natural_order(tmp_path: Path) -> None:
     for i, level in ((10, 90), (9, 30), (1, 10)):
         cv2.imwrite(str(tmp_path / f"f{i}.png"), np.full((8, 8), level, np.uint8))
-    source, fps = open_video(tmp_path)
-    assert fps is None and [int(source.read(i)[0, 0]) for i in range(3)] == [10, 30, 90]
+    own = open_own(tmp_path)
+    assert own.fps is None and [int(own.source.read(i)[0, 0]) for i in range(3)] == [10, 30, 90]
 
 
 def test_bad_videos_and_runs_are_named(run: RunFiles, frames: Path, tmp_path: Path) -> None:
@@ -142,15 +218,22 @@ def test_bad_videos_and_runs_are_named(run: RunFiles, frames: Path, tmp_path: Pa
     empty.mkdir()
     text = tmp_path / "note.avi"
     text.write_text("no video")
-    for path in (empty, tmp_path / "nowhere", text, frames / "img1.png"):
+    pipe = tmp_path / "pipe.mp4"
+    os.mkfifo(pipe)
+    for path in (empty, tmp_path / "nowhere", text, frames / "img1.png", pipe):
         with pytest.raises(InputError):
-            predict_video(path, run, tmp_path / "out")
+            predict_video(path, run, tmp_path / "new" / "out")
     with pytest.raises(ConfigError, match="fold-00"):
         predict_video(frames, run, tmp_path / "out", fold="fold-99")
     for extra in list(frames.iterdir())[:50]:
         extra.unlink()
     with pytest.raises(InputError, match="at least k"):
-        predict_video(frames, run, tmp_path / "out")
+        predict_video(frames, run, tmp_path / "new" / "out")
+    assert not (tmp_path / "new").exists()  # a refusal leaves nothing behind
+    (tmp_path / "old").mkdir()
+    with pytest.raises(InputError, match="at least k"):
+        predict_video(frames, run, tmp_path / "old")
+    assert (tmp_path / "old").is_dir()
 
 
 def test_unreadable_frames_are_counted(run: RunFiles, frames: Path, tmp_path: Path) -> None:
@@ -220,8 +303,8 @@ def hsta_run(tmp_path: Path) -> RunFiles:
 
 
 def test_hsta_names_given_intervals(hsta_run: RunFiles, tmp_path: Path) -> None:
+    from data.own_video import image_files
     from models.predict.recognise import recognise
-    from models.predict.spot import image_files
     from tests.fakes.face_scenes import moved_face
 
     folder = tmp_path / "face"
