@@ -62,8 +62,8 @@ def request_of(
         str,
         typer.Option(
             metavar="files|inputs",
-            help="Read the bytes of everything published (files, also when no word follows), or of the "
-            "raw recordings too (inputs); what is not as recorded is made anew.",
+            help="Read the bytes of everything published (files, also when no word follows), or "
+            "of the raw recordings too (inputs); what is not as recorded is made anew.",
         ),
     ] = "",
     workers: Annotated[int, typer.Option(min=0, help="Worker processes; 0: one per core.")] = 0,
