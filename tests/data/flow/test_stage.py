@@ -58,6 +58,7 @@ class Inputs:
     """What the stage asks of its inputs, planner's and worker's, from memory."""
 
     dataset = "made_up"
+    opened: tuple[Any, ...] = ()
 
     def __init__(self, folder: Path, apex: int | None = 5, **changes: Any) -> None:
         self.folder_, self.apexes = folder, {"s/e1": apex}
