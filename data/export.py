@@ -1,8 +1,9 @@
 """Stores to ordinary files: crops as PNG, flow as .npy, tables as CSV, intervals in MEGC's form.
 
-What is written can be read by anything and is never read back here. Ids become folder names inside
-`out`, made safe: no id leads out of it, and two ids never share a name. Faces of datasets whose
-licence forbids passing them on leave only when asked for by name.
+What is written can be read by anything and is never read back here; no cell begins like a
+formula. Ids become folder names inside `out`, made safe: no id leads out of it, and two ids never
+share a name. Faces of datasets whose licence forbids passing them on leave only when asked for by
+name.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ from data.stages.workspace import Workspace
 MEGC_COLUMNS = ("vid", "pred_onset", "pred_offset", "type")
 TABLES = ("videos", "frames", "events", "ledger", "findings")
 LONGEST_NAME = 80
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_NUMBER = re.compile(r"[+-]?[0-9]+([.,][0-9]+)?(e[+-]?[0-9]+)?", re.IGNORECASE)
 CLIP_SUFFIXES = (".mp4", ".gif")
 
 
@@ -176,9 +179,10 @@ def export_flow(
 def export_tables(workspace: Workspace, dataset: str, out: Path) -> int:
     """Ingest's tables, the apex table and every stage's ledger as CSV; returns files written.
 
-    Nulls are empty cells; a curve is a JSON list. Raises StoreError `no_data` when the dataset was
-    not ingested.
+    Nulls are empty cells; a curve is a JSON list; a text that begins like a formula gets a quote
+    before it. Raises StoreError `no_data` when the dataset was not ingested.
     """
+    _known_dataset(workspace, dataset, "ingest")
     folder = workspace.stage(dataset, "ingest")
     found = {name: folder / f"{name}.parquet" for name in TABLES}
     tables = {name: read_table(path) for name, path in found.items() if path.exists()}
@@ -196,6 +200,8 @@ def export_tables(workspace: Workspace, dataset: str, out: Path) -> int:
         for column in table.columns:
             if any(isinstance(value, np.ndarray) for value in table[column].head(1)):
                 plain[column] = table[column].map(_json_list)
+            elif not pd.api.types.is_numeric_dtype(table[column]):
+                plain[column] = table[column].map(defused)
         with replacing(out / f"{name}.csv", "export") as temporary:
             plain.to_csv(temporary, index=False, lineterminator="\n")
     return len(tables)
@@ -250,18 +256,36 @@ def safe_folders(out: Path, ids: Iterable[str]) -> dict[str, Path]:
     return found
 
 
+def defused(value: Any) -> Any:
+    """A cell that no spreadsheet takes for a formula: a quote before what begins like one.
+
+    Ids and sheet texts come from strangers' files; `=HYPERLINK(...)` in one would run on opening.
+    """
+    if not isinstance(value, str) or not value.startswith(FORMULA) or _NUMBER.fullmatch(value):
+        return value
+    return f"'{value}"
+
+
+def _known_dataset(workspace: Workspace, dataset: str, stage: str) -> None:
+    """A dataset's name is a folder in the workspace, never a way out of it."""
+    known = workspace.datasets()
+    if dataset not in known:
+        raise _no_data(dataset[:80], stage, f" The workspace holds {', '.join(known) or 'none'}.")
+
+
 def _store(workspace: Workspace, dataset: str, stage: str) -> StageStore:
+    _known_dataset(workspace, dataset, stage)
     if read_manifest(workspace.stage(dataset, stage)).empty:
         raise _no_data(dataset, stage)
     return StageStore(workspace, dataset, stage)
 
 
-def _no_data(dataset: str, stage: str) -> StoreError:
+def _no_data(dataset: str, stage: str, more: str = "") -> StoreError:
     return StoreError(
         f"{dataset}/{stage}",
         expected="a finished store",
         got="none",
-        todo=f"Run the {stage} stage first.",
+        todo=f"Run the {stage} stage first.{more}",
         code="no_data",
     )
 
@@ -290,6 +314,6 @@ def _write_csv(path: Path, header: Iterable[str], rows: Iterable[Iterable[Any]])
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(header)
-    writer.writerows(rows)
+    writer.writerows([defused(cell) for cell in row] for row in rows)
     with replacing(path, "export") as temporary:
         temporary.write_text(text.getvalue(), encoding="utf-8")

@@ -50,8 +50,8 @@ class VideoFacts:
 def examine_video(path: Path) -> VideoFacts:
     """Decode a file once, from end to end, without keeping a picture.
 
-    Raises InputError, code `unreadable_video`: no regular file, no decoder opens it, it opens and
-    yields no frame, or its decoder does not answer.
+    Raises InputError, code `unreadable_video`: no decoder opens it, it opens and yields no frame,
+    or its decoder does not answer; `not_a_file` for a pipe, a device or a folder.
     """
     reader = open_reader(path)
     try:
@@ -66,7 +66,7 @@ def examine_video(path: Path) -> VideoFacts:
     finally:
         reader.close()
     if not seen:
-        raise unreadable(path, "a file that opens and yields no frame")
+        raise unreadable(path, "a file that opens but of which no frame decodes")
     times = np.asarray(seen, np.float64) - seen[0]
     return _facts(path, times, size, declared, duration, rate, tick, name)
 
@@ -112,13 +112,6 @@ def _facts(
     return VideoFacts(
         count, size, times, rate, declared, duration, int(off.sum()), decoder, problems
     )
-
-
-def rate_differs(facts: VideoFacts, fps: float) -> str:
-    """What to say where a sheet's frame rate contradicts the file's own; "" where it does not."""
-    if not np.isfinite(facts.rate) or abs(facts.rate - fps) <= RATE_DIFFERS * fps:
-        return ""
-    return f"the sheet says {fps:g} frames/s, the file {facts.rate:.4g}: the sheet's is used"
 
 
 def seconds_of(times: npt.ArrayLike, fps: float | None) -> Times:

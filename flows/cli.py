@@ -5,8 +5,11 @@ Exit codes: 0 good, 1 failed, 2 wrong usage; `check` adds 3 (usable with repairs
 
 from __future__ import annotations
 
+import errno
+import io
 import json
 import logging
+import os
 import sys
 from collections.abc import Callable
 from functools import partial, wraps
@@ -15,6 +18,7 @@ from typing import Annotated, Any
 
 import typer
 
+from data.datasets import ADAPTERS
 from flows.inject import inject
 
 app = typer.Typer(
@@ -27,7 +31,8 @@ app = typer.Typer(
     "Begin with [bold]demo[/], or with [bold]check LAYOUT ROOT[/] on a dataset you have, then "
     "[bold]plan RECIPE[/] and [bold]run RECIPE[/].",
 )
-LAYOUTS = "casme2 samm smic smic_e cas_me2 samm_lv casme3 casme3_c mmew 4dme casme csv"
+LAYOUTS = " ".join(ADAPTERS)
+LONGEST = 4000  # characters of an error: a person may have given a megabyte as a name
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 Recipe = Annotated[
     str, typer.Argument(metavar="RECIPE", help="A name in flows/recipes/ or a .yaml path.")
@@ -59,12 +64,13 @@ def _guard(command: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return command(*args, **kwargs)
         except ApexflowError as error:
-            typer.secho(f"error: {error}", fg="red", err=True)
+            said = str(error) if len(str(error)) <= LONGEST else f"{str(error)[:LONGEST]}..."
+            typer.secho(f"error: {said}", fg="red", err=True)
             wrong_usage = isinstance(error, ConfigError) or error.code == "unknown_layout"
             raise typer.Exit(2 if wrong_usage else 1) from error
         except BrokenPipeError:  # whoever read our output has gone
             raise
-        except (OSError, MemoryError) as error:  # a full disk, a folder gone, no memory left
+        except OSError as error:  # a full disk, a folder gone
             logging.getLogger(__name__).debug("where it came from", exc_info=True)
             typer.secho(
                 f"error: {type(error).__name__}: {error}. What was finished is whole and kept: put "
@@ -76,6 +82,13 @@ def _guard(command: Callable[..., Any]) -> Callable[..., Any]:
         except KeyboardInterrupt:
             typer.secho("stopped; finished parts are kept, run again to go on", err=True)
             raise typer.Exit(1) from None
+        except (typer.Exit, typer.Abort, typer.BadParameter):
+            raise
+        except Exception as error:
+            from flows.last_resort import sentence
+
+            typer.secho(sentence(error, command.__name__), fg="red", err=True)
+            raise typer.Exit(1) from error
 
     return guarded
 
@@ -98,13 +111,14 @@ def _request(
     recipe: str, workspace: Path, data: list[str] | None, changes: list[str] | None, **more: Any
 ) -> Any:
     """The RunRequest of the options; values of --set are read as YAML."""
-    import yaml
     from pydantic import ValidationError
 
     from data.errors import ConfigError
+    from models.recipe_text import read_text
     from tasks.request import RunRequest
 
-    overrides = {k: yaml.safe_load(v) for k, v in _pairs(changes, "--set").items()}
+    pairs = _pairs(changes, "--set").items()
+    overrides = {key: read_text(value, f"--set {key[:80]}") for key, value in pairs}
     try:
         return RunRequest(
             recipe=recipe,
@@ -158,18 +172,18 @@ def run(
     """Do what a recipe needs and is not up to date; say so in seconds when nothing is."""
     from flows import launch
 
-    models = ["align.landmark_model", "motion.landmark_model"] if landmark_model else []
     request = _request(
         recipe,
         workspace,
         data,
-        [*(changes or []), *(f"{key}={landmark_model}" for key in models)],
+        changes,
         stages=stage or [],
         from_stage=from_stage,
         force=force or [],
         workers=workers,
         device=device,
         wait_s=wait,
+        landmark_model=str(landmark_model or ""),
         with_faces=with_faces,
     )
     _show_log(verbose=not as_json)
@@ -191,8 +205,8 @@ def plan(
     """Dry run: per stage what is fresh, stale, missing or failed, why, and what it would cost."""
     from flows import planner
 
-    request = _request(recipe, workspace, data, changes, force=force or [])
-    found = planner.plan(request, verify=verify)
+    wanted = {"force": force or [], "verify": "files" if verify else ""}
+    found = planner.plan(_request(recipe, workspace, data, changes, **wanted))
     typer.echo(json.dumps(found, indent=1) if as_json else planner.to_text(found))
 
 
@@ -206,7 +220,8 @@ def check(
 ) -> None:
     """What a dataset folder holds against what it should hold. Writes nothing.
 
-    Exit code 0: clean; 3: usable with the repairs listed; 4: unusable.
+    Exit code 0: no defects ("clean" where the published counts match too); 3: usable with the
+    repairs listed; 4: unusable.
     """
     from data.ingest.check import check_dataset
 
@@ -286,7 +301,10 @@ def up(
     if as_json:
         typer.echo(json.dumps(server.describe(), indent=1))
         return
-    typer.echo(f"Prefect UI: {state.url}\nstop with: python -m flows down")
+    typer.echo(
+        f"Prefect UI: {state.url}\nthe browser asks once for: {server.auth()}\n"
+        "stop with: python -m flows down"
+    )
 
 
 @app.command()
@@ -325,6 +343,8 @@ def report(
 
     found = find_run(str(run_folder))
     target = (out or found.folder / "report.html").absolute()
+    if target.parent.is_dir() and not os.access(target.parent, os.W_OK):  # before minutes of work
+        raise PermissionError(errno.EACCES, "not allowed to write there", str(target.parent))
     with replacing(target, "report") as temporary:
         write_report(found, temporary)
     typer.echo(str(target))
@@ -457,4 +477,13 @@ def recipes(as_json: Json = False) -> None:
 
 def main() -> None:
     """Entry point: usage errors exit with 2, everything else as the command says."""
-    sys.exit(app())
+    for stream in (sys.stdout, sys.stderr):  # names that are no UTF-8 can be printed, too
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        sys.exit(app())
+    except Exception as error:  # before or outside a command
+        from flows.last_resort import sentence
+
+        print(sentence(error, "python -m flows"), file=sys.stderr)  # noqa: T201
+        sys.exit(1)

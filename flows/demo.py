@@ -27,6 +27,7 @@ def run_demo(folder: Path, *, port: int | None, seed: int, with_server: bool) ->
         state = server.start_server(port)
         server.use(state)
         _say(f"Prefect UI: {state.url} (the run appears there as it goes)")
+        _say(f"the browser asks once for: {server.auth()}")
     data = _synthesize(folder / "data", seed)
     records = _run_recipes(folder / "workspace", data, with_server)
     return _closing_text(records, state, time.perf_counter() - started)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import os
+import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -41,22 +42,36 @@ def run(request: RunRequest, runner: str = "auto") -> list[dict[str, Any]]:
 
 
 def run_recorded(request: RunRequest) -> list[dict[str, Any]]:
-    """All stages on the Prefect server in use; the terminal shows bars, the UI the logs."""
-    _quiet_console()  # read when Prefect is imported, in the next line
-    from flows.pipeline import full_run
+    """All stages, shown on the Prefect server in use; the terminal shows bars, the UI the logs."""
+    from flows import recorded
     from tasks.context import watcher
 
-    with terminal_progress() as show:
+    with terminal_progress() as show, stopped_by_signals():
         mark = watcher.set(show)
         try:
-            return full_run(request)
+            return recorded.run_recorded(request)
         finally:
             watcher.reset(mark)
 
 
-def _quiet_console() -> None:
-    """Prefect's console shows warnings only; its handlers to the server keep everything."""
-    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "WARNING")
+@contextmanager
+def stopped_by_signals() -> Iterator[None]:
+    """`kill` and a closed terminal stop a run as ^C does: in order, and said to Prefect."""
+
+    def stop(number: int, frame: Any) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    numbers = (signal.SIGTERM, signal.SIGHUP)  # ignored under nohup: that stays
+    kept = [n for n in numbers if signal.getsignal(n) != signal.SIG_IGN]
+    saved = {n: signal.signal(n, stop) for n in kept}
+    try:
+        yield
+    finally:
+        for number, handler in saved.items():
+            signal.signal(number, handler)
 
 
 def run_plain(request: RunRequest) -> list[dict[str, Any]]:
@@ -65,7 +80,7 @@ def run_plain(request: RunRequest) -> list[dict[str, Any]]:
     from tasks.context import PlainExecutor, open_context
     from tasks.steps import run_steps
 
-    with terminal_progress() as show:
+    with terminal_progress() as show, stopped_by_signals():
         executor = PlainExecutor(request.workers or cpu_count(), show)
         with open_context(request, executor) as context:
             return [vars(record) for record in run_steps(context)]

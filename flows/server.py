@@ -1,42 +1,51 @@
-"""Start, look at and stop the local Prefect server, worker, deployments, GPU limit, automation.
+"""Start, look at and stop the local Prefect server and worker.
 
-Everything lives under the checkout's `.prefect` folder and listens on loopback. State is one small
-JSON file beside the logs; `down` stops exactly the processes named there.
+Everything lives under the checkout's `.prefect` folder, which only its owner can enter, and listens
+on loopback behind a password of our making (docs/security.md). State is one small JSON file beside
+the logs; `down` stops exactly the processes named there. What the server holds (pool, deployments,
+limit, automation) is in `flows.deployed`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-import signal
+import secrets
 import socket
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from data.errors import ApexflowError, ConfigError
 
 ROOT = Path(__file__).resolve().parent.parent
 HOST = "127.0.0.1"
 DEFAULT_PORT = 4200
-POOL = "apexflow"
-GPU_LIMIT = "apexflow-gpu"  # the name tasks.prefect_executor waits on
 START_LIMIT_S = 120.0
+PROFILE = "apexflow"
 
 
 @dataclass
 class ServerState:
-    """Processes and address of the server this checkout started."""
+    """Processes and address of the server this checkout started.
+
+    A process is known by its number and the time it began: numbers are used again.
+    """
 
     port: int
     server_pid: int
+    server_began: float
     worker_pid: int = 0
+    worker_began: float = 0.0
 
     @property
     def api(self) -> str:
@@ -47,6 +56,16 @@ class ServerState:
     def url(self) -> str:
         """Address people open."""
         return f"http://{HOST}:{self.port}"
+
+    @property
+    def server(self) -> psutil.Process | None:
+        """The server's process, if it runs."""
+        return _process(self.server_pid, self.server_began)
+
+    @property
+    def worker(self) -> psutil.Process | None:
+        """The worker's process, if it runs."""
+        return _process(self.worker_pid, self.worker_began)
 
 
 def home() -> Path:
@@ -59,12 +78,34 @@ def state_path() -> Path:
     return home() / "apexflow-server.json"
 
 
+def auth_path() -> Path:
+    """The file with `user:password` for the browser."""
+    return home() / "auth"
+
+
+def auth() -> str:
+    """`user:password` of this home's server, made when there is none; its file is ours alone."""
+    _make_private(home())
+    try:
+        return auth_path().read_text().strip()
+    except FileNotFoundError:
+        text = f"apexflow:{secrets.token_urlsafe(24)}"
+        _write_private(auth_path(), text + "\n")
+        return text
+
+
 def environment(port: int) -> dict[str, str]:
-    """Environment of every Prefect process we start: our home, our port, no telemetry."""
+    """Environment of every Prefect process we start: our home, port and password, no telemetry."""
+    origins = ",".join(f"http://{name}:{port}" for name in (HOST, "localhost"))
     return {
         **os.environ,
         "PREFECT_HOME": str(home()),
         "PREFECT_API_URL": f"http://{HOST}:{port}/api",
+        "PREFECT_API_AUTH_STRING": auth(),
+        "PREFECT_CLIENT_CSRF_SUPPORT_ENABLED": "true",
+        "PREFECT_SERVER_API_AUTH_STRING": auth(),
+        "PREFECT_SERVER_API_CSRF_PROTECTION_ENABLED": "true",
+        "PREFECT_SERVER_API_CORS_ALLOWED_ORIGINS": origins,
         "PREFECT_SERVER_API_HOST": HOST,
         "PREFECT_SERVER_API_PORT": str(port),
         "PREFECT_UI_API_URL": f"http://{HOST}:{port}/api",
@@ -75,12 +116,12 @@ def environment(port: int) -> dict[str, str]:
 
 
 def find_server() -> ServerState | None:
-    """The server this checkout started, if it answers."""
-    try:
-        state = ServerState(**json.loads(state_path().read_text()))
-    except (OSError, ValueError, TypeError):
-        return None
-    return state if _answers(state) else None
+    """The server this checkout started, if it runs and answers.
+
+    Its process must be the one we started: whoever took its port since is never sent our password.
+    """
+    state = _read_state()
+    return state if state is not None and state.server and _answers(state) else None
 
 
 def use(state: ServerState) -> None:
@@ -92,68 +133,99 @@ def use(state: ServerState) -> None:
 def start_server(port: int | None = None) -> ServerState:
     """The running server, started if need be. A taken port means the next free one.
 
-    Raises ApexflowError with the end of its log if it does not come up.
+    A worker that outlived its server is kept where the port is the same, ended otherwise. Raises
+    ApexflowError with the end of the server's log if it does not come up.
     """
     if (state := find_server()) is not None:
         return state
-    home().mkdir(parents=True, exist_ok=True)
+    old = _read_state()
+    if old and old.server:  # it runs and does not answer
+        _end(old.server)
+    _make_private(home())
     wanted = port or int(os.environ.get("PREFECT_SERVER_API_PORT", DEFAULT_PORT))
-    chosen = _free_port(wanted, strict=port is not None)
+    chosen = _free_port(wanted if old is None or port else old.port, strict=port is not None)
     log = home() / "server.log"
-    process = _spawn(
-        ["prefect", "server", "start", "--host", HOST, "--port", str(chosen)], chosen, log
-    )
-    state = ServerState(chosen, process.pid)
+    process = _spawn(["flows.serve"], chosen, log)
+    state = ServerState(chosen, process.pid, psutil.Process(process.pid).create_time())
+    worker = (old.worker if old else None) or _stray_worker()
+    if worker is not None and old is not None and old.port == chosen:
+        state.worker_pid, state.worker_began = worker.pid, worker.create_time()
+    elif worker is not None:
+        _end(worker)
+    _save(state)  # before it answers: whoever comes in between must not start another
     _wait_until(lambda: _answers(state), process, log)
-    _save(state)
+    _make_private(home())
+    _write_profile(state)
     return state
 
 
 def start_worker(state: ServerState) -> ServerState:
-    """Pool, GPU limit, deployments, automation and a worker on a running server; idempotent."""
-    _prefect(state, "work-pool", "create", POOL, "--type", "process", "--overwrite")
-    _prefect(state, "deploy", "--all")
+    """Pool, deployments, limit, automation and a worker on a running server; idempotent."""
     use(state)
-    _make_gpu_limit()
-    _make_automation()
-    if state.worker_pid and _alive(state.worker_pid):
+    from flows import deployed
+
+    deployed.set_up(lambda *words: _prefect(state, *words))
+    close_ghosts()
+    if state.worker is not None:
         return state
-    command = ["prefect", "worker", "start", "--pool", POOL, "--type", "process"]
-    state.worker_pid = _spawn(command, state.port, home() / "worker.log").pid
+    if (stray := _stray_worker()) is not None:
+        _end(stray)
+    command = ["prefect", "worker", "start", "--pool", deployed.POOL, "--type", "process"]
+    pid = _spawn(command, state.port, home() / "worker.log").pid
+    state.worker_pid, state.worker_began = pid, psutil.Process(pid).create_time()
     _save(state)
     return state
 
 
+def close_ghosts() -> int:
+    """Close what dead runs left open on the server in use; 0 when it does not answer."""
+    from tasks.ghosts import close_ghosts
+    from tasks.prefect_api import PrefectApi, Refused, Unreachable
+
+    api = PrefectApi.from_environment()
+    try:
+        return close_ghosts(api, home())
+    except (Unreachable, Refused):
+        return 0
+    finally:
+        api.close()
+
+
 def stop() -> list[str]:
     """Stop worker and server; returns what was stopped."""
-    try:
-        state = ServerState(**json.loads(state_path().read_text()))
-    except (OSError, ValueError, TypeError):
+    state = _read_state()
+    if state is None:
         return []
     stopped = []
-    for name, pid in (("worker", state.worker_pid), ("server", state.server_pid)):
-        if pid and _alive(pid) and _is_prefect(pid):
-            _end(pid)
-            stopped.append(f"{name} (process {pid})")
+    for name, process in (("worker", state.worker), ("server", state.server)):
+        if process is not None:
+            _end(process)
+            stopped.append(f"{name} (process {process.pid})")
     state_path().unlink(missing_ok=True)
     return stopped
 
 
 def describe() -> dict[str, Any]:
-    """State for `status`: address, processes, deployments."""
+    """State for `status`: address, processes, where the password is; dead runs are closed."""
     state = find_server()
     if state is None:
         return {"server": "not running", "start": "python -m flows up"}
+    use(state)
+    closed = close_ghosts()
     return {
         "server": state.url,
-        **asdict(state),
-        "worker": "running" if state.worker_pid and _alive(state.worker_pid) else "not running",
+        "port": state.port,
+        "server_pid": state.server_pid,
+        "worker_pid": state.worker_pid if state.worker else 0,
+        "worker": "running" if state.worker else "not running",
         "home": str(home()),
+        "login": f"in {auth_path()}",
+        **({"closed": f"{closed} run(s) whose process had ended"} if closed else {}),
     }
 
 
 def _spawn(command: list[str], port: int, log: Path) -> subprocess.Popen[bytes]:
-    """Start a Prefect process that outlives us, its output in a log."""
+    """Start a Python module that outlives us, its output in a log."""
     with open(log, "ab") as output:
         return subprocess.Popen(
             [sys.executable, "-m", *command],
@@ -186,48 +258,30 @@ def _prefect(state: ServerState, *words: str) -> str:
     return done.stdout
 
 
-def _make_gpu_limit() -> None:
-    """One run at a time on the GPU, unless somebody has set another number."""
-    from prefect.client.orchestration import get_client
-    from prefect.exceptions import ObjectNotFound
-
-    with get_client(sync_client=True) as client:
-        try:
-            client.read_global_concurrency_limit_by_name(GPU_LIMIT)
-        except ObjectNotFound:
-            client.upsert_global_concurrency_limit_by_name(GPU_LIMIT, 1)
+def _write_profile(state: ServerState) -> None:
+    """So that `prefect …` typed in the checkout finds the server, password included."""
+    path = home() / "profiles.toml"
+    if path.exists() and f"[profiles.{PROFILE}]" not in path.read_text():
+        return  # somebody's own
+    lines = [f'active = "{PROFILE}"', "", f"[profiles.{PROFILE}]"]
+    lines += [f'PREFECT_API_URL = "{state.api}"', f'PREFECT_API_AUTH_STRING = "{auth()}"', ""]
+    _write_private(path, "\n".join(lines))
 
 
-def _make_automation() -> None:
-    """Mark as Crashed every flow run whose heartbeat (30 s) stays away for 90 s."""
-    from prefect.automations import Automation
-    from prefect.client.schemas.objects import StateType
-    from prefect.events.actions import ChangeFlowRunState
-    from prefect.events.schemas.automations import EventTrigger, Posture
-    from prefect.events.schemas.events import ResourceSpecification
+def _make_private(folder: Path) -> None:
+    """The folder for its owner alone, and the files an earlier version left readable in it."""
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    folder.chmod(0o700)
+    for path in folder.glob("*"):
+        if path.is_file():
+            path.chmod(path.stat().st_mode & 0o700)
 
-    name = "apexflow: close runs that stopped answering"
-    try:
-        _ = Automation.read(name=name)
-        return
-    except ValueError:  # there is none yet
-        pass
-    ended = {f"prefect.flow-run.{s}" for s in ("Completed", "Failed", "Cancelled", "Crashed")}
-    Automation(
-        name=name,
-        trigger=EventTrigger(
-            after={"prefect.flow-run.heartbeat"},
-            expect={"prefect.flow-run.heartbeat", *ended},
-            match=ResourceSpecification({"prefect.resource.id": ["prefect.flow-run.*"]}),
-            for_each={"prefect.resource.id"},
-            posture=Posture.Proactive,
-            threshold=1,
-            within=timedelta(seconds=90),
-        ),
-        actions=[
-            ChangeFlowRunState(state=StateType.CRASHED, message="No heartbeat for 90 seconds.")
-        ],
-    ).create()
+
+def _write_private(path: Path, text: str) -> None:
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        file.write(text)
+    temporary.replace(path)
 
 
 def _free_port(wanted: int, *, strict: bool) -> int:
@@ -255,7 +309,7 @@ def _answers(state: ServerState) -> bool:
         return False
 
 
-def _wait_until(ready: Any, process: subprocess.Popen[bytes], log: Path) -> None:
+def _wait_until(ready: Callable[[], bool], process: subprocess.Popen[bytes], log: Path) -> None:
     deadline = time.monotonic() + START_LIMIT_S
     while not ready():
         if process.poll() is not None or time.monotonic() > deadline:
@@ -269,44 +323,46 @@ def _wait_until(ready: Any, process: subprocess.Popen[bytes], log: Path) -> None
         time.sleep(0.3)
 
 
+def _read_state() -> ServerState | None:
+    try:
+        return ServerState(**json.loads(state_path().read_text()))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
 def _save(state: ServerState) -> None:
-    temporary = state_path().with_suffix(".tmp")
-    temporary.write_text(json.dumps(asdict(state)))
-    temporary.replace(state_path())
+    _write_private(state_path(), json.dumps(asdict(state)))
 
 
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except (ProcessLookupError, PermissionError):
-        return False
-    return not _is_zombie(pid)
+def _process(pid: int, began: float) -> psutil.Process | None:
+    """The process, if it runs and is the one that began then."""
+    with contextlib.suppress(psutil.Error, ValueError):
+        process = psutil.Process(pid) if pid else None
+        if process and abs(process.create_time() - began) < 2:
+            return process if process.status() != psutil.STATUS_ZOMBIE else None
+    return None
 
 
-def _is_zombie(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
-    except (OSError, IndexError):
-        return False
+def _stray_worker() -> psutil.Process | None:
+    """A worker of this home that no state file names any more."""
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            words = process.cmdline()
+            if words[2:5] != ["prefect", "worker", "start"]:
+                continue
+            if process.environ().get("PREFECT_HOME") == str(home()):
+                return process
+    return None
 
 
-def _is_prefect(pid: int) -> bool:
-    """A process number may have been given to somebody else since."""
-    try:
-        return b"prefect" in Path(f"/proc/{pid}/cmdline").read_bytes()
-    except OSError:  # no /proc: trust the state file
-        return True
-
-
-def _end(pid: int) -> None:
-    """Ask the process group to end, insist after 10 s."""
-    for number, patience in ((signal.SIGTERM, 10.0), (signal.SIGKILL, 5.0)):
-        try:
-            os.killpg(pid, number)
-        except (ProcessLookupError, PermissionError):
-            return
-        deadline = time.monotonic() + patience
-        while time.monotonic() < deadline:
-            if not _alive(pid):
-                return
-            time.sleep(0.1)
+def _end(process: psutil.Process) -> None:
+    """Ask it and its children to end, insist after 10 s."""
+    with contextlib.suppress(psutil.Error):
+        family = [process, *process.children(recursive=True)]
+        process.terminate()
+        _, left = psutil.wait_procs([process], timeout=10)
+        _, left = psutil.wait_procs([*left, *family[1:]], timeout=0 if left else 3)
+        for one in left:
+            with contextlib.suppress(psutil.Error):
+                one.kill()
+        psutil.wait_procs(left, timeout=5)

@@ -7,20 +7,29 @@ on the command line (`--data NAME=ROOT`). Unknown keys are errors that list the 
 from __future__ import annotations
 
 import difflib
+import re
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-from pydantic import Field, SerializeAsAny, ValidationError, create_model, model_validator
+from pydantic import (
+    Field,
+    SerializeAsAny,
+    ValidationError,
+    create_model,
+    field_validator,
+    model_validator,
+)
 
 from data.errors import ConfigError
 from data.settings import ASIDE, Settings
 from data.stages.identity import stable_hash
 from data.stages.registry import STAGES, settings_of, with_needs
 from models.contract import Network, NoDecode
+from models.recipe_text import MAX_DEPTH, read_file, short
 from models.registry import NETWORKS, find_network
 
+LONGEST_NAME = 200  # of a recipe on the command line; disks take 255 bytes
 LABELS = ("label_3", "label_4", "label_5", "label_7", "objective_class", "emotion")
 
 
@@ -30,8 +39,8 @@ class SplitConfig(Settings):
     kind: Literal["leave_one_subject_out", "subject_kfold", "published"] = Field(
         "leave_one_subject_out", description="Who is held out in a fold."
     )
-    k: int = Field(5, ge=2, description="Number of folds of subject_kfold.")
-    seed: int = Field(0, description="Seed of subject_kfold.")
+    k: int = Field(5, ge=2, le=100_000, description="Number of folds of subject_kfold.")
+    seed: int = Field(0, ge=0, le=2**53, description="Seed of subject_kfold.")
     name: str | None = Field(None, description="Name of a published split.")
     path: str | None = Field(None, description="Folder or file of a published split.")
 
@@ -43,7 +52,8 @@ class Recipe(Settings):
     """
 
     name: str = Field(
-        pattern=r"^[A-Za-z0-9_.-]+$",
+        pattern=r"^[A-Za-z0-9_-][A-Za-z0-9_.-]*$",
+        max_length=100,
         description="Names the folder under runs/.",
         json_schema_extra=ASIDE,
     )
@@ -66,7 +76,7 @@ class Recipe(Settings):
     decode: Any = Field(
         NoDecode(), description="From a spotting network's outputs to intervals and counts."
     )
-    seed: int = Field(0, ge=0, description="Seed of weights, sampling and augmentation.")
+    seed: int = Field(0, ge=0, le=2**53, description="Seed of weights, sampling and augmentation.")
     strict: bool = Field(
         False, description="Stop at the first unit that fails.", json_schema_extra=ASIDE
     )
@@ -83,9 +93,11 @@ class Recipe(Settings):
         if not isinstance(values, dict) or isinstance(values.get("model"), Settings):
             return values
         model = values.get("model")
-        if not isinstance(model, dict) or model.get("name") not in NETWORKS:
-            raise ValueError(f"model.name: expected one of {', '.join(NETWORKS)}, got {model!r}")
-        network = find_network(model["name"])
+        if not isinstance(model, dict) or str(model.get("name")) not in NETWORKS:
+            raise ValueError(
+                f"model.name: expected one of {', '.join(NETWORKS)}, got {short(model)}"
+            )
+        network = find_network(str(model["name"]))
         read = {}
         kinds = (("model", network.settings), ("train", network.train), ("decode", network.decode))
         for key, kind in kinds:
@@ -94,6 +106,17 @@ class Recipe(Settings):
             except ValidationError as error:
                 raise ValueError("; ".join(_problems(error, kind, key))) from error
         return {**values, **read}
+
+    @field_validator("data")
+    @classmethod
+    def _each_once(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        """A dataset is a folder of the workspace and stands in a recipe once."""
+        for name in names:
+            if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,99}", name):
+                raise ValueError(f"{name[:80]!r} is no dataset's name")
+        if twice := sorted({n for n in names if names.count(n) > 1}):
+            raise ValueError(f"{', '.join(twice)} stands there twice")
+        return names
 
     def __reduce__(self) -> tuple[Any, ...]:
         """To a worker process as plain values: its class is made there again."""
@@ -164,26 +187,22 @@ def load_recipe(name_or_path: str, overrides: dict[str, Any] | None = None) -> R
     path = Path(name_or_path)
     if path.suffix not in (".yaml", ".yml"):
         path = recipes_folder() / f"{name_or_path}.yaml"
-        if not path.exists():
-            near = difflib.get_close_matches(name_or_path, list_recipes(), n=3)
+        if len(name_or_path) > LONGEST_NAME or not path.exists():
+            near = difflib.get_close_matches(name_or_path[:80], list_recipes(), n=3)
             raise ConfigError(
-                f"recipe {name_or_path}",
+                f"recipe {name_or_path[:300]}",
                 expected="a name in flows/recipes/ or a .yaml path",
                 got="neither",
                 todo=f"Did you mean {', '.join(near)}?" if near else f"Known: {list_recipes()}",
             )
-    try:
-        values = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(
-            f"recipe {path}", expected="a readable YAML file", got=str(error)
-        ) from error
+    values = read_file(path)
     if not isinstance(values, dict):
         raise ConfigError(f"recipe {path}", expected="a mapping", got=type(values).__name__)
     values.setdefault("name", path.stem)
     for key, value in (overrides or {}).items():
         _set(values, key, value)
-    return parse_recipe(values, str(path))
+    changed = f" with --set {', '.join(key[:80] for key in overrides)}" if overrides else ""
+    return parse_recipe(values, f"{path}{changed}")
 
 
 def parse_recipe(values: dict[str, Any], who: str = "recipe") -> Recipe:
@@ -201,7 +220,7 @@ def parse_stored_recipe(values: dict[str, Any]) -> Recipe:
     """A run's recipe.json, also of runs that an apexflow before 0.2 made."""
     model = values.get("model")
     name = model.get("name") if isinstance(model, dict) else None
-    if name in NETWORKS and find_network(name).decode is NoDecode:
+    if str(name) in NETWORKS and find_network(str(name)).decode is NoDecode:
         values = {**values, "decode": {}}
     return parse_recipe(values, "recipe.json")
 
@@ -210,14 +229,14 @@ def _problems(error: ValidationError, kind: type[Settings], *inside: str) -> lis
     """One line per wrong key: where, what was wrong, and for an unknown key the known ones."""
     lines = []
     for problem in error.errors():
-        where = ".".join([*inside, *(str(p) for p in problem["loc"])])
+        where = ".".join([*inside, *(str(p)[:80] for p in problem["loc"])])
         if problem["type"] == "extra_forbidden":
             known = _fields_at(kind, problem["loc"][:-1])
-            near = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1)
+            near = difflib.get_close_matches(str(problem["loc"][-1])[:80], known, n=1)
             hint = f"did you mean {near[0]}? " if near else ""
             lines.append(f"{where}: unknown key; {hint}known: {', '.join(known)}")
         elif where:
-            lines.append(f"{where}: {problem['msg']} (got {str(problem.get('input'))[:60]!r})")
+            lines.append(f"{where}: {problem['msg']} (got {short(problem.get('input'))})")
         else:
             lines.append(problem["msg"].removeprefix("Value error, "))
     return lines
@@ -236,8 +255,14 @@ def _fields_at(kind: type[Settings], location: tuple[int | str, ...]) -> list[st
 def _set(values: dict[str, Any], dotted: str, value: Any) -> None:
     """values['a']['b'] = value for 'a.b'; a key of a missing mapping makes the mapping."""
     *parents, last = dotted.split(".")
+    if len(parents) >= MAX_DEPTH:
+        raise ConfigError(
+            f"--set {dotted[:80]}", expected="a recipe key such as flow.size", got="endless dots"
+        )
     for parent in parents:
         values = values.setdefault(parent, {})
         if not isinstance(values, dict):
-            raise ConfigError(f"--set {dotted}", expected=f"{parent} to hold keys", got=str(values))
+            raise ConfigError(
+                f"--set {dotted}", expected=f"{parent} to hold keys", got=short(values)
+            )
     values[last] = value

@@ -8,8 +8,7 @@ steps in `tasks.steps` do not know which one they have.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
@@ -18,7 +17,7 @@ from typing import Any, Protocol, TypeVar
 
 from data.errors import ConfigError
 from data.stages.contract import Scope, Step
-from data.stages.pool import cpu_count, worker_pool
+from data.stages.pool import cpu_count, map_jobs
 from data.stages.workspace import Workspace
 from models.recipe import Recipe, load_recipe
 from models.steps import find_step
@@ -76,12 +75,8 @@ class PlainExecutor:
         most: int | None = None,
     ) -> Iterator[Result]:
         """See Executor."""
-        if self.workers == 0:
-            yield from map(function, jobs)
-        if self.workers == 0 or not jobs:
-            return
-        with worker_pool(min(self.workers, len(jobs), most or len(jobs))) as pool:
-            yield from pool_map(pool, function, jobs)
+        workers = min(self.workers, most or self.workers)
+        yield from map_jobs(function, jobs, workers=workers, label=label, discard=clear)
 
     def progress(self, name: str, done: int, total: int, text: str) -> None:
         """See Executor."""
@@ -97,18 +92,10 @@ class PlainExecutor:
         yield
 
 
-def pool_map(
-    pool: ProcessPoolExecutor, function: Callable[[Job], Result], jobs: Iterable[Job]
-) -> Iterator[Result]:
-    """Results as they complete; the first error is raised after all good results are out."""
-    error: BaseException | None = None
-    for future in as_completed([pool.submit(function, job) for job in jobs]):
-        if (problem := future.exception()) is None:
-            yield future.result()
-        else:
-            error = error or problem
-    if error is not None:
-        raise error
+def clear(job: Any) -> None:
+    """Remove what a job that will give no result left on the disk, if it says how."""
+    if hasattr(job, "clear"):
+        job.clear()
 
 
 @dataclass
@@ -210,6 +197,9 @@ def resolve_recipe(request: RunRequest) -> Recipe:
     overrides = dict(request.overrides)
     if request.with_faces:
         overrides["with_faces"] = True
+    if request.landmark_model:
+        for stage in ("align", "motion"):
+            overrides[f"{stage}.landmark_model"] = request.landmark_model
     return load_recipe(request.recipe, overrides)
 
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from data.errors import ConfigError
 from models.steps import step_names
 
 StageName = Annotated[str, Field(json_schema_extra={"enum": list(step_names())})]
@@ -56,6 +57,11 @@ class RunRequest(BaseModel):
         title="Device",
         description="auto, cpu, cuda or cuda:N. auto takes the GPU when there is one.",
     )
+    landmark_model: str = Field(
+        "",
+        title="Landmark model",
+        description="Path of a dlib 68-point model of your own, for align and motion.",
+    )
     wait_s: float = Field(
         0.0,
         ge=0,
@@ -85,5 +91,8 @@ class RunRequest(BaseModel):
     )
 
     def roots(self) -> dict[str, Path]:
-        """Dataset roots as paths."""
-        return {name: Path(root).expanduser() for name, root in self.data.items()}
+        """Dataset roots as paths. Raises ConfigError for the home of somebody who is not here."""
+        try:
+            return {name: Path(root).expanduser() for name, root in self.data.items()}
+        except RuntimeError as error:
+            raise ConfigError("--data", expected="folders", got=str(error)) from error

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from data.datasets.assemble import read_dataset
-from data.datasets.base import Adapter, Dataset
 from data.errors import DatasetError
+
+if TYPE_CHECKING:  # the command line lists the layouts: that must not take reading pandas
+    from data.datasets.base import Adapter, Dataset
 
 ADAPTERS = {
     "casme2": "data.datasets.casme2",
@@ -34,7 +36,7 @@ def get_adapter(name: str) -> Adapter:
         raise DatasetError(
             "layout",
             expected=f"one of {', '.join(ADAPTERS)}",
-            got=repr(name),
+            got=repr(name[:80]),
             code="unknown_layout",
         )
     adapter: Adapter = import_module(ADAPTERS[name]).ADAPTER
@@ -47,7 +49,13 @@ def open_dataset(name: str, root: str | Path) -> Dataset:
     `.videos .frames .events .ledger` are pandas tables as in `data.schema`; `.findings` lists every
     defect with its repair. Raises DatasetError when the folder or the sheet cannot be used at all.
     """
-    return read_dataset(get_adapter(name), Path(root).expanduser())
+    from data.datasets.assemble import read_dataset
 
-
-__all__ = ["ADAPTERS", "Adapter", "Dataset", "get_adapter", "open_dataset"]
+    adapter = get_adapter(name)
+    try:
+        folder = Path(root).expanduser()
+    except RuntimeError as error:  # ~somebody who is not on this machine
+        raise DatasetError(
+            str(root), expected="a folder", got=str(error), code="no_such_folder"
+        ) from error
+    return read_dataset(adapter, folder)

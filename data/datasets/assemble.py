@@ -14,11 +14,14 @@ import pyarrow.compute as pc
 
 from data.datasets.base import Adapter, Dataset, Video, VideoSpec, is_synthetic
 from data.datasets.census import kept_and_dropped, take_census
-from data.datasets.checks import Annotation, EventChecker, Interval
-from data.datasets.grouping import no_videos
+from data.datasets.checks import Annotation, EventChecker
+from data.datasets.doubles import EventIds
+from data.datasets.films import not_read, rates_differ
+from data.datasets.grouping import ARCHIVES, archives, films_not_read, no_videos
 from data.datasets.images import image_size
 from data.datasets.label_maps import map_labels
 from data.datasets.listing import (
+    FrameList,
     Tree,
     content_identity,
     list_frames,
@@ -30,15 +33,18 @@ from data.datasets.sheets import SUFFIXES
 from data.errors import DatasetError, InputError
 from data.frames import MAX_PIXELS, VIDEO_SUFFIXES
 from data.schema import EVENTS, VIDEOS, conform
-from data.video_file import rate_differs
+
+LONGEST = 300  # characters of a path in a message
 
 
 def read_dataset(adapter: Adapter, root: Path) -> Dataset:
     """Ingest one dataset. Raises DatasetError when nothing of it can be used."""
-    if not root.is_dir():
-        raise DatasetError(
-            str(root), expected="a folder", got="no folder there", code="no_such_folder"
-        )
+    try:
+        got = "" if root.is_dir() else "no folder there"
+    except OSError as error:  # a name longer than the disk takes, a folder that may not be entered
+        got = str(error.strerror)
+    if got:
+        raise DatasetError(str(root)[:LONGEST], expected="a folder", got=got, code="no_such_folder")
     report = Report(adapter.name)
     tree = walk(root)
     if "" not in tree.folders:
@@ -49,6 +55,10 @@ def read_dataset(adapter: Adapter, root: Path) -> Dataset:
     specs = [_with_file(root, spec) for spec in adapter.find_videos(tree, report)]
     videos = _list_videos(adapter, tree, specs, report)
     _flag_strays(tree, specs, videos, report)
+    for path, said in archives(tree):
+        report.flag(path, "file", "archive_not_unpacked", said)
+    for path, said in films_not_read(tree):
+        report.flag(path, "file", "video_format_not_read", said)
     annotations = adapter.read_annotations(tree, videos, report)
     show = adapter.may_show_faces(tree)
     _flag_uncoded(adapter, annotations, videos, report)
@@ -85,11 +95,11 @@ def _list_videos(
                 spec.video, "video", "duplicate_video", f"{spec.path}; {kept} has the same name"
             )
             continue
-        video = _list_video(tree.root, spec, report)
+        video = _list_video(adapter, tree.root, spec, report)
         if video is not None:
             videos[spec.video] = video
     if not videos:
-        raise no_videos(adapter, tree)
+        raise no_videos(adapter, tree, report)
     return dict(sorted(videos.items()))
 
 
@@ -102,36 +112,54 @@ def _with_file(root: Path, spec: VideoSpec) -> VideoSpec:
     return replace(spec, folder=folder, file=name) if film else spec
 
 
-def _list_video(root: Path, spec: VideoSpec, report: Report) -> Video | None:
+def _list_video(adapter: Adapter, root: Path, spec: VideoSpec, report: Report) -> Video | None:
     folder = root / spec.folder
+    inside = root.resolve() if adapter.confined else None
     try:
-        frames = list_video_file(root / spec.path) if spec.file else list_frames(folder)
+        frames = list_video_file(root / spec.path) if spec.file else list_frames(folder, inside)
     except (InputError, OSError) as error:
         code = error.code if isinstance(error, InputError) else "permission_denied"
-        report.drop(spec.video, "video", code, str(error))
+        report.drop(spec.video, "video", code, f"{spec.path}: {error}")
         return None
     denied = [(r, d) for r, d in frames.problems if r in ("permission_denied", "no_such_folder")]
     if not len(frames):
         reason = denied[0][0] if denied else "empty_folder"
-        detail = "; ".join(d for _, d in denied) or _contents(root / spec.path, spec.path)
-        report.drop(spec.video, "video", reason, detail)
+        detail = "; ".join(d for _, d in denied)
+        reason, detail = _no_folder(root / spec.path) or (reason, detail)
+        report.drop(
+            spec.video, "video", reason, detail or _contents(root / spec.path, spec, frames)
+        )
         return None
     for reason, detail in frames.problems:
         report.flag(spec.video, "video", reason, detail)
-    if frames.facts is not None and (said := rate_differs(frames.facts, spec.fps)):
-        report.flag(spec.video, "video", "fps_differs", said)
-    size = frames.facts.size if frames.facts else image_size(folder / frames.names[0])
+    size = frames.size if spec.file else image_size(folder / frames.names[0])
     if size is None:
         report.flag(spec.video, "frame", "unreadable_frame", f"no image header: {spec.path}")
     elif size[0] * size[1] > MAX_PIXELS:
         report.flag(spec.video, "frame", "huge_image", f"{size[0]}x{size[1]}: frames are refused")
+    if rates_differ(spec.fps, frames.fps):
+        report.flag(
+            spec.video, "video", "fps_differs",
+            f"declared {spec.fps:g} frames/s, {spec.path} says {frames.fps:g}: seconds follow the "
+            "declared", column="fps", old=f"{spec.fps:g}",
+        )  # fmt: skip
     return Video(spec, frames, content_identity(folder, frames), size)
 
 
-def _contents(folder: Path, path: str) -> str:
-    """What a folder without frames holds instead, by ending."""
+def _no_folder(path: Path) -> tuple[str, str] | None:
+    """(reason, detail) where a video's folder is something else, None where it is a folder."""
+    if path.is_dir() or not path.exists():
+        return None
+    if not path.is_file():
+        return "not_a_file", f"{path.name}: a pipe, socket or device"
+    return "not_a_video", f"{path.name}: {not_read(path.name) or 'neither a folder nor a video'}"
+
+
+def _contents(folder: Path, spec: VideoSpec, frames: FrameList) -> str:
+    """What a folder without frames holds instead: by ending, and why its pictures are none."""
     kinds = Counter(entry.suffix.lower() or "no ending" for entry in folder.iterdir())
-    return f"{path}: " + (", ".join(f"{n} x {k}" for k, n in sorted(kinds.items())) or "nothing")
+    held = ", ".join(f"{n} x {k}" for k, n in sorted(kinds.items())) or "nothing"
+    return "; ".join([f"{spec.path}: {held}", *(f"{r}, {d}" for r, d in frames.problems)])
 
 
 def _flag_strays(
@@ -146,7 +174,8 @@ def _flag_strays(
         for name in (*folder.others, *films):
             path = f"{folder.path}/{name}"
             is_sheet = name.lower().endswith(SUFFIXES)
-            if path not in known and not is_sheet and not name.startswith("Thumbs"):
+            named = name.lower().endswith(ARCHIVES) or not_read(name)  # said of the whole tree
+            if path not in known and not is_sheet and not named and not name.startswith("Thumbs"):
                 report.flag(path, "file", "stray_file", "no frame, no sheet")
 
 
@@ -169,7 +198,7 @@ def _events(
     checker = EventChecker(adapter.name, adapter.rules, report)
     folded = {name.casefold(): name for name in videos}
     found: list[dict[str, Any]] = []
-    taken: dict[str, Interval] = {}
+    ids = EventIds(report)
     report.counts["rows"] = len(rows) + report.counts.get("rows_refused", 0)
     for row in rows:
         name = row.video if row.video in videos else folded.get(row.video.casefold())
@@ -189,7 +218,7 @@ def _events(
         placed = checker.locate(row, interval, video.frames)
         if placed is None or placed.onset is None or placed.offset is None:
             continue
-        event = _unique_event(row, placed, taken, report)
+        event = ids.take(row, name, placed)
         if event is None:
             continue
         numbers = video.frames.numbers
@@ -221,26 +250,6 @@ def _ends(video: Video) -> tuple[int, int] | None:
     """First and last file number of a clip cut to its expression, None for any other video."""
     numbers = video.frames.numbers
     return (int(numbers[0]), int(numbers[-1])) if video.spec.trimmed else None
-
-
-def _unique_event(
-    row: Annotation, placed: Interval, taken: dict[str, Interval], report: Report
-) -> str | None:
-    """The row's event id, with -2, -3 ... where rows share one; None for a row said twice."""
-    event, count = row.event, 1
-    while event in taken:
-        if taken[event] == placed:
-            report.drop(row.who, "row", "duplicate_event", f"{row.where}: {event} again")
-            return None
-        count += 1
-        event = f"{row.event}-{count}"
-    if count > 1:
-        report.repair(
-            row.who, "event", "repeated_key", row.where,
-            column="event", old=row.event, new=event, source="another interval has this key",
-        )  # fmt: skip
-    taken[event] = placed
-    return event
 
 
 def _video_table(

@@ -75,6 +75,7 @@ class Adapter(ABC):
     fps: ClassVar[float]
     kind: ClassVar[str] = "clip"
     show_faces: ClassVar[bool] = False  # licensed faces are people: never passed on
+    confined: ClassVar[bool] = False  # links of frames may not lead out of the root
     rules: ClassVar[Rules] = Rules()
     identity_space: ClassVar[str] = ""  # datasets that share people share this name
     reference: ClassVar[dict[str, int]] = {}  # published counts, for `check`
@@ -110,8 +111,9 @@ class Video:
 
 def is_synthetic(root: Path) -> bool:
     """Whether the folder was written by our generator (its truth file says so)."""
+    path = root / "truth.json"
     try:
-        truth = json.loads((root / "truth.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        truth = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    except (OSError, ValueError, RecursionError):
         return False
     return isinstance(truth, dict) and truth.get("generator") == GENERATOR

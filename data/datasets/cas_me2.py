@@ -11,7 +11,9 @@ apex ends such an event, as published baselines have it.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 from data.datasets.base import Adapter, Video, VideoSpec
@@ -23,6 +25,7 @@ from data.datasets.parsing import Cell, identifier, text
 from data.datasets.report import Report
 from data.datasets.sheets import Search, Sheet, find_sheets
 from data.datasets.tables import no_sheet
+from data.datasets.versions import is_copy
 
 CLIP = re.compile(r"([a-z]+\d+)_(\d+)", re.IGNORECASE)
 TYPE = re.compile(r"(macro|micro)[- ]?expression", re.IGNORECASE)
@@ -105,6 +108,7 @@ class CasMe2(Adapter):
             report.flag(error.who, "file", error.code, error.got)
         parts = choose_parts(self, tree, search)
         report.variant["sheet"] = parts["coding"].where
+        note_other_codings(search, parts["coding"], report)
         subjects = read_subjects(parts["subjects"])
         films = read_films(parts["films"])
         rows = []
@@ -157,16 +161,38 @@ def choose_parts(adapter: Adapter, tree: Tree, search: Search) -> dict[str, Shee
     books: dict[str, dict[str, Sheet]] = {}
     for part in search.found:
         books.setdefault(str(part.sheet.path), {}).setdefault(part.kind, part.sheet)
-    whole = [parts for _, parts in sorted(books.items()) if len(parts) == 3]
+    ordered = sorted(books.items(), key=lambda book: (not is_copy(Path(book[0])), book[0]))
+    whole = [parts for _, parts in ordered if len(parts) == 3]
     if whole:
         return whole[-1]
     parts: dict[str, Sheet] = {}
-    for _, found in sorted(books.items()):
+    for _, found in ordered:
         parts.update(found)
     if len(parts) < 3:
         missing = sorted({"coding", "subjects", "films"} - parts.keys())
         raise no_sheet(adapter, tree, search, [*WANTED, f"(and sheets: {', '.join(missing)})"])
     return parts
+
+
+def note_other_codings(search: Search, used: Sheet, report: Report) -> None:
+    """Other coding sheets in the folder, and in how many rows each says something else."""
+
+    def rows(sheet: Sheet) -> Counter[tuple[str, ...]]:
+        said = ([text(c) for c in row[:8]] for row in sheet.rows)
+        return Counter(tuple(words) for words in said if any(words))
+
+    mine = rows(used)
+    others = [p.sheet for p in search.found if p.kind == "coding" and p.sheet is not used]
+    if others:
+        report.variant["sheet_also_present"] = "; ".join(s.where for s in others)
+    for sheet in others:
+        theirs = rows(sheet)
+        here, there = (mine - theirs).total(), (theirs - mine).total()
+        if here or there:
+            report.flag(
+                sheet.where, "file", "sheets_differ",
+                f"{used.where} is used; {max(here, there)} rows differ",
+            )  # fmt: skip
 
 
 def read_subjects(sheet: Sheet) -> dict[str, str]:

@@ -10,6 +10,7 @@ Clip names repeat between subjects and follow no strict grammar (`EP09f`, `EP06_
 
 from __future__ import annotations
 
+import re
 from typing import ClassVar
 
 from data.datasets.base import Adapter, Video, VideoSpec
@@ -21,6 +22,7 @@ from data.datasets.parsing import Cell, identifier, objective_class, text
 from data.datasets.report import Report
 from data.datasets.sheets import Table
 from data.datasets.tables import Layout, annotation_rows, choose_table, optional_table
+from data.datasets.versions import note_others
 
 CODING = Layout(
     {
@@ -31,6 +33,7 @@ CODING = Layout(
         "offset": ("offsetframe", "offset"),
         "aus": ("actionunits", "actionunit", "au", "aus"),
         "emotion": ("estimatedemotion", "emotion"),
+        "class": ("objectiveclasses", "objectiveclass"),
     },
     ("subject", "clip", "onset", "apex", "offset", "emotion"),
     "clip",
@@ -49,6 +52,8 @@ OBJECTIVE = Layout(
 VARIANTS = [("crop", "Cropped"), ("select", "RAW_selected"), ("raw", "RAW")]
 PREFERRED = ["RAW", "RAW_selected", "Cropped"]
 VERSIONS = {247: "2013 paper", 255: "2014", 256: "updated"}
+# the 2019 release calls these clips surprise, every other one sadness
+RELABELLED = ("sub24/EP07_01", "sub24/EP07_04f", "sub24/EP10_03")
 
 
 class Casme2(Adapter):
@@ -80,12 +85,12 @@ class Casme2(Adapter):
             return sum(video_id(c) in videos for _, c in table.records())
 
         table = choose_table(self, tree, CODING, report, score)
-        objective = read_objective(tree, report)
+        objective = read_objective(tree, table, report)
         rows = [
             read_row(cells, where, objective, report)
             for where, cells in annotation_rows(table, CODING, report)
         ]
-        report.variant["sheet_version"] = VERSIONS.get(len(rows), f"unknown, {len(rows)} rows")
+        report.variant["sheet_version"] = version_of(table, rows)
         return rows
 
 
@@ -109,14 +114,34 @@ def clip_specs(adapter: Adapter, groups: list[Group], variant: str) -> list[Vide
 
 
 def video_id(cells: dict[str, Cell]) -> str:
-    """`sub01/EP02_01f`, whether the subject cell is the text `01` or the number 1."""
-    return f"sub{identifier(cells['subject'], 2)}/{text(cells['clip'])}"
+    """`sub01/EP02_01f`, whether the subject cell is the text `01`, `sub01` or the number 1."""
+    subject = re.sub(r"^sub(ject)?[ _-]*", "", text(cells["subject"]), flags=re.IGNORECASE)
+    return f"sub{identifier(subject, 2)}/{text(cells['clip'])}"
 
 
-def read_objective(tree: Tree, report: Report) -> dict[str, int]:
-    """Objective class by video id; empty without that workbook."""
-    table = optional_table(tree, OBJECTIVE, report, "objective_sheet")
+def version_of(table: Table, rows: list[Annotation]) -> str:
+    """The release of a coding sheet, by its contents: three relabelled clips, else a column of its
+    own for objective classes (both came in 2019), else the number of rows."""
+    emotions = {row.emotion for row in rows if row.video in RELABELLED}
+    if emotions == {"surprise"} or (not emotions and "class" in table.columns):
+        return "2019"
+    if emotions and emotions != {"sadness"}:
+        said = ", ".join(sorted(map(str, emotions)))
+        return f"unknown: {', '.join(RELABELLED)} are {said}"
+    return VERSIONS.get(len(rows), f"unknown, {len(rows)} rows")
+
+
+def read_objective(tree: Tree, coding: Table, report: Report) -> dict[str, int]:
+    """Objective class by video id, from the coding sheet's own column or the other workbook.
+
+    Empty without either; where both are there and disagree, that is flagged.
+    """
+    table = optional_table(tree, OBJECTIVE, report, "objective_sheet", other_than=CODING)
     classes: dict[str, int] = {}
+    if "class" in coding.columns:
+        report.variant["objective_sheet"] = f"{coding.sheet.where}: its own column"
+        note_others(coding, [table] if table else [], CODING.has, report, "objective_sheet")
+        table = coding
     if table is None:
         report.flag(
             "CASME2-ObjectiveClasses.xlsx", "file", "no_objective_sheet",

@@ -25,6 +25,7 @@ from data.datasets.parsing import Cell, objective_class, text
 from data.datasets.report import Report, corrections
 from data.datasets.sheets import Sheet, Table, find_sheets
 from data.datasets.tables import Layout, annotation_rows, near_misses, no_sheet
+from data.datasets.versions import compare, is_copy
 
 SUBJECT = r"spNO\.?\s*(\d+)"
 LABELS = Layout(
@@ -153,15 +154,37 @@ def choose_sources(adapter: Adapter, tree: Tree, report: Report) -> dict[str, So
     used = {s.table.sheet.where for s in chosen.values()}
     if unused := [s.table.sheet.where for s in sources if s.table.sheet.where not in used]:
         report.variant["sheets_also_present"] = "; ".join(unused)
+    for source in sources:  # lists of one kind and release should say the same
+        best = chosen.get(source.kind)
+        if best in (None, source) or best.version != source.version or is_list(source):
+            continue
+        if said := compare(best.table, source.table, LABELS.has):
+            report.flag(
+                source.table.sheet.where, "file", "sheets_differ",
+                f"{best.table.sheet.where} is used; {said}",
+            )  # fmt: skip
     return chosen
 
 
-def rank(source: Source) -> tuple[bool, bool, int, bool, str]:
-    """Workbooks before CSV copies, no error lists, newer before older, with emotions if any."""
+def is_list(source: Source) -> bool:
+    """Whether a sheet lists wrong rows or folds, not annotations."""
+    return bool(re.search("wrong|error|fold", source.table.sheet.path.name, re.IGNORECASE))
+
+
+def rank(source: Source) -> tuple[bool, bool, int, bool, bool, str]:
+    """Workbooks before CSV copies, no error lists, newer before older, with emotions if any, plain
+    names before copies."""
     sheet = source.table.sheet
-    is_list = bool(re.search("wrong|error|fold", sheet.path.name, re.IGNORECASE))
     emotions = "emotion" in source.table.columns
-    return sheet.path.suffix != ".csv", not is_list, source.version, emotions, sheet.where
+    plain = not is_copy(sheet.path)
+    return (
+        sheet.path.suffix != ".csv",
+        not is_list(source),
+        source.version,
+        emotions,
+        plain,
+        sheet.where,
+    )
 
 
 def recognise(sheet: Sheet) -> Source | None:

@@ -9,6 +9,7 @@ Whether people of part C are also in part A is not known; they count as differen
 
 from __future__ import annotations
 
+import re
 from typing import ClassVar
 
 from data.datasets.base import Adapter, Video, VideoSpec
@@ -32,7 +33,7 @@ ROWS = Layout(
     },
     ("subject", "count", "onset", "offset", "emotion"),
     "subject",
-    r"\d{1,2}",
+    r"(?:sub(?:ject)?[ _-]*)?\d{1,2}",
 )
 ORGANISED = Layout(
     {"subject": ("subject",), "onset": ("onset",), "type": ("exptype",)},
@@ -86,7 +87,7 @@ class Casme3C(Adapter):
         """Rows of the sheet `mockCrimeME`."""
 
         def score(table: Table) -> int:
-            return sum(identifier(c["subject"], 2) in videos for _, c in table.records())
+            return sum(subject_of(c) in videos for _, c in table.records())
 
         table = choose_table(self, tree, ROWS, report, score)
         if optional_table(tree, ORGANISED, report, "organised_sheet") is not None:
@@ -96,9 +97,14 @@ class Casme3C(Adapter):
         ]
 
 
+def subject_of(cells: dict[str, Cell]) -> str:
+    """`01` for the number 1, the text `01` or `sub01`."""
+    return re.sub(r"^\D+", "", identifier(cells["subject"])).zfill(2)
+
+
 def read_row(cells: dict[str, Cell], where: str, report: Report) -> Annotation:
     """One row; the event is `01_3`, the third of subject 01."""
-    subject = identifier(cells["subject"], 2)
+    subject = subject_of(cells)
     count = text(cells["count"])
     event = f"{subject}_{count if count.isdigit() else frame_number(cells['onset']).value}"
     aus = read_units(cells.get("aus"), event, where, report)

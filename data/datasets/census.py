@@ -13,6 +13,7 @@ import pandas as pd
 
 from data.datasets.base import Video
 from data.datasets.checks import Annotation
+from data.datasets.parsing import UNREAD
 
 Census = dict[str, dict[str, int]]
 
@@ -42,7 +43,7 @@ def _oddities(row: Annotation, video: Video | None) -> Iterator[str]:
     if any(number.note == "fractional_frame_number" for number in parts.values()):
         yield "fractional_numbers"
     for name, number in parts.items():
-        if number.note in ("missing", "not_a_number"):
+        if number.note in ("missing", *UNREAD):
             yield f"{name}_no_number"
         elif number.value is not None and number.value <= 0:
             yield f"{name}_zero_or_less"

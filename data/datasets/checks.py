@@ -14,15 +14,18 @@ import numpy as np
 
 from data.datasets.action_units import action_units
 from data.datasets.listing import FrameList
-from data.datasets.parsing import Cell, Number, frame_number, text
+from data.datasets.parsing import UNREAD, Cell, Number, frame_number, text
 from data.datasets.report import Correction, Report, corrections
+
+LEAST_INSIDE = 0.1  # share of an interval that must lie in its video
 
 
 @dataclass(frozen=True)
 class Annotation:
     """One row of a sheet, values as file numbers; `who` is its key, `where` its place.
 
-    `event` is the id the event will have, `video` the video it belongs to.
+    `event` is the id the event will have, `video` the video it belongs to; `numbered`: the id is
+    only a running number, made here.
     """
 
     who: str
@@ -38,6 +41,7 @@ class Annotation:
     emotion: str | None = None
     objective: int | None = None
     labels: dict[str, str] = field(default_factory=dict)
+    numbered: bool = False
 
 
 class Numbers(TypedDict):
@@ -217,7 +221,8 @@ class EventChecker:
                 source="the apex, as published baselines do",
             )
             return row.apex.value
-        reason = "offset_not_a_number" if row.offset.note == "not_a_number" else "offset_missing"
+        unread = row.offset.note in UNREAD
+        reason = f"offset_{row.offset.note}" if unread else "offset_missing"
         if clip is not None:
             self._from_clip(row, reason, "offset", row.offset.raw, str(clip[1]))
             return clip[1]
@@ -244,8 +249,8 @@ class EventChecker:
         if absent and (not self.rules.apex_labelled or apex.note == "not_labelled"):
             return None
         reason = "" if inside else "apex_missing" if absent else "apex_outside"
-        if apex.note == "not_a_number":
-            reason = "apex_not_a_number"
+        if apex.note in UNREAD:
+            reason = f"apex_{apex.note}"
         apex = self.correct_number(row.who, "apex", apex, reason)
         word = "outside" if not inside else "onset+1" if apex.value == onset + 1 else ""
         if word and apex is row.apex:
@@ -282,13 +287,16 @@ class EventChecker:
         """Indices (0-based, inclusive) of an interval of file numbers in a video's frame list.
 
         An interval reaching past either end is cut to the video; a bound whose frame is missing
-        moves inwards to the next one there. None when no frame of the interval exists.
+        moves inwards to the next one there. None when no frame of the interval exists, or when one
+        number of it does, or of an interval that began before the video less than a tenth.
         """
         numbers = frames.numbers
         onset, apex, offset = interval.onset, interval.apex, interval.offset
         assert onset is not None and offset is not None
         first, last = (int(numbers[0]), int(numbers[-1])) if len(numbers) else (0, -1)
-        if onset > last or offset < first:
+        inside, said = min(offset, last) - max(onset, first) + 1, offset - onset + 1
+        least = LEAST_INSIDE * said if onset < first else 0
+        if inside < said and (inside <= 1 or inside < least):
             self.report.drop(
                 row.who,
                 "row",

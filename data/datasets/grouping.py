@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from data.datasets.base import Adapter
+from data.datasets.films import not_read
 from data.datasets.listing import Folder, Tree
 from data.datasets.report import Report
 from data.errors import DatasetError
@@ -97,16 +99,54 @@ def _variant_of(group: Group, variants: list[tuple[str, str]]) -> str:
     return variants[-1][1]
 
 
-def no_videos(adapter: Adapter, tree: Tree) -> DatasetError:
-    """The error for a root without any folder of frames that fits."""
+def no_videos(adapter: Adapter, tree: Tree, report: Report | None = None) -> DatasetError:
+    """The error for a root without a video that fits: what is there, and why it was refused."""
     children = ", ".join(tree.folders[""].children[:8]) if "" in tree.folders else ""
+    got = [f"folders {children or 'none'}"]
+    films = Counter(said for _, said in films_not_read(tree))
+    got += [f"{count} video files: {said}" for said, count in sorted(films.items())]
+    got += [f"{path}: {said}" for path, said in archives(tree)]
+    refused = [f for f in report.findings if f.action == "dropped"] if report else []
+    for reason, count in Counter(f.reason for f in refused).most_common():
+        first = next(f for f in refused if f.reason == reason)
+        got.append(f"{count} refused, {reason} (first: {first.who}: {first.detail})")
     return DatasetError(
         f"{adapter.name} at {tree.root}",
         expected=f"folders of frames named as in {adapter.title}",
-        got=f"folders {children or 'none'}",
-        todo="Point ROOT at the folder with the frames and the sheet, or name another layout.",
+        got="; ".join(got),
+        todo=(
+            "Put this right."
+            if refused
+            else "Point ROOT at the folder with the frames and the sheet, or name another layout."
+        ),
         code="no_videos",
     )
+
+
+ARCHIVES = (".zip", ".rar", ".7z", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".001", ".z01")
+_ARCHIVE_END = re.compile(r"(\.(part\d+|tar|zip|7z))?\.[^.]+$", re.IGNORECASE)
+
+
+def archives(tree: Tree) -> list[tuple[str, str]]:
+    """(path, what to do) of every archive without a folder of its name beside it."""
+    found = []
+    for folder in tree.folders.values():
+        beside = {c.casefold() for c in folder.children}
+        for name in folder.others:
+            stem = _ARCHIVE_END.sub("", name)
+            if name.lower().endswith(ARCHIVES) and stem.casefold() not in beside:
+                found.append((f"{folder.path}/{name}".lstrip("/"), "unpack it"))
+    return found
+
+
+def films_not_read(tree: Tree) -> list[tuple[str, str]]:
+    """(path, what is read instead) of every video file in a format that is not read."""
+    return [
+        (f"{folder.path}/{name}".lstrip("/"), said)
+        for folder in tree.folders.values()
+        for name in folder.others
+        if (said := not_read(name))
+    ]
 
 
 def leave_out_strangers(tree: Tree, groups: list[Group], best: Group, report: Report) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -126,15 +127,25 @@ def _walk(tree: Tree, path: str, depth: int, seen: set[str]) -> None:
     try:
         with os.scandir(full) as entries:
             for entry in entries:
-                name = entry.name
-                if entry.is_dir():
-                    if name[0] != "." and name != "__MACOSX":
-                        children.append(name)
-                elif name[0] == ".":
+                name, kind = entry.name, _kind(entry)
+                if name[0] == ".":
                     continue
-                elif name.lower().endswith(IMAGE_SUFFIXES):
+                is_image = kind != "folder" and name.lower().endswith(IMAGE_SUFFIXES)
+                if not _is_text(name) and not is_image:  # an image is named with its video
+                    shown = f"{path}/{ascii(name)[1:-1]}".lstrip("/")
+                    tree.problems.append((shown, "undecodable_name", f"a {kind}; rename it"))
+                    continue
+                if kind == "folder":
+                    if name != "__MACOSX":
+                        children.append(name)
+                elif is_image:
                     num_images += 1
-                    first_image = min(first_image, name) if first_image else name
+                    if _is_text(name):
+                        first_image = min(first_image, name) if first_image else name
+                elif kind != "file":  # reading a pipe waits for ever, a device never ends
+                    tree.problems.append(
+                        (f"{path}/{name}" if path else name, "not_a_file", f"{full / name}: {kind}")
+                    )
                 elif name.lower().endswith(VIDEO_SUFFIXES):
                     videos.append(name)
                 else:
@@ -154,6 +165,27 @@ def _walk(tree: Tree, path: str, depth: int, seen: set[str]) -> None:
         _walk(tree, f"{path}/{child}" if path else child, depth + 1, seen)
 
 
+def _kind(entry: os.DirEntry[str]) -> str:
+    """`folder`, `file`, or what else an entry is, links followed."""
+    try:
+        if entry.is_dir():
+            return "folder"
+        if entry.is_file():
+            return "file"
+    except OSError as error:  # a link to itself
+        return str(error.strerror)
+    return "a link that leads nowhere" if entry.is_symlink() else "a pipe, socket or device"
+
+
+def _is_text(name: str) -> bool:
+    """Whether a name's bytes are text; the stores hold nothing else."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 @dataclass
 class FrameList:
     """Frames of one video in numeric order.
@@ -168,6 +200,17 @@ class FrameList:
     problems: list[Problem] = field(default_factory=list)
     video_file: str = ""
     facts: VideoFacts | None = None
+
+    @property
+    def fps(self) -> float:
+        """Frames per second by a video file's own clock; 0 where it has none."""
+        rate = self.facts.rate if self.facts else np.nan
+        return rate if np.isfinite(rate) else 0.0
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """(width, height) of a video file's frames as seen; None for images."""
+        return self.facts.size if self.facts else None
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -195,12 +238,13 @@ def _digits(name: str) -> re.Match[str] | None:
     return _LAST_DIGITS.search(name.rpartition(".")[0])
 
 
-def list_frames(folder: Path) -> FrameList:
+def list_frames(folder: Path, inside: Path | None = None) -> FrameList:
     """List the frames of one folder; everything that is not a frame becomes a problem.
 
-    Reasons: `no_such_folder`, `permission_denied`, `directory_named_like_image`, `not_a_file`,
-    `no_number`, `number_too_large`, `undecodable_name`, `duplicate_number`, `zero_byte_file`,
-    `truncated_file`, `number_gaps`.
+    `inside`: a resolved folder that links may not lead out of. Reasons: `no_such_folder`,
+    `permission_denied`, `directory_named_like_image`, `not_a_file`, `path_outside_root`,
+    `no_number`, `number_too_large`, `undecodable_name`, `duplicate_number`, `other_name_style`,
+    `zero_byte_file`, `truncated_file`, `number_gaps`.
     """
     odd: dict[str, list[str]] = {}
     names: list[str] = []
@@ -212,7 +256,7 @@ def list_frames(folder: Path) -> FrameList:
                 name = entry.name
                 if name[0] == "." or not name.lower().endswith(IMAGE_SUFFIXES):
                     continue
-                number, reason = _frame_number(entry)
+                number, reason = _frame_number(entry, inside)
                 if reason:
                     odd.setdefault(reason, []).append(name)
                     continue
@@ -244,13 +288,14 @@ def list_frames(folder: Path) -> FrameList:
     return frames
 
 
-def _frame_number(entry: os.DirEntry[str]) -> tuple[int, str]:
+def _frame_number(entry: os.DirEntry[str], inside: Path | None) -> tuple[int, str]:
     """(number, "") of a frame file, or (0, reason why it is none)."""
-    if not entry.is_file():
-        return 0, "directory_named_like_image" if entry.is_dir() else "not_a_file"
-    try:
-        entry.name.encode()
-    except UnicodeEncodeError:
+    kind = _kind(entry)
+    if kind != "file":
+        return 0, "directory_named_like_image" if kind == "folder" else "not_a_file"
+    if inside and entry.is_symlink() and not Path(entry.path).resolve().is_relative_to(inside):
+        return 0, "path_outside_root"
+    if not _is_text(entry.name):
         return 0, "undecodable_name"
     match = _digits(entry.name)
     if match is None:
@@ -270,14 +315,13 @@ def _cut_off(folder: Path, frames: FrameList) -> list[str]:
 def _sorted_unique(
     names: list[str], numbers: list[int], sizes: list[int], odd: dict[str, list[str]]
 ) -> FrameList:
-    """Numeric order; where two files claim one number, the commoner naming style wins."""
+    """Numeric order; where two files claim one number, the commoner naming style wins, of two
+    equally common ones the plainer (`img20.jpg` before `img20 edited.jpg`)."""
+    styles = list(map(_style, names))
+    often = Counter(styles)
+    order = list(range(len(names)))
     if len(set(numbers)) < len(numbers):
-        styles: dict[str, int] = {}
-        for name in names:
-            styles[_style(name)] = styles.get(_style(name), 0) + 1
-        order = sorted(range(len(names)), key=lambda i: (-styles[_style(names[i])], names[i]))
-    else:
-        order = list(range(len(names)))
+        order.sort(key=lambda i: (-often[styles[i]], len(styles[i]), names[i]))
     taken: set[int] = set()
     keep = []
     for i in order:
@@ -286,6 +330,11 @@ def _sorted_unique(
             continue
         taken.add(numbers[i])
         keep.append(i)
+    usual = max(often, key=lambda s: (often[s], -len(s)), default="")
+    if often[usual] > 0.9 * len(names) and "#." in usual:  # 1 in 10 at most has words behind it
+        strange = [names[i] for i in keep if "#." not in styles[i]]
+        if strange:
+            odd["other_name_style"] = strange
     keep.sort(key=numbers.__getitem__)
     return FrameList(
         [names[i] for i in keep],
@@ -297,7 +346,9 @@ def _sorted_unique(
 def _style(name: str) -> str:
     """A name with its number taken out: the series it belongs to."""
     stem, _, suffix = name.rpartition(".")
-    return _LAST_DIGITS.sub("#", stem) + "." + suffix.lower()
+    found = _LAST_DIGITS.search(stem)
+    series = stem[: found.start(1)] + "#" + stem[found.end(1) :] if found else stem
+    return f"{series}.{suffix}"
 
 
 def _some(names: list[str]) -> str:
@@ -309,7 +360,7 @@ def list_video_file(path: Path) -> FrameList:
     """Frames of a video file, numbered from 1; length counted by decoding, not by the header.
 
     What the file contradicts itself in (`truncated_video`, `variable_frame_rate`, ...: see
-    `data.video_file`) is a problem. Raises InputError `unreadable_video`.
+    `data.video_file`) is a problem. Raises InputError `unreadable_video`, `not_a_file`.
     """
     facts = examine_video(path)
     size = np.zeros(facts.num_frames, np.int64)

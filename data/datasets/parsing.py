@@ -8,6 +8,7 @@ understood comes back as None with a note, and the caller writes the ledger row.
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 
 Cell = str | int | float | bool | None
@@ -35,11 +36,47 @@ def identifier(cell: Cell, width: int = 0) -> str:
     return word.zfill(width) if word.isascii() and word.isdigit() else word
 
 
+UNREAD = ("not_a_number", "ambiguous_number")  # notes of a cell that holds something else
+LONGEST_NUMBER = 40  # signs; a float needs at most 25
+# "17,581,039" and "17.581.039" count thousands; "219,8" and "1.234,5" have a decimal comma
+_THOUSANDS = re.compile(
+    r"[+-]?[0-9]{1,3}(?:(?:,[0-9]{3}){2,}(?:\.[0-9]*)?|,[0-9]{3}\.[0-9]+)"  # 1,234,567 or 1,234.5
+)
+_DOTTED = re.compile(r"[+-]?[0-9]{1,3}(?:(?:\.[0-9]{3}){2,}(?:,[0-9]*)?|\.[0-9]{3},[0-9]+)")
+_DECIMAL_COMMA = re.compile(r"[+-]?[0-9]*,[0-9]*")
+_EITHER = re.compile(r"[+-]?[1-9][0-9]{0,2},[0-9]{3}")  # 1,234: thousands here, a fraction there
+
+
+def real_number(cell: Cell) -> tuple[float, str]:
+    """(value, "") of a cell in either notation, or (nan, "not_a_number" | "ambiguous_number").
+
+    A comma is a decimal comma (219,8) unless dots or further commas show that it counts thousands
+    (17,581,039; 1,234.5). "1,234" may be either and is not guessed.
+    """
+    word = text(cell)
+    if not word.isascii() or len(word) > LONGEST_NUMBER or "_" in word:
+        return math.nan, "not_a_number"
+    if _EITHER.fullmatch(word):
+        return math.nan, "ambiguous_number"
+    if _THOUSANDS.fullmatch(word):
+        word = word.replace(",", "")
+    elif _DOTTED.fullmatch(word):
+        word = word.replace(".", "").replace(",", ".")
+    elif _DECIMAL_COMMA.fullmatch(word):
+        word = word.replace(",", ".")
+    try:
+        value = float(word)
+    except ValueError:
+        return math.nan, "not_a_number"
+    return (value, "") if math.isfinite(value) else (math.nan, "not_a_number")
+
+
 @dataclass(frozen=True)
 class Number:
     """A frame number read from a cell. `value` is None when the cell holds none.
 
-    `note` says what was odd: "" | "missing" | "not_a_number" | "fractional_frame_number".
+    `note` says what was odd: "" | "missing" | "not_a_number" | "ambiguous_number" |
+    "fractional_frame_number".
     """
 
     value: int | None
@@ -52,12 +89,9 @@ def frame_number(cell: Cell) -> Number:
     raw = text(cell)
     if raw.lower() in MISSING:
         return Number(None, "missing", raw)
-    try:
-        value = float(raw.replace(",", "")) if raw.isascii() else math.nan
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value) or abs(value) >= 2**53:
-        return Number(None, "not_a_number", raw)
+    value, note = real_number(raw)
+    if note or abs(value) >= 2**53:
+        return Number(None, note or "not_a_number", raw)
     if value.is_integer():
         return Number(int(value), "", raw)
     return Number(math.floor(value + 0.5), "fractional_frame_number", raw)

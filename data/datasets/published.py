@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 
+from data.datasets.csv_text import read_csv
 from data.datasets.parsing import identifier, text
 from data.datasets.report import corrections
 from data.errors import SplitError
@@ -23,14 +23,16 @@ def read_rows(path: Path, header: list[str] | None = None) -> Rows:
     Raises SplitError `bad_fold_file` when it cannot be read.
     """
     try:
-        content = path.read_bytes().decode("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+        if not path.is_file():
+            raise FileNotFoundError(f"{path} is no file")
+        table = read_csv(path.read_bytes())
+    except (OSError, ValueError) as error:
         raise SplitError(
             str(path), expected="a readable CSV file", got=str(error), code="bad_fold_file"
         ) from error
-    lines = [row for row in csv.reader(content.splitlines()) if any(c.strip() for c in row)]
-    names = header or [c.strip().lower() for c in (lines.pop(0) if lines else [])]
-    return [dict(zip(names, map(str.strip, row), strict=False)) for row in lines]
+    lines = [words for row in table if any(words := [text(c) for c in row])]
+    names = header or [c.lower() for c in (lines.pop(0) if lines else [])]
+    return [dict(zip(names, row, strict=False)) for row in lines]
 
 
 def casme3_event(row: dict[str, str], path: Path) -> dict[str, str]:

@@ -72,19 +72,32 @@ class Report:
 
     def findings_table(self) -> pd.DataFrame:
         """All findings, columns FINDING_COLUMNS, in a stable order."""
-        rows = [[getattr(f, c) for c in FINDING_COLUMNS] for f in self._ordered()]
+        rows = [[_plain(getattr(f, c)) for c in FINDING_COLUMNS] for f in self._ordered()]
         return pd.DataFrame(rows, columns=FINDING_COLUMNS, dtype="string")
 
     def ledger_table(self) -> pd.DataFrame:
         """All findings as ledger rows."""
         rows = [
-            ["ingest", self.dataset, f.who, f.kind, f.reason, f.sentence(), f.action]
+            [
+                "ingest",
+                self.dataset,
+                _plain(f.who),
+                f.kind,
+                f.reason,
+                _plain(f.sentence()),
+                f.action,
+            ]
             for f in self._ordered()
         ]
         return conform(pd.DataFrame(rows, columns=list(LEDGER)[:7]), "ledger")
 
     def _ordered(self) -> list[Finding]:
         return sorted(self.findings, key=lambda f: (f.kind, f.who, f.reason, f.column, f.detail))
+
+
+def _plain(word: str) -> str:
+    """Text that a table can hold; a file name's undecodable bytes are shown as `\\udcff`."""
+    return word.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 @dataclass(frozen=True)

@@ -1,23 +1,26 @@
 """Annotation workbooks as plain rows: xlsx, xls and csv, found and recognised by their contents.
 
 File names differ between releases and users rename files, so a sheet is known by its header row
-(or, where it has none, by the shape of its rows). A formula whose value was never calculated is
-calculated here if it is simple arithmetic on cells of the same sheet.
+(or, where it has none, by the shape of its rows), and a file's format by its first bytes. A formula
+whose value was never calculated is calculated here if it is simple arithmetic on cells of the same
+sheet; cells merged downwards all hold the value that is seen.
 """
 
 from __future__ import annotations
 
 import ast
-import csv
 import io
 import operator
 import re
+import stat
 import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from data.datasets.csv_text import Rows, read_csv
 from data.datasets.listing import Tree
 from data.datasets.parsing import Cell, text
 from data.errors import DatasetError
@@ -25,8 +28,7 @@ from data.errors import DatasetError
 SUFFIXES = (".xlsx", ".xls", ".xlsm", ".csv")
 MAX_BYTES = 200 << 20  # unpacked; real sheets are below 2 MB
 HEADER_ROWS = 60  # prose may come before the header
-
-Rows = list[list[Cell]]
+_OLE = b"\xd0\xcf\x11\xe0"  # the container of the old .xls
 
 
 @dataclass(frozen=True)
@@ -75,26 +77,23 @@ class Table:
 
 
 def read_workbook(path: Path) -> list[Sheet]:
-    """All sheets of a workbook in order.
+    """All sheets of a workbook in order; what a file is, its first bytes say, not its name.
 
-    Raises DatasetError `unreadable_sheet` for a damaged, encrypted, empty or oversized file.
+    Raises DatasetError `unreadable_sheet` for a damaged, encrypted, empty or oversized file, or one
+    that is no file. Too little memory is a MemoryError, never the sheet's fault.
     """
     suffix = path.suffix.lower()
     try:
-        if path.stat().st_size == 0:
-            raise ValueError("the file is empty")
-        if suffix == ".csv":
-            return [Sheet(path, "", _read_csv(path))]
-        if path.open("rb").read(2) == b"PK":  # some .xls files are xlsx inside
-            return _read_xlsx(path)
-        return [Sheet(path, n, r) for n, r in _read_xls(path)]
-    except DatasetError:
+        return _read_any(path, suffix)
+    except (DatasetError, MemoryError):
         raise
     except Exception as error:  # openpyxl and xlrd raise anything on a damaged file
+        if isinstance(error, zlib.error) and "-4" in str(error):  # zlib's word for it
+            raise MemoryError(f"while reading {path.name}") from error
         raise DatasetError(
             str(path.name),
             expected=f"a readable {suffix[1:]} workbook",
-            got=f"{type(error).__name__}: {error}",
+            got=f"{type(error).__name__}: {' '.join(str(error).split())[:200]}",
             todo="Make it readable for yourself."
             if isinstance(error, PermissionError)
             else "Copy the file again from the dataset's owner.",
@@ -102,22 +101,44 @@ def read_workbook(path: Path) -> list[Sheet]:
         ) from error
 
 
-def _read_csv(path: Path) -> Rows:
-    raw = path.read_bytes()
-    for encoding in ("utf-8-sig", "gb18030", "latin-1"):
-        try:
-            lines = raw.decode(encoding).splitlines()
-            break
-        except UnicodeDecodeError:
-            continue
-    return [list(row) for row in csv.reader(lines)]
+def _read_any(path: Path, suffix: str) -> list[Sheet]:
+    facts = path.stat()
+    if not stat.S_ISREG(facts.st_mode):
+        raise ValueError("not an ordinary file")
+    if facts.st_size == 0:
+        raise ValueError("the file is empty")
+    if facts.st_size > MAX_BYTES:
+        raise ValueError(f"a file of {facts.st_size} bytes")
+    with open(path, "rb") as file:
+        head = file.read(512)
+    if head[:2] == b"PK":  # some .xls files are xlsx inside
+        return _read_xlsx(path)
+    if head[:4] == _OLE:
+        return [Sheet(path, n, r) for n, r in _read_xls(path)]
+    if head.lstrip()[:1] == b"<":
+        raise ValueError("a web page or XML under a workbook's name: save it as .xlsx")
+    if suffix != ".csv" and not _is_table_text(head):
+        return [Sheet(path, n, r) for n, r in _read_xls(path)]  # old BIFF, or it says what is wrong
+    return [Sheet(path, "", read_csv(path.read_bytes()))]
+
+
+def _is_table_text(head: bytes) -> bool:
+    """Whether a file begins like text in columns, which some programs save as .xls."""
+    is_text = head[:2] in (b"\xff\xfe", b"\xfe\xff") or b"\0" not in head
+    return is_text and any(sign in head for sign in b",;\t")
 
 
 def _read_xls(path: Path) -> list[tuple[str, Rows]]:
     import xlrd
 
-    book = xlrd.open_workbook(str(path), logfile=io.StringIO())
-    return [(s.name, [list(map(_xls_cell, row)) for row in s.get_rows()]) for s in book.sheets()]
+    book = xlrd.open_workbook(str(path), logfile=io.StringIO(), formatting_info=True)
+    sheets = []
+    for sheet in book.sheets():
+        rows: Rows = [list(map(_xls_cell, row)) for row in sheet.get_rows()]
+        merged = ((left + 1, top + 1, right, low) for top, low, left, right in sheet.merged_cells)
+        _fill_merged(rows, merged)
+        sheets.append((sheet.name, rows))
+    return sheets
 
 
 def _xls_cell(cell: Any) -> Cell:
@@ -138,17 +159,31 @@ def _read_xlsx(path: Path) -> list[Sheet]:
             raise ValueError(f"{size} bytes when unpacked")
         sheets = [n for n in archive.namelist() if n.startswith("xl/worksheets/")]
         count = sum(len(_FORMULA.findall(archive.read(name))) for name in sheets)
-    values = openpyxl.load_workbook(path, data_only=True)
+    # handed over as open files: openpyxl refuses a workbook by its name's ending
+    with open(path, "rb") as file:
+        values = openpyxl.load_workbook(file, data_only=True)
     formulas = None
     result = []
     for sheet in values.worksheets:
         rows: Rows = [[_plain(c) for c in row] for row in sheet.iter_rows(values_only=True)]
-        if any(cell is None for row in rows for cell in row):
-            formulas = formulas or openpyxl.load_workbook(path)
+        if count and any(cell is None for row in rows for cell in row):
+            if formulas is None:
+                with open(path, "rb") as file:
+                    formulas = openpyxl.load_workbook(file)
             raw = [list(row) for row in formulas[sheet.title].iter_rows(values_only=True)]
             _calculate(rows, raw)
+        _fill_merged(rows, [r.bounds for r in sheet.merged_cells.ranges])
         result.append(Sheet(path, sheet.title, rows, count))
     return result
+
+
+def _fill_merged(rows: Rows, merged: Iterable[tuple[int, int, int, int]]) -> None:
+    """Every row of a cell merged downwards gets its value; bounds are 1-based, inclusive."""
+    for left, top, _, bottom in merged:
+        if top <= len(rows) and left <= len(rows[top - 1]):
+            for row in rows[top : min(bottom, len(rows))]:
+                if left <= len(row) and row[left - 1] is None:
+                    row[left - 1] = rows[top - 1][left - 1]
 
 
 def _plain(value: Any) -> Cell:

@@ -38,9 +38,9 @@ class Smic(Adapter):
     rules = Rules(apex_labelled=False)
     reference: ClassVar[dict[str, int]] = {
         "rows": 306,
-        "HS": 164,
-        "VIS": 71,
-        "NIR": 71,
+        "HS clips": 164,
+        "VIS clips": 71,
+        "NIR clips": 71,
         "subjects": 16,
     }
 

@@ -5,12 +5,14 @@
     SMIC-E_raw image/HS_long/SMIC-HS-E_annotation.xlsx                        sheets HS, VIS, ...
 
 Frame numbers are camera counters of up to eight digits and are mapped as such; where a copy has
-renumbered files, `OnsetF - FirstF` counts from the first file. Some rows have a second event.
+renumbered files, `OnsetF - FirstF` counts from the first file. Some rows have a second event; some
+copies have a third whose formulas were filled down over empty cells, and whose length is negative.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import ClassVar
 
 import numpy as np
@@ -20,7 +22,7 @@ from data.datasets.checks import Annotation, Rules
 from data.datasets.grouping import no_videos
 from data.datasets.label_maps import normalise_emotion
 from data.datasets.listing import Folder, Tree
-from data.datasets.parsing import Cell, Number, frame_number, text
+from data.datasets.parsing import UNREAD, Cell, Number, frame_number, text
 from data.datasets.report import Report
 from data.datasets.sheets import Table, find_sheets
 from data.datasets.smic import (
@@ -35,6 +37,7 @@ from data.datasets.smic import (
     person_of,
 )
 from data.datasets.tables import Layout, near_misses, no_sheet
+from data.datasets.versions import by_choice, note_others
 
 
 def _names(word: str) -> tuple[str, ...]:
@@ -52,6 +55,7 @@ ROWS = Layout(
         "length": _names("totalvl"),
         **{f"onset{n}": _names(f"onset{n}f") for n in EVENTS},
         **{f"offset{n}": _names(f"offset{n}f") for n in EVENTS},
+        **{f"total{n}": _names(f"totalmf{n or 1}") for n in EVENTS},
     },
     ("clip", "onset", "offset"),
     "clip",
@@ -68,7 +72,12 @@ class SmicE(Adapter):
     kind = "long"
     identity_space = "smic"
     rules = Rules(apex_labelled=False)
-    reference: ClassVar[dict[str, int]] = {"HS": 157, "VIS": 71, "NIR": 71, "subjects": 16}
+    reference: ClassVar[dict[str, int]] = {
+        "HS clips": 157,
+        "VIS clips": 71,
+        "NIR clips": 71,
+        "subjects": 16,
+    }
 
     def find_videos(self, tree: Tree, report: Report) -> list[VideoSpec]:
         """Clip folders by camera, whatever the padding of the subject folder."""
@@ -110,7 +119,8 @@ class SmicE(Adapter):
             if not tables:
                 report.flag(camera, "file", "no_sheet", f"no annotation sheet for camera {camera}")
                 continue
-            best = max(tables, key=lambda t: (known(t, camera, videos), t.sheet.where))
+            best, *others = by_choice(tables, partial(known, camera=camera, videos=videos))
+            note_others(best, others, ROWS.has, report, f"{camera}_sheet")
             found = [
                 read_row(cells, camera, f"{best.sheet.where}, row {number}", videos, report)
                 for number, cells in best.records()
@@ -161,32 +171,55 @@ def read_row(
         return []
     video = videos.get(f"{camera}/{name}")
     first = frame_number(cells.get("first"))
-    if first.note == "not_a_number":
+    if first.note in UNREAD:
         report.flag(
             f"{camera}/{name}", "event", "note_in_a_number", where, column="FirstF", old=first.raw
         )
     if video is not None:
         check_length(cells, video, where, report)
-    word = normalise_emotion(text(cells.get("emotion")))
+    emotion = emotion_of(cells, f"{camera}/{name}", name.split("_")[1], where, report)
     rows = []
     for n in EVENTS:
         onset, offset = frame_number(cells.get(f"onset{n}")), frame_number(cells.get(f"offset{n}"))
         if n and onset.note == "missing" and offset.note == "missing":
             continue
         event = f"{camera}/{name}" + (f"#{n}" if n else "")
+        length = frame_number(cells.get(f"total{n}")).value
+        if length is not None and length <= 0:  # formulas filled down over empty cells
+            said = f"{where}: {onset.raw}..{offset.raw}, TotalMF{n or 1} {length}"
+            report.drop(event, "row", "length_not_positive", said)
+            report.count("rows_refused")
+            continue
         row = Annotation(
             who=event,
             where=where,
             subject=name.partition("_")[0],
             video=f"{camera}/{name}",
             event=event,
-            emotion=word or EMOTIONS[name.split("_")[1]],
+            emotion=emotion,
             onset=onset,
             apex=Number(None, "not_labelled", ""),
             offset=offset,
         )
         rows.append(renumbered(row, first, video, report) if video else row)
     return rows
+
+
+def emotion_of(
+    cells: dict[str, Cell], clip: str, code: str, where: str, report: Report
+) -> str | None:
+    """The row's emotion; where one of the three contradicts the clip's name, the name's.
+
+    SMIC's own folders and the official MEGC2019 list go by the name.
+    """
+    said, named = normalise_emotion(text(cells.get("emotion"))), EMOTIONS[code]
+    if said is not None and said in EMOTIONS.values() and said != named:
+        report.repair(
+            clip, "event", "label_contradicts_name", where, column="emotion", old=said, new=named,
+            source="the clip's own name, as SMIC's folders and the MEGC2019 list have it",
+        )  # fmt: skip
+        return named
+    return said or named
 
 
 def check_length(cells: dict[str, Cell], video: Video, where: str, report: Report) -> None:

@@ -19,6 +19,7 @@ from data.datasets.sheets import (
     find_table,
     header_word,
 )
+from data.datasets.versions import by_choice, note_others
 from data.errors import DatasetError
 
 if TYPE_CHECKING:
@@ -53,14 +54,26 @@ class Layout:
         """Whether a row with this key is an annotation."""
         return bool(re.fullmatch(self.pattern, text(cell), re.IGNORECASE))
 
+    def has(self, cells: dict[str, Cell]) -> bool:
+        """The same of a whole row."""
+        return self.fits(cells[self.key])
+
 
 def annotation_rows(
     table: Table, layout: Layout, report: Report
 ) -> Iterator[tuple[str, dict[str, Cell]]]:
-    """(place for messages, cells) of the rows that are annotations; any other row is flagged."""
+    """(place for messages, cells) of the rows that are annotations; any other row is flagged.
+
+    A row without its subject, where the layout needs one, is dropped: cells merged in a workbook
+    are filled (see `sheets`), the blanks of an exported CSV tell nothing for sure.
+    """
     for number, cells in table.records():
         where = f"{table.sheet.where}, row {number}"
         if layout.fits(cells[layout.key]):
+            if "subject" in layout.required and not text(cells["subject"]):
+                report.drop(where, "row", "no_subject", f"{layout.key} {text(cells[layout.key])}")
+                report.count("rows_refused")
+                continue
             yield where, cells
         else:
             report.flag(where, "row", "not_an_annotation", f"{layout.key} {cells[layout.key]!r}")
@@ -74,30 +87,38 @@ def choose_table(
     score: Callable[[Table], int],
     role: str = "sheet",
 ) -> Table:
-    """The best table of this layout: highest `score`, then the later file name.
+    """The best table of this layout: highest `score`, no copy of another, the later file name.
 
-    Other candidates go to the variant. Raises DatasetError `no_sheet` or `wrong_sheet`.
+    Other candidates go to the variant; one that says otherwise is flagged `sheets_differ` with the
+    number of differing rows and cells. Raises DatasetError `no_sheet` or `wrong_sheet`.
     """
     search = find_sheets(tree, layout.accept)
     for error in search.damaged:
         report.flag(error.who, "file", error.code, error.got)
     if not search.found:
         raise no_sheet(adapter, tree, search, layout.required, near_misses(tree, layout))
-    tables: list[Table] = sorted(search.found, key=lambda t: (score(t), t.sheet.where))
-    best = tables.pop()
+    best, *others = by_choice(search.found, score)
     report.variant[role] = best.describe()
-    if tables:
-        report.variant[f"{role}_also_present"] = "; ".join(t.sheet.where for t in tables)
+    note_others(best, others, layout.has, report, role)
     return best
 
 
-def optional_table(tree: Tree, layout: Layout, report: Report, role: str) -> Table | None:
-    """The last table of this layout in order of file name, or None."""
-    search = find_sheets(tree, layout.accept)
-    if not search.found:
+def optional_table(
+    tree: Tree, layout: Layout, report: Report, role: str, other_than: Layout | None = None
+) -> Table | None:
+    """The best table of this layout (see `choose_table`), or None.
+
+    `other_than`: a layout whose tables are none of these, though they have the columns too.
+    """
+    found = [
+        t for t in find_sheets(tree, layout.accept).found
+        if other_than is None or other_than.accept(t.sheet) is None
+    ]  # fmt: skip
+    if not found:
         return None
-    best: Table = search.found[-1]
+    best, *others = by_choice(found, lambda table: 0)
     report.variant[role] = best.sheet.where
+    note_others(best, others, layout.has, report, role)
     return best
 
 

@@ -13,9 +13,16 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from data.datasets import Dataset, get_adapter, open_dataset
-from data.datasets.composite import MEGC_DATASETS, why_not_megc2019
-from data.datasets.images import end_problem
+from data.datasets import get_adapter, open_dataset
+from data.datasets.assemble import LONGEST
+from data.datasets.base import Dataset
+from data.datasets.composite import (
+    MEGC_CLASSES,
+    MEGC_COUNTS,
+    MEGC_DATASETS,
+    why_not_megc2019,
+)
+from data.datasets.images import end_problem, image_size
 from data.datasets.label_maps import ALL_MAPS, label_of, why_dropped
 from data.errors import DatasetError, InputError
 from data.frames import FrameSource
@@ -38,7 +45,8 @@ class CheckReport:
     `numbering`: paddings, first numbers, gaps, `images`: sizes and unreadable frames,
     `defects`: action, reason, how many, examples, `classes`: map -> class -> events,
     `unlabelled`: map -> reason -> events dropped under that map, `show_faces`: whether pictures of
-    this copy's faces may be passed on, `findings`: every defect with its repair, one by one.
+    this copy's faces may be passed on, `findings`: every defect with its repair, one by one,
+    `part`: how it differs from the published counts, "" where it does not.
     """
 
     dataset: str
@@ -56,15 +64,23 @@ class CheckReport:
     unlabelled: dict[str, dict[str, int]] = field(default_factory=dict)
     show_faces: bool = False
     findings: list[dict[str, str]] = field(default_factory=list)
+    part: str = ""
+
+    @property
+    def verdict(self) -> str:
+        """One sentence; "clean" only for a copy without defects that is whole."""
+        if self.exit_code == UNUSABLE or not self.part:
+            return VERDICTS[self.exit_code]
+        return f"{'no defects' if self.exit_code == CLEAN else VERDICTS[REPAIRED]}; {self.part}"
 
     def to_json(self) -> str:
         """The report as indented JSON."""
-        content = {**self.__dict__, "verdict": VERDICTS[self.exit_code]}
+        content = {**self.__dict__, "verdict": self.verdict}
         return json.dumps(content, indent=2, ensure_ascii=False)
 
     def to_text(self) -> str:
         """The report as text, 100 columns."""
-        lines = [f"{self.dataset} at {self.root}: {VERDICTS[self.exit_code]}"]
+        lines = [f"{self.dataset} at {self.root}: {self.verdict}"]
         if self.error:
             lines.append(f"  {self.error}")
         found = [f"{k}: {v}" for k, v in self.variant.items()]
@@ -120,7 +136,7 @@ def check_dataset(name: str, root: str | Path, deep: bool = False) -> CheckRepor
     DatasetError only for an unknown layout name.
     """
     adapter = get_adapter(name)
-    where = str(Path(root).expanduser())
+    where = str(root)[:LONGEST]
     try:
         dataset = open_dataset(name, root)
     except DatasetError as error:
@@ -137,6 +153,7 @@ def check_dataset(name: str, root: str | Path, deep: bool = False) -> CheckRepor
     elif images["decoded"] and images["unreadable"] == images["decoded"]:
         code, message = UNUSABLE, "not one of the frames looked at can be decoded"
     classes, unlabelled = _classes(dataset)
+    reference = _against_reference(dataset, adapter.reference, classes)
     return CheckReport(
         name,
         where,
@@ -145,7 +162,7 @@ def check_dataset(name: str, root: str | Path, deep: bool = False) -> CheckRepor
         dataset.variant,
         _counts(dataset),
         dataset.sheet,
-        _against_reference(dataset, adapter.reference),
+        reference,
         _numbering(dataset),
         images,
         defects,
@@ -153,6 +170,7 @@ def check_dataset(name: str, root: str | Path, deep: bool = False) -> CheckRepor
         unlabelled,
         dataset.show_faces,
         findings.astype("string").fillna("").to_dict("records"),
+        _what_part(reference),
     )
 
 
@@ -169,16 +187,34 @@ def _counts(dataset: Dataset) -> dict[str, int]:
         "videos_without_events": len(videos) - int(events["video"].nunique()),
     }
     counts |= {str(k): int(v) for k, v in events["type"].value_counts().sort_index().items()}
-    cameras = events["video"].str.extract(r"^(HS|VIS|NIR)/", expand=False).dropna()
-    return counts | {str(k): int(v) for k, v in cameras.value_counts().sort_index().items()}
+    cameras = videos["video"].str.extract(r"^(HS|VIS|NIR)/", expand=False).dropna()
+    return counts | {f"{k} clips": int(v) for k, v in cameras.value_counts().sort_index().items()}
 
 
-def _against_reference(dataset: Dataset, reference: dict[str, int]) -> list[list[Any]]:
-    """[what, found, published]; "micro rows" is of the sheet, "videos" of the folders."""
+def _against_reference(
+    dataset: Dataset, reference: dict[str, int], classes: dict[str, dict[str, int]]
+) -> list[list[Any]]:
+    """[what, found, published]; "micro rows" is of the sheet, "videos" of the folders,
+    "megc2019 negative" of the events the composite takes."""
     found = _counts(dataset)
     for kind, said in dataset.sheet.items():
         found |= {f"{kind} {name}": n for name, n in said.items()}
-    return [[what, found.get(what, 0), said] for what, said in reference.items()]
+    published = dict(reference)
+    for label, number in zip(MEGC_CLASSES, MEGC_COUNTS.get(dataset.name, ()), strict=False):
+        published[f"megc2019 {label}"] = number
+        found[f"megc2019 {label}"] = classes["megc2019"].get(label, 0)
+    return [[what, found.get(what, 0), number] for what, number in published.items()]
+
+
+def _what_part(reference: list[list[Any]]) -> str:
+    """ "a part: 4 of 255 videos", "not the published counts: ...", or "" where all agree."""
+    differs = [row for row in reference if row[1] != row[2]]
+    more = [row for row in differs if row[1] > row[2]]
+    if more or not differs:
+        what = ", ".join(f"{found} {what} of {said}" for what, found, said in more)
+        return f"not the published counts: {what}" if more else ""
+    what, found, said = min(differs, key=lambda row: row[0] != "videos")
+    return f"a part: {found} of {said} {what}"
 
 
 def _numbering(dataset: Dataset) -> dict[str, Any]:
@@ -223,6 +259,8 @@ def _look_at_images(dataset: Dataset, deep: bool) -> tuple[dict[str, Any], pd.Da
         if tails and not is_file:
             ends = ((file.name, end_problem(file)) for file in files)
             rows += [[video.video, "frame", "flagged", said, name] for name, said in ends if said]
+        if (tails or deep) and not is_file and not pd.isna(video.width):
+            rows += _other_sizes(video.video, files, (int(video.width), int(video.height)))
         for index in range(length) if deep else sorted({0, length // 2, length - 1}):
             decoded += 1
             try:
@@ -239,6 +277,16 @@ def _look_at_images(dataset: Dataset, deep: bool) -> tuple[dict[str, Any], pd.Da
         "truncated": sum(row[3] == "truncated_file" for row in rows) if tails else NOT_LOOKED,
         "looked_at": "every frame" if deep else "first, middle and last frame of each video",
     }, table
+
+
+def _other_sizes(video: str, files: list[Path], usual: tuple[int, int]) -> list[list[str]]:
+    """A row where frames of a video are of another size than its first: no stage can use those."""
+    odd = [(f.name, size) for f in files if (size := image_size(f)) not in (None, usual)]
+    if not odd:
+        return []
+    shown = ", ".join(f"{name} {size[0]}x{size[1]}" for name, size in odd[:EXAMPLES] if size)
+    said = f"{len(odd)} of {len(files)} frames are not {usual[0]}x{usual[1]}: {shown}"
+    return [[video, "video", "flagged", "size_differs", said]]
 
 
 def _group_defects(findings: pd.DataFrame) -> list[dict[str, Any]]:

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pandas as pd
 
-from data.datasets import Dataset, open_dataset
+from data.datasets import open_dataset
+from data.datasets.base import Dataset
 from data.datasets.census import account
 from data.ingest.raw import blank_raw, with_raw_identity
 from data.schema import LEDGER, SCHEMA_VERSION, conform
 from data.stages.identity import stable_hash
 
-VERSION = 2
+VERSION = 3
 
 
 @dataclass(frozen=True)

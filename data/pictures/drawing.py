@@ -9,7 +9,9 @@ matplotlib and OpenCV are imported when a picture is drawn.
 from __future__ import annotations
 
 import base64
+import html
 import io
+import re
 import threading
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+_ACTIVE = re.compile(r"([\\`\[\]|])")  # what makes Markdown do something
 Image = npt.NDArray[np.uint8]  # (H, W) grey or (H, W, 3) RGB
 
 INK, MUTED, GRID, PAPER = "#1f2933", "#6b7785", "#e4e7eb", "#ffffff"
@@ -167,8 +170,12 @@ def markdown_image(
     picture: Figure | npt.NDArray[Any], text: str, *, scale: float | None = None
 ) -> str:
     """The picture as a Markdown image with `text` for those who cannot see it."""
-    safe = text.replace("[", "(").replace("]", ")").replace("\n", " ")
-    return f"![{safe}]({png_uri(picture, scale=scale)})"
+    return f"![{markdown_text(text)}]({png_uri(picture, scale=scale)})"
+
+
+def markdown_text(text: str) -> str:
+    """Text from a folder or a sheet as Markdown that shows it as it is: no tag, link or picture."""
+    return _ACTIVE.sub(r"\\\1", html.escape(text, quote=False).replace("\n", " "))
 
 
 def markdown_table(rows: Sequence[dict[str, Any]]) -> str:
@@ -186,7 +193,7 @@ def markdown_table(rows: Sequence[dict[str, Any]]) -> str:
 def _cell(value: Any) -> str:
     if value is None or value is pd.NA:
         return ""
-    return str(value).replace("|", "\\|").replace("\n", " ")
+    return markdown_text(str(value))
 
 
 def thumbnail(image: npt.NDArray[Any], size: int = 96) -> Image:

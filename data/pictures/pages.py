@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 
 from data.errors import StoreError
-from data.pictures.drawing import FACES_HIDDEN, markdown_image, markdown_table
+from data.pictures.drawing import FACES_HIDDEN, markdown_image, markdown_table, markdown_text
 from data.pictures.stages import Shown, step_pictures
 from data.stages import stores
 from data.stages.contract import Page, Step
@@ -53,14 +53,14 @@ def stage_page(
             todo=f"Run the {stage} stage first.",
             code="no_data",
         )
-    lines = [f"# {stage} · {dataset}", ""]
+    lines = [f"# {stage} · {markdown_text(dataset)}", ""]
     ledger = stores.read_ledger(folder, dict(zip(manifest.unit, manifest.key, strict=True)))
     shown = Shown(workspace, dataset, with_faces, root=root, keys=keys)
     if stage == "ingest":
         ledger = stores.read_ledger(folder)
         lines += [_counts(shown), ""]
         for said in ledger.detail[ledger.reason == "annotation_account"]:
-            lines += [f"{said}.", ""]
+            lines += [f"{markdown_text(str(said))}.", ""]
         rows = _table_rows(manifest)
     else:
         kept = int((manifest.status == "ok").sum())
@@ -70,7 +70,7 @@ def stage_page(
     if step.shows_faces and not shown.faces():
         lines += [FACES_HIDDEN, ""]
     pieces = (
-        f"{markdown_image(drawn.picture, drawn.caption)}\n\n{drawn.caption}\n"
+        f"{markdown_image(drawn.picture, drawn.caption)}\n\n{markdown_text(drawn.caption)}\n"
         for drawn in step_pictures(shown, step)
     )
     return Page(f"{stage}-{dataset}", "\n".join([*lines, *_fit(lines, pieces)]), rows)

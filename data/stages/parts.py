@@ -157,6 +157,11 @@ class ChunkJob:
         """Name people see: stage-dataset-chunk."""
         return f"{self.stage}-{self.inputs.dataset}-{self.bucket:02d}"
 
+    def clear(self) -> None:
+        """Remove what attempts at it left that were killed: it would keep a full disk full."""
+        for path in self.inputs.folder(self.stage).glob(f".{self.part}.{self.token}-*"):
+            path.unlink(missing_ok=True)
+
 
 @dataclass
 class ChunkResult:

@@ -12,8 +12,6 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import as_completed
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -25,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.errors import ConfigError, DatasetError
-from data.stages.pool import cpu_count, worker_pool
+from data.stages.pool import WorkerDiedError, cpu_count, map_jobs
 from data.synthetic.codec import compressed
 from data.synthetic.layouts import get_layout
 from data.synthetic.layouts.base import Layout, Planted, Video
@@ -201,14 +199,9 @@ def _render_all(jobs: list[_Job], workers: int | None, progress: Progress | None
 
 
 def _run(jobs: list[_Job], workers: int) -> Iterator[tuple[str, int]]:
-    if workers <= 1:
-        yield from map(_render, jobs)
-        return
     try:
-        with worker_pool(workers) as pool:
-            for future in as_completed([pool.submit(_render, job) for job in jobs]):
-                yield future.result()
-    except BrokenProcessPool as error:
+        yield from map_jobs(_render, jobs, workers=workers if workers > 1 else 0)
+    except WorkerDiedError as error:
         raise DatasetError(
             str(jobs[0].out), expected="worker processes that live", got="one that ended",
             todo="A script must call this under `if __name__ == '__main__'`, or pass workers=1.",

@@ -7,7 +7,6 @@ on held-out subjects), `model.json` (what is needed to use them), `history.parqu
 
 from __future__ import annotations
 
-import json
 import logging
 import platform
 from collections.abc import Sequence
@@ -21,6 +20,7 @@ import pandas as pd
 import torch
 
 from data.errors import ConfigError, StoreError, TrainingError
+from data.plain_json import read_object
 from data.stages.files import write_table
 from data.stages.workspace import Workspace
 from models.fitting import (
@@ -138,8 +138,8 @@ class TrainedFold:
 def load_fold(folder: Path) -> TrainedFold:
     """Read a fold's weights and side file. Raises TrainingError when they are not of one kind."""
     try:
-        facts = json.loads((folder / "model.json").read_text())
-        network = find_network(facts["model"]["name"])
+        facts = read_object(folder / "model.json")
+        network = find_network(str(facts["model"]["name"]))
         config = network.settings.model_validate(facts["model"])
         train = HstaTrainConfig.model_validate(facts["train"])
         u, v, strain, change, *rest = facts["input_scale"]

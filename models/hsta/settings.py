@@ -88,9 +88,13 @@ class HstaTrainConfig(Settings):
     """One fold's training. Defaults are the origin's scripts unless said otherwise."""
 
     epochs: int = Field(150, ge=1, le=100_000, title="Epochs", description="The last one counts.")
-    batch_size: int = Field(32, ge=1, title="Clips per step")
+    batch_size: int = Field(32, ge=1, le=65_536, title="Clips per step")
     accumulate: int = Field(
-        1, ge=1, title="Steps per update", description="Gradients of so many batches are averaged."
+        1,
+        ge=1,
+        le=65_536,
+        title="Steps per update",
+        description="Gradients of so many batches are averaged.",
     )
     base_lr: float = Field(
         5e-4, gt=0, title="Learning rate", description="For 256 clips; scaled by clips per update."

@@ -7,7 +7,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import platform
 from collections.abc import Sequence
@@ -21,6 +20,7 @@ import torch
 from torch import nn
 
 from data.errors import ConfigError, TrainingError
+from data.plain_json import read_object
 from data.settings import Settings
 from data.stages.files import write_table
 from data.stages.workspace import Workspace
@@ -191,8 +191,8 @@ class TrainedFold:
 def load_fold(folder: Path) -> TrainedFold:
     """Read a fold's weights and side file. Raises `TrainingError` when they are not of one kind."""
     try:
-        facts = json.loads((folder / "model.json").read_text())
-        config = find_network(facts["model"]["name"]).settings.model_validate(facts["model"])
+        facts = read_object(folder / "model.json")
+        config = find_network(str(facts["model"]["name"])).settings.model_validate(facts["model"])
         train = MeTstTrainConfig.model_validate(facts["train"])
         k_p, fold = int(facts["k_p"]), str(facts["fold"])
     except (OSError, ValueError, KeyError, TypeError, ConfigError) as error:

@@ -76,11 +76,15 @@ class MeTstTrainConfig(Settings):
     """How a fold is trained; the defaults are the first release's for SAMM-LV."""
 
     epochs: int = Field(
-        30, ge=0, title="Epochs", description="0 evaluates the starting weights as they are."
+        30,
+        ge=0,
+        le=100_000,
+        title="Epochs",
+        description="0 evaluates the starting weights as they are.",
     )
     max_lr: float = Field(1e-4, gt=0, title="Peak learning rate", description="Of the OneCycle.")
     batch_size: int = Field(
-        32, ge=1, title="Batch size", description="32 for SAMM-LV, 256 for CAS(ME)^3."
+        32, ge=1, le=65_536, title="Batch size", description="32 for SAMM-LV, 256 for CAS(ME)^3."
     )
     negative_ratio: float = Field(
         0.5,

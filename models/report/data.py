@@ -15,6 +15,7 @@ import pandas as pd
 import yaml
 
 from data.pictures.drawing import faces_shown
+from data.plain_json import read_object
 from data.stages import stores
 from data.stages.identity import stable_hash
 from data.stages.registry import find_stage
@@ -251,10 +252,9 @@ def versions(run: RunFiles) -> list[tuple[str, str]]:
 def fold_facts(fold: Any) -> dict[str, Any]:
     """A fold's model.json; empty when it cannot be read (it is only shown)."""
     try:
-        facts = json.loads((fold / "model.json").read_text())
+        return read_object(fold / "model.json")
     except (OSError, ValueError):
         return {}
-    return facts if isinstance(facts, dict) else {}
 
 
 def model_facts(run: RunFiles) -> list[tuple[str, str]]:

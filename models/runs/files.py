@@ -10,7 +10,6 @@
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Any
 import pandas as pd
 
 from data.errors import ConfigError, StoreError
+from data.plain_json import read_object
 from data.stages import stores
 from data.stages.planning import why_not_fresh
 from data.stages.stores import StageStore
@@ -169,7 +169,7 @@ def _damaged_run(folder: Path, got: str) -> StoreError:
 def read_json(path: Path) -> dict[str, Any]:
     """An object from a run's JSON file. Raises StoreError when it is missing or damaged."""
     try:
-        found: dict[str, Any] = json.loads(path.read_text())
+        return read_object(path)
     except (OSError, ValueError) as error:
         raise StoreError(
             str(path),
@@ -178,7 +178,6 @@ def read_json(path: Path) -> dict[str, Any]:
             todo="Run the recipe again: it is written anew.",
             code="damaged_run",
         ) from error
-    return found
 
 
 def find_run(text: str) -> RunFiles:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from data.errors import ConfigError, StoreError
 from data.export import safe_name, write_megc_csv
-from data.pictures.drawing import markdown_image, markdown_table
+from data.pictures.drawing import markdown_image, markdown_table, markdown_text
 from data.stages import stores
 from models.family import family_of
 from models.report import data as report_data
@@ -30,9 +30,9 @@ def run_page(run: RunFiles) -> str:
     """A scored run as Markdown with pictures inside: verdict, scores, confusion, training."""
     recipe, found = run.recipe, report_scores.scores(run.metrics())
     text, dependent = report_data.protocol(run)
-    lines = [f"# {recipe.name}", ""]
+    lines = [f"# {markdown_text(recipe.name)}", ""]
     if dependent:
-        lines += [f"> **Subject-dependent.** {text}", ""]
+        lines += [f"> **Subject-dependent.** {markdown_text(text)}", ""]
     for score in report_scores.headline(found)[:2]:
         said = report_scores.verdict(score)
         lines += [f"**{MARKS[said.tone]}** {said.text}", ""]
@@ -52,7 +52,8 @@ def _pictures(run: RunFiles) -> list[str]:
     for section in family_of(run.recipe).sections(run, MOST_PICTURES):
         lines += [f"## {section.title}", "", section.note, ""]
         for picture, caption in section.pictures:
-            lines += [caption, "", markdown_image(picture, caption, scale=1.0), ""]
+            image = markdown_image(picture, caption, scale=1.0)
+            lines += [markdown_text(caption), "", image, ""]
     histories = {
         fold.name: stores.read_table(fold / "history.parquet")
         for fold in run.folds

@@ -158,3 +158,46 @@ def test_megc_form_refuses_nonsense(tmp_path, row):
     with pytest.raises(InputError):
         export.write_megc_csv([row], tmp_path / "x.csv")
     assert not (tmp_path / "x.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("cell", "written"),
+    [
+        ('=HYPERLINK("x")', '\'=HYPERLINK("x")'),
+        ("@SUM(A1)", "'@SUM(A1)"),
+        ("+1+1", "'+1+1"),
+        ("-x", "'-x"),
+        ("\t=1", "'\t=1"),
+        ("-1", "-1"),
+        ("+3.5", "+3.5"),
+        ("4+7", "4+7"),
+        ("", ""),
+        (-1, -1),
+        (None, None),
+    ],
+)
+def test_no_cell_begins_like_a_formula(cell, written):
+    assert export.defused(cell) == written
+
+
+def test_formulas_in_ids_and_texts_leave_as_text(workspace, tmp_path):
+    path = workspace.stage("open", "ingest") / "ledger.parquet"
+    ledger = pd.read_parquet(path)
+    row = {"stage": "ingest", "dataset": "open", "unit": "=1+1", "kind": "row", "reason": "x",
+           "detail": "@SUM(A1)", "action": "dropped"}  # fmt: skip
+    from data.schema import conform
+    from data.stages.stores import write_table
+
+    write_table(
+        conform(pd.concat([ledger, pd.DataFrame([row])], ignore_index=True), "ledger"), path
+    )
+    export.export_tables(workspace, "open", tmp_path / "out")
+    text = (tmp_path / "out" / "ledger.csv").read_text()
+    assert "'=1+1" in text and "'@SUM(A1)" in text
+
+
+@pytest.mark.parametrize("dataset", ["../elsewhere", "..", ".", "", "/etc", "runs", "x" * 5000])
+def test_a_dataset_is_one_of_the_workspace(workspace, tmp_path, dataset):
+    with pytest.raises(StoreError, match="licensed, open") as caught:
+        export.export_tables(workspace, dataset, tmp_path / "out")
+    assert caught.value.code == "no_data"

@@ -1,72 +1,24 @@
-"""A run on a real Prefect server: names, artifacts, a kill, the ghost it leaves, the end of it."""
+"""A real Prefect server: what a run looks like there, the ghost a kill leaves, and who may not in.
+
+Not a page of another origin, not a false host, not another local user; and nobody chooses the
+command of a process. Fast and slow tests of it are apart, so that the fast ones share one server.
+"""
 
 from __future__ import annotations
 
+import base64
 import json
-import os
-import signal
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
-from collections.abc import Callable, Iterator
+import stat
 from pathlib import Path
-from typing import Any
 
+import psutil
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from tasks.prefect_api import PrefectApi, Refused
+from tests.fakes.prefect_server import Server, until
+
+EVIL = "http://evil.example"
 SMALL = ["--set", "train.epochs=2", "--set", "flow.size=64"]
-
-
-class Server:
-    """The project's own server in a home of its own, beside a taken port 4200-like one."""
-
-    def __init__(self, home: Path, cli: Callable[..., Any]) -> None:
-        self.home, self.cli = home, cli
-        self.env = {"PREFECT_HOME": str(home)}
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.wanted = probe.getsockname()[1]
-        self.squatter = socket.socket()
-        self.squatter.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self.squatter.bind(("127.0.0.1", self.wanted))
-        self.squatter.listen()
-        self.env["PREFECT_SERVER_API_PORT"] = str(self.wanted)
-
-    def post(self, path: str, body: dict[str, Any]) -> Any:
-        request = urllib.request.Request(
-            f"{self.url}/api/{path}",
-            data=json.dumps(body).encode(),
-            headers={"Content-Type": "application/json"},
-        )
-        with urllib.request.urlopen(request, timeout=20) as answer:
-            return json.load(answer)
-
-    @property
-    def url(self) -> str:
-        return str(self.status()["server"])
-
-    def status(self) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads(self.cli("status", "--json", **self.env).stdout)
-        return found
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory, cli: Callable[..., Any]) -> Iterator[Server]:
-    server = Server(tmp_path_factory.mktemp("prefect"), cli)
-    try:
-        cli("up", **server.env)
-        yield server
-    finally:
-        cli("down", **server.env)
-        server.squatter.close()
-
-
-def flow_runs(server: Server, **state: Any) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = server.post("flow_runs/filter", {"limit": 100, **state})
-    return found
 
 
 def test_up_takes_the_next_port_on_loopback_and_deploys_every_stage(server: Server) -> None:
@@ -85,10 +37,11 @@ def test_up_takes_the_next_port_on_loopback_and_deploys_every_stage(server: Serv
     ) == 1
 
 
-def test_up_again_changes_nothing(server: Server) -> None:
+def test_up_again_changes_nothing_and_says_the_password(server: Server) -> None:
     before = server.status()
-    server.cli("up", **server.env)
+    said = server.cli("up", **server.env).stdout
     assert server.status() == before
+    assert server.url in said and server.auth in said
 
 
 def test_full_run_shows_stages_chunks_and_pictures(
@@ -96,16 +49,15 @@ def test_full_run_shows_stages_chunks_and_pictures(
 ) -> None:
     words = ["run", "demo_hsta", "-w", tmp_path / "ws", "-d", f"casme2={smoke['casme2']}", *SMALL]
     server.cli(*words, "--runner", "prefect", **server.env)
-    runs = {r["name"]: r for r in flow_runs(server)}
+    runs = {r["name"]: r for r in server.runs()}
     expected = {f"{s}-demo_hsta" for s in ("full", "ingest", "align", "apex", "flow", "train")}
     assert expected <= set(runs)
     assert {runs[name]["state_type"] for name in expected} == {"COMPLETED"}
     assert "dataset:casme2" in runs["align-demo_hsta"]["tags"]
-    deadline = time.monotonic() + 30  # the server records task runs a little later
-    names: set[str] = set()
-    while time.monotonic() < deadline and not any(n.startswith("train-fold") for n in names):
-        names = {t["name"] for t in server.post("task_runs/filter", {"limit": 200})}
-        time.sleep(0.5)
+    assert {"recipe:demo_hsta", "dataset:casme2"} <= set(runs["full-demo_hsta"]["tags"])
+    tasks = server.tasks()
+    assert {t["state_type"] for t in tasks} == {"COMPLETED"}
+    names = {t["name"] for t in tasks}
     assert any(n.startswith("align-casme2-") for n in names)
     assert any(n.startswith("train-fold-00") for n in names)
     artifacts = server.post("artifacts/filter", {"limit": 200})
@@ -114,33 +66,24 @@ def test_full_run_shows_stages_chunks_and_pictures(
     assert "data:image/png;base64" in keys["align-casme2-pictures"]["data"]
     assert keys["align-casme2-table"]["type"] == "table"
     assert "evaluate-demo-hsta-pictures" in keys
+    logs = [line["message"] for line in server.post("logs/filter", {"limit": 200})]
+    assert any(line.startswith("align: 4 of 4 redone") for line in logs)
+    assert not list((server.home / "runs").glob("*.json")), "all was told: nothing is kept"
 
 
 def test_killed_run_is_closed_as_crashed_by_the_next(
     server: Server, smoke: dict[str, Path], tmp_path: Path
 ) -> None:
     words = ["run", "demo_hsta", "-w", tmp_path / "ws", "-d", f"casme2={smoke['casme2']}", *SMALL]
-    command = [sys.executable, "-m", "flows", *map(str, words), "--runner", "prefect"]
-    process = subprocess.Popen(
-        command,
-        cwd=ROOT,
-        env={**os.environ, **server.env},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    deadline = time.monotonic() + 120
-    while not list(tmp_path.glob("ws/casme2/align/part-*")) and time.monotonic() < deadline:
-        assert process.poll() is None, "the run ended before it could be killed"
-        time.sleep(0.05)
-    os.kill(process.pid, signal.SIGKILL)
+    process = server.start(*words, "--runner", "prefect")
+    until(lambda: list(tmp_path.glob("ws/casme2/align/part-*")), "the first part")
+    process.kill()
     process.wait()
-    running = {"flow_runs": {"state": {"type": {"any_": ["RUNNING"]}}}}
-    ghosts = {r["id"] for r in flow_runs(server, **running)}
+    ghosts = {r["id"] for r in server.runs("RUNNING")}
     assert ghosts, "the killed run should still say Running"
     server.cli(*words, "--runner", "prefect", **server.env)
-    assert not flow_runs(server, **running)
-    crashed = {"flow_runs": {"state": {"type": {"any_": ["CRASHED"]}}}}
-    assert ghosts == {r["id"] for r in flow_runs(server, **crashed)}
+    assert not server.runs("RUNNING", "PENDING") and not server.tasks("RUNNING", "PENDING")
+    assert ghosts == {r["id"] for r in server.runs("CRASHED")}
 
 
 def test_nothing_is_written_to_the_users_prefect_home(server: Server, tmp_path: Path) -> None:
@@ -149,3 +92,108 @@ def test_nothing_is_written_to_the_users_prefect_home(server: Server, tmp_path: 
     server.cli("status", HOME=str(home), **server.env)
     assert list(home.iterdir()) == []
     assert (server.home / "prefect.db").exists()
+
+
+@pytest.fixture(scope="module")
+def attack(server: Server, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str, Path]:
+    """Path and body of the request that would run a command, and the file that would show it."""
+    mark = tmp_path_factory.mktemp("attack") / "PWNED"
+    body = {
+        "parameters": {"request": {"recipe": "demo_hsta"}, "stage": "ingest"},
+        "job_variables": {"command": f"touch {mark}"},
+        "state": {"type": "SCHEDULED"},
+    }
+    deployment = server.deployment("stage")["id"]
+    return f"/api/deployments/{deployment}/create_flow_run", json.dumps(body), mark
+
+
+def basic(auth: str) -> str:
+    return "Basic " + base64.b64encode(auth.encode()).decode()
+
+
+@pytest.mark.parametrize("kind", ["application/json", "text/plain"])
+def test_a_foreign_page_is_refused_with_and_without_preflight(
+    server: Server, attack: tuple[str, str, Path], kind: str
+) -> None:
+    path, body, mark = attack
+    status, headers, _ = server.knock("POST", path, body, Origin=EVIL, Content_Type=kind)
+    assert status in (401, 403) and headers.get("access-control-allow-origin") != EVIL
+    # even a browser that knows the password and sends it along lacks the token
+    status, _, text = server.knock(
+        "POST", path, body, Origin=EVIL, Content_Type=kind, Authorization=basic(server.auth)
+    )
+    assert status == 403 and "CSRF" in text
+    assert not mark.exists() and not server.runs("SCHEDULED")
+
+
+def test_a_preflight_from_elsewhere_is_not_allowed(
+    server: Server, attack: tuple[str, str, Path]
+) -> None:
+    asked = {
+        "Access_Control_Request_Method": "POST",
+        "Access_Control_Request_Headers": "authorization,content-type,prefect-csrf-token",
+    }
+    status, headers, _ = server.knock("OPTIONS", attack[0], Origin=EVIL, **asked)
+    assert status == 400 and "access-control-allow-origin" not in headers
+    status, headers, _ = server.knock("OPTIONS", attack[0], Origin=server.url, **asked)
+    assert status == 200 and headers["access-control-allow-origin"] == server.url
+
+
+def test_answers_cannot_be_read_from_another_origin(server: Server) -> None:
+    for path in ("/api/health", "/api/csrf-token?client=x", "/ui-settings", "/"):
+        _, headers, _ = server.knock("GET", path, Origin=EVIL)
+        assert headers.get("access-control-allow-origin") in (None, server.url), path
+
+
+@pytest.mark.parametrize("host", ["evil.example", "evil.example:4200", "127.0.0.1.evil.example"])
+def test_a_false_host_gets_nothing(server: Server, host: str) -> None:
+    for path in ("/", "/api/health", "/api/csrf-token?client=x", "/ui-settings"):
+        status, _, text = server.knock("GET", path, Host=host, Authorization=basic(server.auth))
+        assert status == 400 and text == "Invalid host header", path
+    port = server.state["port"]
+    assert server.knock("GET", "/api/health", Host=f"localhost:{port}")[0] == 200
+
+
+@pytest.mark.parametrize("auth", ["", "apexflow:", "apexflow:guess", ":"])
+def test_another_local_user_is_refused(server: Server, auth: str) -> None:
+    headers = {"Authorization": basic(auth)} if auth else {}
+    for path in ("/api/flow_runs/filter", "/api/block_documents/filter"):
+        status, _, _ = server.knock("POST", path, "{}", Content_Type="application/json", **headers)
+        assert status in (401, 403)
+    assert server.knock("GET", "/api/csrf-token?client=x", **headers)[0] == 401
+    assert server.knock("GET", "/api/variables/name/x", **headers)[0] == 401
+    with pytest.raises(Refused, match=r"401|403"):
+        PrefectApi(f"{server.url}/api", auth).post("flow_runs/filter", {})
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"command": "touch PWNED"},
+        {"env": {"PYTHONPATH": "/tmp/evil"}},
+        {"env.PYTHONPATH": "/tmp/evil"},
+        {"working_dir": "/tmp/evil"},
+        {"launcher": ["sh", "-c"]},
+    ],
+)
+def test_the_job_of_a_run_cannot_be_changed(server: Server, variables: dict[str, object]) -> None:
+    with pytest.raises(Refused, match=r"422|409"):
+        server.create_run("stage", {}, parameters={"stage": "ingest"}, job_variables=variables)
+    template = server.get("work_pools/apexflow")["base_job_template"]
+    assert "{{" not in json.dumps(template), "nothing of a process is left to choose"
+
+
+def test_home_and_database_are_their_owners_alone(server: Server) -> None:
+    assert stat.S_IMODE(server.home.stat().st_mode) == 0o700
+    for path in server.home.glob("*"):
+        assert stat.S_IMODE(path.stat().st_mode) & 0o077 == 0, path
+    assert len(server.auth.partition(":")[2]) >= 32
+
+
+def test_the_password_is_in_no_command_line_log_or_status(server: Server) -> None:
+    secret = server.auth.partition(":")[2]
+    for who in ("server_pid", "worker_pid"):
+        assert secret not in " ".join(psutil.Process(server.state[who]).cmdline())
+    assert secret not in json.dumps(server.status())
+    for log in server.home.glob("*.log"):
+        assert secret not in log.read_text()

@@ -22,7 +22,7 @@ def snapshot(root: Path) -> dict[str, tuple[int, int]]:
 
 @pytest.mark.parametrize("name", ADAPTERS)
 def test_report_of_each_layout(tmp_path, name):
-    root = trees.BUILDERS[name](tmp_path)
+    root = trees.build(name, tmp_path)
     before = snapshot(root)
     report = check_dataset(name, root)
     assert snapshot(root) == before, "a check writes nothing"
@@ -52,7 +52,7 @@ def test_report_says_variant_numbers_and_paddings(tmp_path):
 
 @pytest.mark.parametrize("name", ADAPTERS)
 def test_every_adapter_states_whether_faces_may_be_shown(tmp_path, name):
-    root = trees.BUILDERS[name](tmp_path)
+    root = trees.build(name, tmp_path)
     licensed = check_dataset(name, root)
     assert licensed.show_faces is False and "faces: not to be passed on" in licensed.to_text()
     (root / "truth.json").write_text('{"generator": "apexflow-synthetic"}')
@@ -212,7 +212,7 @@ def test_cd6me_units_and_differences():
 
 def test_composite_of_real_layouts(tmp_path):
     events = {
-        name: open_dataset(name, trees.BUILDERS[name](tmp_path / name)).events
+        name: open_dataset(name, trees.build(name, tmp_path / name)).events
         for name in ("casme2", "samm", "smic")
     }
     result = composite.megc2019(events)

@@ -1,0 +1,25 @@
+"""Frame rates that contradict each other, and film formats that are not read."""
+
+from __future__ import annotations
+
+from data.frames import VIDEO_SUFFIXES
+
+FILM_SUFFIXES = (
+    *(".webm", ".mpg", ".mpeg", ".flv", ".3gp", ".mts", ".m2ts", ".ts", ".vob", ".ogv", ".asf"),
+    *(".mxf", ".rm", ".divx", ".f4v", ".y4m"),
+)
+NOT_READ = tuple(s for s in FILM_SUFFIXES if s not in VIDEO_SUFFIXES)
+FPS_TOLERANCE = 0.01  # 29.97 and 30 are one rate, 24 and 25 are two
+
+
+def rates_differ(declared: float, container: float) -> bool:
+    """Whether the declared frame rate is another than the container's (0: it names none)."""
+    return container > 0 and abs(declared - container) > FPS_TOLERANCE * container
+
+
+def not_read(name: str) -> str:
+    """What to say of a film in a format that is not read; "" for any other name."""
+    suffix = "." + name.rpartition(".")[2].lower()
+    if suffix not in NOT_READ:
+        return ""
+    return f"{suffix} is not read; {' '.join(VIDEO_SUFFIXES)} are"

@@ -1,0 +1,188 @@
+"""Every promise of prefect.yaml on a real server: schedules, deployments, form fields, limit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from data.stages.workspace import Workspace
+from tasks.request import RunRequest
+from tests.fakes.prefect_server import Server, until
+
+pytestmark = pytest.mark.slow
+OVERRIDES = {"train.epochs": 2, "flow.size": 64}
+FINAL = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
+
+
+@pytest.fixture(scope="module")
+def defaults(
+    server: Server, smoke: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
+) -> Any:
+    """A deployment's own parameters, but for the places: the checkout's demo is not ours to use."""
+    workspace = tmp_path_factory.mktemp("promises") / "ws"
+
+    def of(name: str) -> dict[str, Any]:
+        request = dict(server.deployment(name)["parameters"]["request"])
+        assert request["data"] == {n: f"demo/data/{n}" for n in ("casme2", "samm_lv")}
+        assert request["workspace"] == "demo/workspace" and request["wait_s"] > 0
+        roots = {name: str(root) for name, root in smoke.items()}
+        request |= {"workspace": str(workspace), "data": roots}
+        if request["recipe"] == "demo_hsta":
+            request["overrides"] = OVERRIDES
+        return request
+
+    return of
+
+
+def finished(server: Server, run: str, seconds: float = 280) -> dict[str, Any]:
+    until(lambda: server.run(run)["state_type"] in FINAL, f"the end of run {run}", seconds)
+    return server.run(run)
+
+
+@pytest.mark.parametrize(
+    "name", ["ingest", "align", "apex", "flow", "train", "evaluate", "full", "stage"]
+)
+def test_each_deployment_does_its_stage(server: Server, defaults: Any, name: str) -> None:
+    more = {"parameters": {"stage": "evaluate"}} if name == "stage" else {}
+    run = finished(server, server.create_run(name, defaults(name), **more))
+    assert run["state_type"] == "COMPLETED", run["state"]["message"]
+    assert {"recipe:demo_hsta", "apexflow"} <= set(run["tags"])
+    assert run["name"] == f"{'evaluate' if name == 'stage' else name}-demo_hsta"
+
+
+def test_the_deployment_of_motion_has_a_recipe_with_motion(
+    server: Server, defaults: Any, cli: Any
+) -> None:
+    request = defaults("motion")
+    assert request["recipe"] == "demo_me_tst"
+    refused = finished(server, server.create_run("motion", request))
+    assert refused["state_type"] == "FAILED" and "--from ingest" in refused["state"]["message"]
+    first = {**request, "stages": ["ingest", "motion"]}
+    run = finished(server, server.create_run("full", first))
+    assert run["state_type"] == "COMPLETED", run["state"]["message"]
+    run = finished(server, server.create_run("motion", request))
+    assert run["state_type"] == "COMPLETED", run["state"]["message"]
+
+
+def test_a_schedule_starts_a_run_that_finishes(server: Server, defaults: Any) -> None:
+    """A one-minute schedule, set as a person does, on the deployment's own worker."""
+    deployment = server.deployment("ingest")
+    schedule = {
+        "active": True,
+        "schedule": {"interval": 60.0, "timezone": "UTC"},
+        "parameters": {"request": defaults("ingest")},
+    }
+    [made] = server.post(f"deployments/{deployment['id']}/schedules", [schedule])
+    try:
+        scheduled = {
+            "deployment_id": {"any_": [deployment["id"]]},
+            "tags": {"all_": ["auto-scheduled"]},
+        }
+        until(lambda: server.runs("SCHEDULED", **scheduled), "the scheduler", 180)
+        [run, *_] = until(
+            lambda: server.runs(*FINAL, **scheduled), "a scheduled run to start and end", 280
+        )
+        assert run["state_type"] == "COMPLETED" and run["auto_scheduled"]
+    finally:
+        server.delete(f"deployments/{deployment['id']}/schedules/{made['id']}")
+
+
+def test_the_nightly_schedule_is_off_until_somebody_turns_it_on(server: Server) -> None:
+    deployment = server.deployment("full")
+    [nightly] = deployment["schedules"]
+    assert not nightly["active"] and nightly["schedule"]["cron"] == "0 2 * * *"
+    path = f"deployments/{deployment['id']}/schedules/{nightly['id']}"
+    server.patch(path, {"active": True})
+    try:
+        scheduled = {"deployment_id": {"any_": [deployment["id"]]}}
+        runs = until(lambda: server.runs("SCHEDULED", **scheduled), "the scheduler", 180)
+        assert all("T02:00:00" in run["expected_start_time"] for run in runs)
+    finally:
+        server.patch(path, {"active": False})
+
+
+def run_with(server: Server, request: dict[str, Any], name: str = "full") -> tuple[str, str]:
+    """State and message of a run of the deployment."""
+    run = finished(server, server.create_run(name, request))
+    return run["state_type"], str(run["state"]["message"])
+
+
+def test_each_field_of_the_form_does_what_it_says(
+    server: Server, defaults: Any, tmp_path: Path
+) -> None:
+    base = {**defaults("full"), "workspace": str(tmp_path / "ws"), "wait_s": 0.0}
+    untried = set(RunRequest.model_fields) - {"recipe", "workspace", "data", "overrides"}
+
+    def field(name: str, value: Any) -> tuple[str, str]:
+        untried.discard(name)
+        return run_with(server, {**base, name: value})
+
+    workspace = Workspace(tmp_path / "ws")
+    assert field("stages", ["ingest"])[0] == "COMPLETED"
+    assert workspace.datasets() == ["casme2"] and not workspace.stage("casme2", "align").exists()
+    state, message = field("landmark_model", str(tmp_path / "none.dat"))
+    assert state == "FAILED" and "none.dat" in message
+    state, message = field("device", "cuda:7")
+    assert state == "FAILED" and "cuda:7" in message and "GPU" in message
+    assert field("workers", 1)[0] == "COMPLETED"  # all stages, one process
+    before = (workspace.stage("casme2", "ingest") / "events.parquet").stat().st_mtime_ns
+    assert field("from_stage", "evaluate")[0] == "COMPLETED"
+    assert field("force", ["evaluate"])[0] == "COMPLETED"
+    assert (workspace.stage("casme2", "ingest") / "events.parquet").stat().st_mtime_ns == before
+    with workspace.lock(what="the test"):
+        state, message = field("wait_s", 1.0)
+    assert state == "FAILED" and "the test" in message
+    state, message = field("folds", ["nobody"])
+    assert state == "FAILED" and "nobody" in message
+    for name, value in {"with_faces": True, "allow_shrink": True, "verify": "files"}.items():
+        assert field(name, value)[0] == "COMPLETED"
+    assert not untried, f"fields of the form that nobody tried: {untried}"
+
+
+def test_a_wrong_field_is_refused_by_the_form(server: Server, defaults: Any) -> None:
+    from tasks.prefect_api import Refused
+
+    for wrong in ({"stages": ["sing"]}, {"workers": -1}, {"force": "align"}):
+        with pytest.raises(Refused, match=r"409|422"):
+            server.create_run("full", {**defaults("full"), **wrong})
+
+
+def test_the_gpu_limit_lets_one_run_in(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {
+        "PREFECT_HOME": str(server.home),
+        "PREFECT_API_URL": f"{server.url}/api",
+        "PREFECT_API_AUTH_STRING": server.auth,
+    }.items():
+        monkeypatch.setenv(name, value)
+    from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
+
+    from tasks.prefect_executor import GPU_LIMIT, PrefectExecutor
+
+    def active() -> int:
+        return int(server.get(f"v2/concurrency_limits/{GPU_LIMIT}")["active_slots"])
+
+    executor = PrefectExecutor(1, None)  # type: ignore[arg-type]
+    with temporary_settings(
+        {PREFECT_API_URL: f"{server.url}/api", PREFECT_API_AUTH_STRING: server.auth}
+    ):
+        with executor.gpu("cpu"):
+            assert active() == 0
+        with executor.gpu("cuda:0"):
+            assert active() == 1
+        assert active() == 0
+
+
+def test_a_lost_server_gives_the_gpu_to_who_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    from tasks import prefect_executor
+    from tasks.prefect_executor import PrefectExecutor
+
+    entered, said = False, list[str]()
+    monkeypatch.setattr(prefect_executor.logger, "warning", lambda text, *_: said.append(text))
+    executor = PrefectExecutor(1, None)  # type: ignore[arg-type]
+    with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}), executor.gpu("cuda"):
+        entered = True
+    assert entered and len(said) == 1 and "going on without one" in said[0]
