@@ -188,7 +188,7 @@ def export_tables(workspace: Workspace, dataset: str, out: Path) -> int:
     tables = {name: read_table(path) for name, path in found.items() if path.exists()}
     if not tables:
         raise _no_data(dataset, "ingest")
-    for stage in ("align", "apex", "flow", "motion"):
+    for stage in ("align", "registration", "apex", "flow", "motion"):
         path = workspace.stage(dataset, stage) / "ledger.parquet"
         if path.exists():
             tables[f"{stage}_ledger"] = read_table(path)

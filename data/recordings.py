@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import pyarrow.parquet as pq
 
 from data.errors import StoreError
 from data.frames import FrameSource
@@ -150,6 +149,8 @@ class Recordings:
 
     def _rows(self, video: str) -> pd.DataFrame:
         """Rows of the frames table of one video; only its row groups are read."""
+        import pyarrow.parquet as pq  # here: a GPU machine may lack it
+
         table = pq.read_table(
             self.path("frames"), filters=[("video", "=", video)], page_checksum_verification=True
         )

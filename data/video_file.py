@@ -114,6 +114,13 @@ def _facts(
     )
 
 
+def rate_differs(facts: VideoFacts, fps: float) -> str:
+    """What to say where a sheet's frame rate contradicts the file's own; "" where it does not."""
+    if not np.isfinite(facts.rate) or abs(facts.rate - fps) <= RATE_DIFFERS * fps:
+        return ""
+    return f"the sheet says {fps:g} frames/s, the file {facts.rate:.4g}: the sheet's is used"
+
+
 def seconds_of(times: npt.ArrayLike, fps: float | None) -> Times:
     """(T,) seconds of every frame: the timestamps where they tell more than index / fps does.
 

@@ -55,6 +55,12 @@ def align(request: RunRequest) -> Any:
     return _run(request, "align")
 
 
+@flow(name="registration", **_OPTIONS)
+def registration(request: RunRequest) -> Any:
+    """Bring every event's frames onto its own onset."""
+    return _run(request, "registration")
+
+
 @flow(name="apex", **_OPTIONS)
 def apex(request: RunRequest) -> Any:
     """Take labelled apex frames, spot the missing ones, and state the error where labels exist."""
@@ -103,6 +109,7 @@ def full_run(request: RunRequest) -> Any:
 STAGE_FLOWS: dict[str, Flow[Any, Any]] = {
     "ingest": ingest,
     "align": align,
+    "registration": registration,
     "apex": apex,
     "flow": optical_flow,
     "motion": motion,

@@ -18,6 +18,9 @@ from models.runs.files import FoldJob, RunFiles
 if TYPE_CHECKING:
     import pandas as pd
 
+    from models.stacked.choice import Choice
+    from models.stacked.proof import Proof
+
 
 def family_of(recipe: Recipe) -> Family:
     """The family of a recipe's network."""
@@ -49,6 +52,16 @@ class Family(Protocol):
 
     def fit(self, jobs: Sequence[FoldJob]) -> None:
         """Train these folds and write FOLD_FILES (and more) into each one's folder."""
+        ...
+
+    def plan_packs(
+        self, jobs: Sequence[FoldJob], max_memory_mb: float | None = None
+    ) -> tuple[list[list[FoldJob]], Choice]:
+        """The jobs in packs for `fit`, by `train.folds_at_once`; why, and how many side by side."""
+        ...
+
+    def prove(self, jobs: Sequence[FoldJob], fold: str, steps: int = 100) -> Proof:
+        """Train `fold` alone and beside the other jobs' folds, and compare; writes nothing."""
         ...
 
     def decode_fold(self, recipe: Recipe, folder: Path) -> None:

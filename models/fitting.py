@@ -29,9 +29,14 @@ from data.stages.files import replacing
 logger = logging.getLogger(__name__)
 
 
+def seed_of(*numbers: int) -> int:
+    """One 32-bit seed from a tuple such as (seed, epoch)."""
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint32)[0])
+
+
 def seed_everything(*numbers: int) -> int:
     """Seed Python, NumPy and torch (all devices) from a tuple such as (seed, epoch)."""
-    seed = int(np.random.SeedSequence(numbers).generate_state(1, np.uint32)[0])
+    seed = seed_of(*numbers)
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
@@ -62,6 +67,11 @@ def save_resume_point(
     for number, moments in optimiser.state_dict()["state"].items():
         for name, value in moments.items():
             tensors[f"optimiser.{number}.{name}"] = torch.as_tensor(value)
+    write_resume_point(path, tensors, facts)
+
+
+def write_resume_point(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+    """A resume point from its tensors: model.<name> and optimiser.<number>.<moment>."""
     path.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(facts)
     _save(tensors, path, {"facts": text, "digest": _digest(tensors, text)})
@@ -75,7 +85,7 @@ def load_resume_point(
     Raises TrainingError when the file is damaged, before anything is restored, or of another
     training.
     """
-    tensors, facts = _read_resume_point(path)
+    tensors, facts = read_resume_point(path)
     state: dict[int, dict[str, Tensor]] = {}
     weights = {}
     for name, tensor in tensors.items():
@@ -90,7 +100,7 @@ def load_resume_point(
         model.load_state_dict(weights)
         optimiser.load_state_dict({"state": state, "param_groups": groups})
     except (RuntimeError, ValueError, KeyError) as error:
-        raise _no_resume_point(path, str(error)) from error
+        raise no_resume_point(path, str(error)) from error
     return facts
 
 
@@ -99,13 +109,13 @@ def discard_if_damaged(path: Path, who: str) -> None:
     if not path.exists():
         return
     try:
-        _read_resume_point(path)
+        read_resume_point(path)
     except TrainingError as error:
         logger.warning("%s starts again, its resume point is damaged: %s", who, error.got)
         path.unlink()
 
 
-def _read_resume_point(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def read_resume_point(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors and facts as they were saved. Raises TrainingError for anything else."""
     try:
         tensors, header = _load(path)
@@ -113,13 +123,14 @@ def _read_resume_point(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             raise ValueError("content that does not match its digest")
         facts: dict[str, Any] = json.loads(header["facts"])
     except TrainingError as error:
-        raise _no_resume_point(path, error.got) from error
+        raise no_resume_point(path, error.got) from error
     except (ValueError, KeyError) as error:
-        raise _no_resume_point(path, f"{type(error).__name__}: {error}") from error
+        raise no_resume_point(path, f"{type(error).__name__}: {error}") from error
     return tensors, facts
 
 
-def _no_resume_point(path: Path, got: str) -> TrainingError:
+def no_resume_point(path: Path, got: str) -> TrainingError:
+    """What reading anything else than this training's resume point raises."""
     return TrainingError(
         str(path),
         expected="a resume point of this training",

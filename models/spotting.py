@@ -14,8 +14,6 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import linear_sum_assignment
-from scipy.signal import find_peaks
 
 from data.errors import InputError
 
@@ -111,6 +109,8 @@ def decode(score: npt.ArrayLike, k_p: int, p: float = 0.55) -> Ints:
     k_p < 1.
     """
     smoothed = smooth(score, k_p)
+    from scipy.signal import find_peaks  # here: networks are trained without scipy too
+
     peaks, _ = find_peaks(smoothed, height=threshold(smoothed, p), distance=k_p)
     peaks = peaks.astype(np.int64)
     return np.stack([peaks - k_p, peaks + k_p, peaks], axis=1)
@@ -241,6 +241,8 @@ def _assign(overlap: Reals, good: npt.NDArray[np.bool_]) -> Ints:
         return gt_index
     # One more pair outweighs any gain in IoU, which is at most 1 per pair.
     gain = np.where(good, overlap + min(overlap.shape) + 1.0, 0.0)
+    from scipy.optimize import linear_sum_assignment
+
     rows, cols = linear_sum_assignment(gain, maximize=True)
     kept = good[rows, cols]
     gt_index[rows[kept]] = cols[kept]

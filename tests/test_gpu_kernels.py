@@ -29,7 +29,7 @@ from data.optical_flow import triton_backend as flow
 from models.layers import selective_scan_triton as scan
 
 WHOLE = {"warps", "inner", "outer", "i0_stride", "length", "width", "states", "batch", "segment",
-         "segments"}
+         "segments", "rows"}
 REAL = {"lt", "theta", "taut", "limit"}
 
 def build(kernel, constants, **options):

@@ -7,16 +7,13 @@ of any key: a folder that moved is noted anew by the next run.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import h5py
-import numpy as np
-import numpy.typing as npt
 
 from data.align.store import MadeCrops, open_crops
 from data.recordings import Recordings
+from data.registration.store import EventCrops
 from data.stages.workspace import Workspace
 
 
@@ -36,15 +33,6 @@ class CropReader:
             return open_crops(group)
         return open_crops(group, self._recordings.frames(video))
 
-
-def take(crops: h5py.Dataset | MadeCrops, frames: Sequence[int] | Any) -> npt.NDArray[np.uint8]:
-    """The crops of `frames` (n ≥ 1, any order, repeats allowed), each read or made once."""
-    wanted, back = np.unique(np.asarray(frames), return_inverse=True)
-    low, high = int(wanted[0]), int(wanted[-1]) + 1
-    if isinstance(crops, MadeCrops):
-        chosen = crops[wanted.tolist()]
-    elif high - low <= 4 * len(wanted):  # a run of chunks reads faster than a list of them
-        chosen = crops[low:high][wanted - low]
-    else:
-        chosen = np.stack([crops[i] for i in wanted])
-    return np.asarray(chosen[back], np.uint8)
+    def event(self, video: str, group: h5py.Group) -> EventCrops:
+        """Crops of a registered event of `video`, whose registration group is given."""
+        return EventCrops(group, None if "crops" in group else self._recordings.frames(video))

@@ -1,19 +1,24 @@
 """Geometry of alignment: where a face is in each frame, and its crop made by one resampling.
 
-A reference frame fixes the geometry (landmarks, crop square). Every later frame is described by a
-head pose against it: a similarity, plus the parallax that yaw and pitch of a head give. With X a
-point of the reference frame, c the crop's centre, h(X) the head's depth in inter-pupil distances,
+A reference frame fixes the geometry (landmarks, crop square). Every other frame is described by a
+head pose against it: a similarity, what yaw and pitch of a deep head in perspective do, and a
+small affine part for what depth and camera leave. With X a point of the reference frame, c the
+crop's centre, (x, y) = (X − c) / ipd, h(X) the head's depth, both in inter-pupil distances, and Z
+the camera's distance,
 
-    frame(X) = c + [a −b; b a] (X − c) + (tx, ty) + ipd · h(X) · (yaw, pitch)
+    frame(X) = c + [a −b; b a] (X − c) + (tx, ty)
+               + ipd · (yaw (h − x²/Z) − pitch x y/Z,  pitch (h − y²/Z) − yaw x y/Z)
+               + ipd · (e₁ x + e₂ y,  e₂ x − e₁ y)
 
 yaw and pitch are small angles in radians. h has zero mean over the face, so that leaving the
 parallax out gives the best similarity. Points are (x, y), x right and y down, pixel centres at
-integers. Transforms are never chained: each pose is against the reference itself.
+integers. A reference that was registered to an earlier one may carry on its crop: the crop's pixels
+are then placed by both poses, one after the other, and sampled once.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import cv2
@@ -27,59 +32,103 @@ Grey = npt.NDArray[np.uint8]
 
 CROP_SIDE = 2.3  # inter-pupil distances
 CROP_DOWN = 0.02  # crop centre below the mean of the nose landmarks, inter-pupil distances
-IDENTITY = np.array([1.0, 0, 0, 0, 0, 0])
+IDENTITY = np.array([1.0, 0, 0, 0, 0, 0, 0, 0])
+CAMERA = 10.0  # Z: the camera's distance, inter-pupil distances (0.6 m)
+NODES = np.arange(7) * 0.33 - 1.0  # of what a video adds to the depth, along either axis
+NODE_WIDTH = 0.3  # Gaussian sd around a node, inter-pupil distances
+DEPTH_TERMS = len(NODES) ** 2
 
 
 @dataclass(frozen=True)
 class Depth:
     """Head depth h, inter-pupil distances: half ellipsoid with a nose, and what a video adds to it.
 
-    `centre`, `half` (2,) px: the ellipse of the face; `nose` (2,) px: its tip; `added`:
-    coefficients of `terms`; `mean`: what is subtracted.
+    All but `to_face` is in face coordinates: inter-pupil distances about the crop's centre, x along
+    the line of the eyes; `to_face` (2,3) maps px to them. `centre`, `half` (2,): the ellipse of
+    the face; `nose` (2,): its tip; `slope` (2,): how a head that is turned already leans, less
+    depth per x and y; `added` (49,): coefficients of `terms`; `mean`: what is subtracted.
     """
 
+    to_face: Array
     centre: Array
     half: Array
     nose: Array
-    ipd: float
-    added: Array
+    slope: Array = field(default_factory=lambda: np.zeros(2))
+    added: Array = field(default_factory=lambda: np.zeros(DEPTH_TERMS))
     mean: float = 0.0
 
-    def prior(self, points: Array) -> Array:
-        """Half ellipsoid of 0.9 with a nose bump of 0.2: (...,2) px → (...)."""
-        u, v = np.moveaxis((points - self.centre) / self.half, -1, 0)
+    def _prior(self, at: Array) -> Array:
+        """Half ellipsoid of 0.9 with a nose bump of 0.2, leaning."""
+        u, v = np.moveaxis((at - self.centre) / self.half, -1, 0)
         shell = 0.9 * np.sqrt(np.maximum(0.0, 1 - u**2 - v**2))
-        return np.asarray(shell + 0.2 * self._nose_bump(points))
+        bump = (((at - self.nose) / np.array([0.16, 0.20])) ** 2).sum(-1)
+        return np.asarray(shell + 0.2 * np.exp(-0.5 * bump) - at @ self.slope)
 
-    def _nose_bump(self, points: Array) -> Array:
-        away = (points - self.nose) / (self.ipd * np.array([0.16, 0.20]))
-        return np.asarray(np.exp(-0.5 * (away**2).sum(-1)))
+    def prior(self, points: Array) -> Array:
+        """h without what a video adds, and without `mean`: (...,2) px → (...)."""
+        return self._prior(apply(self.to_face, points))
 
     def terms(self, points: Array) -> Array:
-        """Low-order corrections a video may call for: (...,2) px → (..., terms)."""
-        u, v = np.moveaxis((points - self.centre) / self.half, -1, 0)
-        return np.stack([u, v, u * u, u * v, v * v, self._nose_bump(points)], axis=-1)
+        """Gaussians a video may add: (...,2) px → (..., 49)."""
+        across, down = _hills(apply(self.to_face, points))
+        return np.asarray((down[..., :, None] * across[..., None, :]).reshape(*down.shape[:-1], -1))
 
     def __call__(self, points: Array) -> Array:
         """h at (...,2) px."""
-        return np.asarray(self.prior(points) + self.terms(points) @ self.added - self.mean)
+        at = apply(self.to_face, points)
+        h = self._prior(at) - self.mean
+        if self.added.any():
+            across, down = _hills(at)
+            h = h + ((down @ self.added.reshape(len(NODES), -1)) * across).sum(-1)
+        return np.asarray(h)
 
 
-def head_depth(landmarks: Array) -> Depth:
-    """The prior depth for a face with these landmarks (68,2) px."""
-    jaw, ipd = landmarks[JAW], interpupil(landmarks)
-    brows = landmarks[17:27].mean(axis=0)
-    across = landmarks[16] - landmarks[0]
-    top, bottom = brows[1] - 1.0 * ipd, jaw[8, 1] + 0.05 * ipd
+def _hills(at: Array) -> tuple[Array, Array]:
+    """Gaussians of the nodes along x and along y: (...,2) → (...,7) each."""
+    x, y = (np.exp(-0.5 * ((at[..., k, None] - NODES) / NODE_WIDTH) ** 2) for k in (0, 1))
+    return x, y
+
+
+def face_axes(landmarks: Array) -> Array:
+    """Affine (2,3) from px to face coordinates, see `Depth`."""
+    ipd = interpupil(landmarks)
+    left, right = (landmarks[eye].mean(axis=0) for eye in EYES)
+    across = (right - left) / ipd
+    down = np.array([-across[1], across[0]])
+    turn = np.array([across, down]) / ipd
+    return np.column_stack([turn, -turn @ (landmarks[NOSE].mean(axis=0) + CROP_DOWN * ipd * down)])
+
+
+def head_depth(
+    landmarks: Array,
+    slope: Array | None = None,
+    added: Array | None = None,
+    mean: float | None = None,
+) -> Depth:
+    """The depth of a face with these landmarks (68,2) px: the prior, and what is known beyond.
+
+    Without `mean`, it is what makes h zero in the mean over the face.
+    """
+    to_face = face_axes(landmarks)
+    at = apply(to_face, landmarks)
+    jaw, brows = at[JAW], at[17:27].mean(axis=0)
+    top, bottom = brows[1] - 1.0, jaw[8, 1] + 0.05
     centre = np.array([(jaw[0, 0] + jaw[16, 0]) / 2, (top + bottom) / 2])
-    half = np.array([0.55 * np.hypot(*across), (bottom - top) / 2])
-    depth = Depth(centre, half, landmarks[30], ipd, np.zeros(6))
-    return centred(depth, landmarks)
+    half = np.array([0.55 * np.hypot(*(jaw[16] - jaw[0])), (bottom - top) / 2])
+    depth = Depth(
+        to_face,
+        centre,
+        half,
+        at[30],
+        np.zeros(2) if slope is None else slope,
+        np.zeros(DEPTH_TERMS) if added is None else added,
+    )
+    return centred(depth, landmarks) if mean is None else replace(depth, mean=mean)
 
 
 def centred(depth: Depth, landmarks: Array) -> Depth:
     """The same depth with zero mean over the convex hull of the landmarks."""
-    inside = hull_points(landmarks, step=max(1, round(depth.ipd / 20)))
+    inside = hull_points(landmarks, step=max(1, round(interpupil(landmarks) / 20)))
     return replace(depth, mean=float(replace(depth, mean=0.0)(inside).mean()))
 
 
@@ -88,16 +137,19 @@ def hull_points(landmarks: Array, step: int) -> Array:
     low, high = np.floor(landmarks.min(axis=0)), np.ceil(landmarks.max(axis=0))
     xs, ys = (np.arange(low[k], high[k] + 1, step) for k in (0, 1))
     grid = np.stack(np.meshgrid(xs, ys), axis=-1).reshape(-1, 2)
-    hull = cv2.convexHull(landmarks.astype(np.float32))
-    inside = [cv2.pointPolygonTest(hull, (float(x), float(y)), False) >= 0 for x, y in grid]
-    return np.asarray(grid[np.array(inside)])
+    hull = cv2.convexHull(landmarks.astype(np.float32))[:, 0].astype(np.float64)
+    side, away = np.roll(hull, -1, axis=0) - hull, grid[:, None] - hull
+    turn = side[:, 0] * away[..., 1] - side[:, 1] * away[..., 0]
+    return np.asarray(grid[(turn >= 0).all(axis=1) | (turn <= 0).all(axis=1)])
 
 
 @dataclass(frozen=True)
 class Geometry:
     """What one reference frame fixes: landmarks (68,2) px, the crop square, the head's depth.
 
-    `to_crop` (2,3) maps reference px to crop px.
+    `to_crop` (2,3) maps reference px to crop px. `before`, where this reference was registered to
+    an earlier one: that geometry and this reference's pose against it. With `carries` it carries
+    on the earlier crop, and `to_crop` is the similarity nearest to what the poses make of it.
     """
 
     landmarks: Array
@@ -105,6 +157,8 @@ class Geometry:
     size: int
     to_crop: Array
     depth: Depth
+    before: tuple[Geometry, Array] | None = None
+    carries: bool = False
 
     @cached_property
     def centre(self) -> Array:
@@ -115,6 +169,15 @@ class Geometry:
     def landmarks_crop(self) -> Array:
         """Landmarks in crop px (68,2)."""
         return apply(self.to_crop, self.landmarks)
+
+    @cached_property
+    def crop_grid(self) -> Array:
+        """Where the crop's pixels lie in the reference frame, px (S,S,2)."""
+        if self.carries and self.before is not None:
+            earlier, pose = self.before
+            return place(earlier, pose, earlier.crop_grid)
+        ys, xs = np.mgrid[: self.size, : self.size].astype(np.float64)
+        return apply(invert(self.to_crop), np.stack([xs, ys], axis=-1))
 
 
 def face_geometry(landmarks: Array, size: int, *, upright: bool = True) -> Geometry:
@@ -168,32 +231,53 @@ def compose(outer: Array, inner: Array) -> Array:
 
 
 def pose_matrix(pose: Array, centre: Array) -> Array:
-    """The similarity part of a pose (6,) as an affine (2,3), reference px → frame px."""
+    """The similarity part of a pose (8,) as an affine (2,3), reference px → frame px."""
     a, b, tx, ty = pose[:4]
     turn = np.array([[a, -b], [b, a]])
     return np.column_stack([turn, centre + np.array([tx, ty]) - turn @ centre])
 
 
 def matrix_pose(matrix: Array, centre: Array) -> Array:
-    """The pose (6,) without parallax of a similarity (2,3), reference px → frame px."""
+    """The pose (8,) without parallax of a similarity (2,3), reference px → frame px."""
     a, b = (matrix[0, 0] + matrix[1, 1]) / 2, (matrix[1, 0] - matrix[0, 1]) / 2
     tx, ty = apply(matrix, centre) - centre
-    return np.array([a, b, tx, ty, 0.0, 0.0])
+    return np.array([a, b, tx, ty, 0.0, 0.0, 0.0, 0.0])
+
+
+def bends(x: Array, y: Array, depth: Array) -> Array:
+    """What a radian of yaw, a radian of pitch, e₁ and e₂ do to points: (2, ..., 4).
+
+    `x`, `y` about the crop's centre and `depth`, all in inter-pupil distances, as is the result.
+    """
+    cross = -x * y / CAMERA
+    return np.stack(
+        [
+            np.stack([depth - x * x / CAMERA, cross, x, y], axis=-1),
+            np.stack([cross, depth - y * y / CAMERA, -y, x], axis=-1),
+        ]
+    )
+
+
+def _bent(geometry: Geometry, pose: Array, points: Array) -> Array:
+    """What a pose does beside its similarity, px (...,2)."""
+    x, y = np.moveaxis((points - geometry.centre) / geometry.ipd, -1, 0)
+    shift = bends(x, y, geometry.depth(points)) @ (geometry.ipd * pose[4:])
+    return np.moveaxis(shift, 0, -1)
 
 
 def place(geometry: Geometry, pose: Array, points: Array) -> Array:
-    """Where reference points (...,2) px lie in the frame of `pose` (6,), px."""
+    """Where reference points (...,2) px lie in the frame of `pose` (8,), px."""
     moved = apply(pose_matrix(pose, geometry.centre), points)
-    return np.asarray(moved + geometry.ipd * geometry.depth(points)[..., None] * pose[4:])
+    return np.asarray(moved + _bent(geometry, pose, points)) if pose[4:].any() else moved
 
 
 def unplace(geometry: Geometry, pose: Array, points: Array) -> Array:
     """Inverse of `place`: the reference points seen at `points` (...,2) px in the frame."""
     back = invert(pose_matrix(pose, geometry.centre))
     found = apply(back, points)
-    for _ in range(5):  # the parallax changes slowly over the face: each step gains two digits
-        shift = geometry.ipd * geometry.depth(found)[..., None] * pose[4:]
-        found = apply(back, points - shift)
+    if pose[4:].any():
+        for _ in range(8):  # it changes slowly over the face: each step gains a digit or two
+            found = apply(back, points - _bent(geometry, pose, found))
     return found
 
 
@@ -225,12 +309,13 @@ class CropMaker:
 
     def __init__(self, geometry: Geometry) -> None:
         self._geometry = geometry
-        size = geometry.size
-        ys, xs = np.mgrid[:size, :size].astype(np.float64)
-        grid = apply(invert(geometry.to_crop), np.stack([xs, ys], axis=-1))
-        depth = geometry.ipd * geometry.depth(grid)
-        rows = [grid[..., 0] - geometry.centre[0], grid[..., 1] - geometry.centre[1], depth]
-        self._rows = np.stack([r.ravel() for r in rows]).astype(np.float32)
+        grid = geometry.crop_grid
+        self._rim = np.concatenate([grid[0], grid[-1], grid[:, 0], grid[:, -1]])
+        x, y = np.moveaxis((grid - geometry.centre) / geometry.ipd, -1, 0)
+        yaw, cross = bends(x, y, geometry.depth(grid))[0, ..., :2].transpose(2, 0, 1)
+        pitch = yaw + (x * x - y * y) / CAMERA
+        rows = geometry.ipd * np.stack([x, y, yaw, cross, pitch])
+        self._rows = rows.reshape(5, -1).astype(np.float32)
         reductions = np.hypot(*np.linalg.inv(geometry.to_crop[:, :2]))  # along crop x, crop y
         across, down = (0.45 * np.sqrt(max(0.0, float(r) ** 2 - 1.2**2)) for r in reductions)
         self._sigmas = across, down
@@ -239,10 +324,9 @@ class CropMaker:
         self, pose: Array, shape: tuple[int, ...], margin: int = 0
     ) -> tuple[int, int, int, int]:
         """x0, y0, x1, y1 of the part of an image of `shape` that the crop samples, ends open."""
-        size, margin = self._geometry.size, margin + 4 + int(np.ceil(3 * max(self._sigmas)))
-        corners = np.array([(0, 0), (size, 0), (0, size), (size, size)], np.float64)
-        seen = apply(invert(frame_to_crop(self._geometry, pose)), corners)
-        reach = margin + self._geometry.ipd * float(np.abs(pose[4:]).max())
+        margin = margin + 4 + int(np.ceil(3 * max(self._sigmas)))
+        seen = apply(pose_matrix(pose, self._geometry.centre), self._rim)
+        reach = margin + 1.5 * self._geometry.ipd * float(np.abs(pose[4:]).max())
         low, high = seen.min(axis=0) - reach, seen.max(axis=0) + reach
         limit = np.array([shape[1], shape[0]])
         x0, y0 = np.clip(np.floor(low), 0, limit - 8).astype(int)
@@ -263,8 +347,9 @@ class CropMaker:
         x0, y0, x1, y1 = self.box(pose, shape or patch.shape)
         left, top = origin
         image = np.ascontiguousarray(patch[y0 - top : y1 - top, x0 - left : x1 - left])
-        a, b, tx, ty, yaw, pitch = pose
-        turn = np.array([[a, -b, yaw], [b, a, pitch]], np.float32)
+        a, b, tx, ty, yaw, pitch, e1, e2 = pose
+        turn = np.array([[a + e1, e2 - b, yaw, pitch, 0], [b + e2, a - e1, 0, yaw, pitch]],
+                        np.float32)  # fmt: skip
         shift = self._geometry.centre + np.array([tx - x0, ty - y0])
         maps = turn @ self._rows + shift.astype(np.float32)[:, None]
         if max(self._sigmas) > 0:
@@ -282,7 +367,7 @@ class CropMaker:
 
 
 def landmark_pose(source: Array, target: Array, centre: Array) -> Array:
-    """Least-squares similarity pose (6,) that takes `source` points to `target` points (n,2)."""
+    """Least-squares similarity pose (8,) that takes `source` points to `target` points (n,2)."""
     from_mean, to_mean = source.mean(axis=0), target.mean(axis=0)
     p, q = source - from_mean, target - to_mean
     power = float((p**2).sum())

@@ -6,7 +6,8 @@
     landmarks         a similarity of the 68 landmarks, anew in every frame (shakes: for comparison)
     landmarks_smooth  the same, averaged over time by a Gaussian
     ecc               enhanced correlation coefficient, whole face
-    track             tracked points, robust head pose, a block of frames together (default)
+    track             tracked points, robust head pose, a block of frames together (default); where
+                      points fail: ecc, then landmarks, then the last pose, and the status says so
 
 `data.align.run` drives them over a video.
 """
@@ -14,7 +15,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -30,7 +31,6 @@ from data.align.geometry import (
     square_geometry,
     whole_geometry,
 )
-from data.align.joint import DepthEvidence
 from data.align.tracking import FaceTracker, Registered
 from data.errors import InputError
 from data.faces import EXCLUDED, Face, FaceFinder, Reference, equalise
@@ -49,7 +49,10 @@ STATUS = (
     "dark",
     "multi_face",
     "assumed_crop",
+    "doubtful",
+    "landmarks",
 )
+PLACED = ("ok", "partial", "dark", "multi_face", "assumed_crop")  # by the mode's own method
 HELD = ("align_held", "no_face", "unreadable")  # frames whose geometry is another frame's
 FACELESS = ("none", "whole")  # modes that look for no face
 LOOK_PX = 110.0  # face box size at which the detector is shown a known face
@@ -71,19 +74,26 @@ class Options:
 
 @dataclass
 class Segment:
-    """A run of frames with one reference. `geometry` learns depth as blocks are fitted."""
+    """What one reference frame is to a video. `geometry` learns depth as blocks are fitted.
+
+    `how` it was found: "first"; "chained", registered to the reference `parent` with a standard
+    deviation of `link_sd` px over the face; "landmarks", by landmarks alone; "cut", a new scene,
+    whose geometry comes after none. Numbers may come back: a video returns to them.
+    """
 
     number: int
     reference: Reference
     geometry: Geometry
-    evidence: DepthEvidence = field(default_factory=DepthEvidence)
+    how: str = "first"
+    parent: int = -1
+    link_sd: float = float("nan")
 
 
 @dataclass
 class Placed:
     """One frame with its pose: `patch` is the part of the image its crop needs, from `origin`.
 
-    `index` frame index; `pose` (6,) against the segment's reference; `status` a word of STATUS;
+    `index` frame index; `pose` (8,) against the segment's reference; `status` a word of STATUS;
     `moved` (N,2) the tracked points in the frame, px, and `light` (2,) where there are any.
     """
 
@@ -153,7 +163,9 @@ def registration(
     tracker = FaceTracker(
         grey_of(image), segment.geometry, points=options.points, parallax=options.parallax
     )
-    return (tracker.correlate if options.mode == "ecc" else tracker.register), tracker
+    if options.mode == "ecc":
+        return tracker.correlate, tracker
+    return (lambda grey: tracker.register(grey)), tracker
 
 
 class LandmarkRegistration:
@@ -201,7 +213,7 @@ def overlap(a: Array, b: Array) -> float:
 
 
 def smooth_poses(poses: Array, good: npt.NDArray[np.bool_], sigma: float) -> Array:
-    """Gaussian average over time of poses (T,6), sd `sigma` frames, from the `good` frames."""
+    """Gaussian average over time of poses (T,8), sd `sigma` frames, from the `good` frames."""
     if sigma <= 0 or not good.any():
         return poses
     reach = np.arange(len(poses))

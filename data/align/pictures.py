@@ -118,8 +118,10 @@ def points_figure(group: h5py.Group) -> Figure:
     return fig
 
 
-def residual_figure(videos: Sequence[tuple[str, Any, Any]]) -> Figure:
-    """Videos as (name, residual_px (T,), status (T,)): residuals' histogram, frames per status."""
+def residual_figure(
+    videos: Sequence[tuple[str, Any, Any]], words: Sequence[str] = STATUS
+) -> Figure:
+    """Videos or events as (name, residual_px (T,), status (T,)): residuals, frames per status."""
     residuals = np.concatenate([np.asarray(r, np.float64) for _, r, _ in videos])
     residuals = residuals[np.isfinite(residuals)]
     codes = np.concatenate([np.asarray(s) for *_, s in videos])
@@ -129,7 +131,7 @@ def residual_figure(videos: Sequence[tuple[str, Any, Any]]) -> Figure:
         left.axvline(float(np.median(residuals)), color=ORANGE, label="median")
         legend(left, loc="upper left")
     title(left, "points' residual after alignment, px")
-    counts = [(name, int((codes == code).sum())) for code, name in enumerate(STATUS)]
+    counts = [(name, int((codes == code).sum())) for code, name in enumerate(words)]
     present = [(name, count) for name, count in counts if count]
     states.barh([n for n, _ in present], [c for _, c in present], 0.6, color=BLUE)
     states.set_ylim(max(len(present), 3) - 0.5, -0.5)  # one status makes no fat bar

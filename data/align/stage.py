@@ -28,8 +28,18 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
-from data.align.modes import FACELESS, STATUS, Block, Image, Options, grey_of
-from data.align.run import align_frames
+from data.align.modes import (
+    FACELESS,
+    PLACED,
+    STATUS,
+    Block,
+    Image,
+    Options,
+    Segment,
+    grey_of,
+    reference_geometry,
+)
+from data.align.run import Run
 from data.align.settings import AlignConfig
 from data.align.store import BlockWriter, ahead
 from data.errors import InputError
@@ -50,7 +60,7 @@ from data.stages.parts import PartWriter
 if TYPE_CHECKING:
     from data.pictures.stages import Drawn, Shown
 
-NAME, VERSION = "align", 2
+NAME, VERSION = "align", 3
 
 
 def list_units(inputs: StageInputs, config: AlignConfig) -> list[Unit]:
@@ -79,16 +89,19 @@ def process(unit: Unit, inputs: UnitInputs, config: AlignConfig, part: PartWrite
     reference, image = find(inputs.frames(), finder, config, unit.facts["provided_crop"], options)
     source = inputs.frames()
     writer = BlockWriter(part.group(unit.id), len(source), config)
-    blocks = align_frames(
-        ahead(source.iter(colour=config.colour)), image, reference, finder, options
-    )
-    write_all(blocks, writer)
+    geometry = reference_geometry(reference, image.shape, options)
+    run = Run(Segment(0, reference, geometry), image, finder, options)
+    write_all(run.blocks(ahead(source.iter(colour=config.colour))), writer)
     writer.finish(
+        run.segments,
+        run.cuts,
+        run.evidence,
         mode=config.mode,
         fps=options.fps,
+        upright=options.upright,
         landmark_model=predictor_identity(config.landmark_model) if finder else "none",
     )
-    _report(unit.id, writer, reference, part)
+    _report(unit.id, writer, run, part)
 
 
 def options_of(config: AlignConfig, fps: float, who: str) -> Options:
@@ -154,24 +167,31 @@ def write_all(blocks: Iterator[Block], writer: BlockWriter) -> None:
             waiting.result()
 
 
-def _report(unit: str, writer: BlockWriter, reference: Reference, part: PartWriter) -> None:
+def _report(unit: str, writer: BlockWriter, run: Run, part: PartWriter) -> None:
     """Counts for the manifest; a ledger row for each kind of problem, with its frames."""
     counts: Counter[str] = Counter(STATUS[code] for code in writer.status.tolist())
     for name in STATUS[1:]:
-        if counts[name] and name not in ("ecc",):
+        if counts[name] and name not in ("ecc", "landmarks"):
             where = _ranges(np.flatnonzero(writer.status == STATUS.index(name)))
             detail = f"{counts[name]} of {len(writer.status)} frames: {where}"
             part.note(unit, name, detail, kind="frame")
+    reference = run.segments[0].reference
     for flag in reference.flags[1:]:  # the first one is every frame's status
         part.note(unit, flag, f"in the reference frame {reference.index}")
-    if writer.references[1:]:
-        detail = f"new reference at frames {', '.join(map(str, writer.references[1:]))}"
-        part.note(unit, "re_referenced", detail)
+    for how, reason in (("landmarks", "face_found_again"), ("cut", "scene_cut")):
+        found = [s.reference.index for s in run.segments if s.how == how]
+        if found:
+            part.note(unit, reason, f"at frames {', '.join(map(str, found))}")
     facts: dict[str, Any] = {
         "frames": len(writer.status),
         "ok": counts["ok"],
+        "placed": sum(counts[name] for name in PLACED),
+        "doubtful": counts["doubtful"],
+        "ecc": counts["ecc"],
+        "landmarks": counts["landmarks"],
         "held": counts["align_held"] + counts["no_face"] + counts["unreadable"],
-        "segments": len(writer.references),
+        "segments": len(run.segments),
+        "cuts": len(run.cuts),
         "residual_px": round(float(np.nanmedian(writer.residual)), 4)
         if np.isfinite(writer.residual).any()
         else None,
@@ -201,7 +221,7 @@ STAGE = Stage(
     unit_kind="video",
     list_units=list_units,
     process=process,
-    title="Align: faces registered to their first frame",
+    title="Align: faces found and followed",
     pictures=pictures,
     shows_faces=True,
 )

@@ -10,20 +10,25 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 from typing import Any, TypeVar
 
 import h5py
 import numpy as np
 import numpy.typing as npt
 
-from data.align.geometry import CropMaker, Geometry, frame_to_crop, head_depth
-from data.align.modes import STATUS, Block, Image
+from data.align.fitting import POSE_TERMS
+from data.align.geometry import DEPTH_TERMS, CropMaker, Geometry, frame_to_crop, head_depth
+from data.align.joint import DepthEvidence, solve_depth
+from data.align.modes import STATUS, Block, Image, Segment
 from data.align.settings import AlignConfig
 from data.errors import StoreError
 from data.frames import FrameSource
 
 T = TypeVar("T")
+Array = npt.NDArray[np.float64]
+
+HOW = ("first", "chained", "landmarks", "cut")  # how a reference was found
+NO_LINK = np.full(POSE_TERMS, np.nan)
 
 FILTERS: dict[str, dict[str, Any]] = {
     "gzip": {"compression": "gzip", "compression_opts": 1},
@@ -84,27 +89,22 @@ class BlockWriter:
             )  # fmt: skip
         self.status = np.zeros(frames, np.uint8)
         self.residual = np.full(frames, np.nan, np.float32)
-        self.references: list[int] = []
         self._inliers = np.full(frames, np.nan, np.float32)
-        self._poses = np.zeros((frames, 6))
+        self._poses = np.zeros((frames, POSE_TERMS))
         self._transforms = np.zeros((frames, 2, 3))
         self._segment = np.zeros(frames, np.int16)
         self._depth_of = np.zeros(frames, np.int32)
-        self._depths: list[npt.NDArray[np.float64]] = []
-        self._geometries: list[Geometry] = []
+        self._depths: list[Array] = []
         self._shapes = np.zeros((frames, 2), np.int32)
-        self._points: npt.NDArray[np.float64] | None = None
-        self._strays: npt.NDArray[np.float64] | None = None
+        self._points: Array | None = None
+        self._strays: Array | None = None
 
     def write(self, block: Block) -> None:
         """Make and write the block's crops, note its poses."""
         segment, geometry = block.segment, block.geometry
-        if segment.number == len(self.references):
-            self.references.append(segment.reference.index)
-            self._geometries.append(geometry)
         if self._points is None and block.points is not None:
             self._points, self._strays = block.points, block.point_rms
-        self._depths.append(np.array([*geometry.depth.added, geometry.depth.mean]))
+        self._depths.append(_depth_row(geometry))
         maker = CropMaker(geometry)
         for frame in block.frames:
             i = frame.index
@@ -117,10 +117,19 @@ class BlockWriter:
             if self._crops is not None:
                 self._crops[i] = maker(frame.patch, frame.pose, frame.origin, frame.shape)
 
-    def finish(self, **attributes: Any) -> None:
+    def finish(
+        self,
+        segments: Sequence[Segment],
+        cuts: Sequence[int],
+        evidence: DepthEvidence,
+        **attributes: Any,
+    ) -> None:
         """Write everything that is small, and the attributes."""
-        first = self._geometries[0]
-        landmarks = np.stack([g.landmarks for g in self._geometries])
+        geometries = [s.geometry for s in segments]
+        first = geometries[0]
+        links = [g.before for g in geometries]
+        bins = sorted(evidence.bins)
+        triangle = np.triu_indices(DEPTH_TERMS)
         small = {
             "transforms": self._transforms,
             "poses": self._poses,
@@ -128,48 +137,114 @@ class BlockWriter:
             "inlier_ratio": self._inliers,
             "residual_px": self.residual,
             "segment": self._segment,
+            "cuts": np.array(cuts, np.int32),
             "landmarks": first.landmarks.astype(np.float32),
             "landmarks_crop": first.landmarks_crop.astype(np.float32),
-            "segment_reference": np.array(self.references, np.int32),
-            "segment_landmarks": landmarks,
-            "segment_to_crop": np.stack([g.to_crop for g in self._geometries]),
+            "segment_reference": np.array([s.reference.index for s in segments], np.int32),
+            "segment_landmarks": np.stack([g.landmarks for g in geometries]),
+            "segment_to_crop": np.stack([g.to_crop for g in geometries]),
+            "segment_ipd": np.array([g.ipd for g in geometries]),
+            "segment_slope": np.stack([g.depth.slope for g in geometries]),
+            "segment_how": np.array([HOW.index(s.how) for s in segments], np.uint8),
+            "segment_parent": np.array([s.parent for s in segments], np.int16),
+            "segment_carries": np.array([g.carries for g in geometries]),
+            "segment_link": np.stack([NO_LINK if b is None else b[1] for b in links]),
+            "segment_link_sd": np.array([s.link_sd for s in segments], np.float32),
+            "segment_link_depth": np.stack(
+                [np.zeros(DEPTH_TERMS + 1) if b is None else _depth_row(b[0]) for b in links]
+            ),
             "depth": np.stack(self._depths),
             "depth_of": self._depth_of,
             "image_shape": self._shapes,
+            "evidence_bin": np.array(bins, np.int32),
+            "evidence_values": _stacked([evidence.bins[b][1] for b in bins], DEPTH_TERMS),
         }
         if self._points is not None:
             small["points"] = self._points.astype(np.float32)
             small["point_rms"] = np.asarray(self._strays, np.float32)
         for name, values in small.items():
             self._group.create_dataset(name, data=values)
+        matrices = _stacked([evidence.bins[b][0][triangle] for b in bins], len(triangle[0]))
+        self._group.create_dataset(
+            "evidence_matrix", data=matrices, **(FILTERS["gzip"] if bins else {})
+        )
+        self._group["evidence_bin"].attrs["frames"] = evidence.bin_frames
         self._group["status"].attrs["status_names"] = list(STATUS)
+        self._group["segment_how"].attrs["names"] = list(HOW)
         self._group.attrs.update(
             size=self._config.size,
             colour=self._config.colour,
             store=self._config.store,
             ipd_px=first.ipd,
-            reference_index=self.references[0],
+            reference_index=int(segments[0].reference.index),
             **attributes,
         )
+
+
+def _depth_row(geometry: Geometry) -> Array:
+    return np.array([*geometry.depth.added, geometry.depth.mean])
+
+
+def _stacked(rows: Sequence[Array], width: int) -> npt.NDArray[np.float32]:
+    return np.asarray(rows, np.float32).reshape(len(rows), width)
 
 
 class StoredPoses:
     """What an align unit's group says about every frame's geometry."""
 
     def __init__(self, group: h5py.Group) -> None:
-        self.poses: npt.NDArray[np.float64] = group["poses"][:]
-        self._segment, self.depth_of = group["segment"][:], group["depth_of"][:]
+        self.poses: Array = group["poses"][:]
+        self.segment, self.depth_of = group["segment"][:], group["depth_of"][:]
         self._depths = group["depth"][:]
-        self._landmarks, self._to_crop = group["segment_landmarks"][:], group["segment_to_crop"][:]
+        self._landmarks = list(group["segment_landmarks"][:])  # one object each: its identity
+        self._to_crop, self._ipd = group["segment_to_crop"][:], group["segment_ipd"][:]
+        self._slope, self._carries = group["segment_slope"][:], group["segment_carries"][:]
+        self._parent, self._link = group["segment_parent"][:], group["segment_link"][:]
+        self._link_depth = group["segment_link_depth"][:]
         self._size = int(group.attrs["size"])
+        self._before: dict[int, tuple[Geometry, Array] | None] = {}
+        self._geometries: dict[int, Geometry] = {}
 
     def geometry(self, index: int) -> Geometry:
         """Geometry that frame `index` was placed by; equal wherever `depth_of` is."""
-        segment, depth = self._segment[index], self._depths[self.depth_of[index]]
+        number = int(self.depth_of[index])
+        if number not in self._geometries:
+            self._geometries[number] = self._made(int(self.segment[index]), self._depths[number])
+        return self._geometries[number]
+
+    def _made(self, segment: int, depth: Array) -> Geometry:
         landmarks = self._landmarks[segment]
-        prior = head_depth(landmarks)
-        learned = replace(prior, added=depth[:-1], mean=float(depth[-1]))
-        return Geometry(landmarks, prior.ipd, self._size, self._to_crop[segment], learned)
+        return Geometry(
+            landmarks,
+            float(self._ipd[segment]),
+            self._size,
+            self._to_crop[segment],
+            head_depth(landmarks, self._slope[segment], depth[:-1], float(depth[-1])),
+            self._earlier(segment),
+            bool(self._carries[segment]),
+        )
+
+    def _earlier(self, segment: int) -> tuple[Geometry, Array] | None:
+        if segment not in self._before:
+            parent, link = int(self._parent[segment]), self._link[segment]
+            self._before[segment] = (
+                None
+                if parent < 0 or np.isnan(link).any()
+                else (self._made(parent, self._link_depth[segment]), link)
+            )
+        return self._before[segment]
+
+
+def depth_without(group: h5py.Group, first: int, last: int) -> Array:
+    """Depth coefficients (49,) of an align unit, learned without its frames first .. last."""
+    frames = int(group["evidence_bin"].attrs["frames"])
+    bins = group["evidence_bin"][:]
+    used = (bins * frames > last) | ((bins + 1) * frames <= first)
+    matrix = np.zeros((DEPTH_TERMS, DEPTH_TERMS))
+    rows, columns = np.triu_indices(DEPTH_TERMS)
+    matrix[rows, columns] = group["evidence_matrix"][:][used].astype(np.float64).sum(axis=0)
+    matrix = matrix + np.triu(matrix, 1).T
+    return solve_depth(matrix, group["evidence_values"][:][used].astype(np.float64).sum(axis=0))
 
 
 class MadeCrops:

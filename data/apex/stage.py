@@ -6,8 +6,8 @@ them), middle_error (middle of the event − label), method, curve (list of floa
 curve_start on). A valid label is always the apex; the spotted frame is computed beside it, so that
 the stage states its own error.
 
-Dropped: an event without onset, one that crosses a cut in alignment, one that leaves its video,
-and, without a valid label, one without offset or without enough usable frames.
+Dropped: an event without onset, one that registration dropped, and, without a valid label, one
+without offset or without enough usable frames.
 """
 
 from __future__ import annotations
@@ -17,14 +17,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import cv2
-import h5py
 import numpy as np
 
-from data.align.modes import HELD
-from data.align.store import open_crops
 from data.apex.settings import ApexConfig
 from data.apex.spotting import MIN_FRAMES, Spotted, evenly, spot_apex, valid_label
 from data.errors import InputError
+from data.registration.store import EventCrops, open_event
 from data.stages.contract import Stage, Unit
 from data.stages.inputs import StageInputs, UnitInputs
 from data.stages.parts import PartWriter
@@ -32,7 +30,7 @@ from data.stages.parts import PartWriter
 if TYPE_CHECKING:
     from data.pictures.stages import Drawn, Shown
 
-NAME, VERSION = "apex", 2
+NAME, VERSION = "apex", 3
 NAN = float("nan")
 
 
@@ -51,7 +49,7 @@ def list_units(inputs: StageInputs, config: ApexConfig) -> list[Unit]:
             event.id,
             event.video,
             {**event.marks, "fps": event.fps},
-            reads=(("align", event.video),),
+            reads=(("registration", event.id),),
             frames=True,
         )
         for event in inputs.recordings.events.values()
@@ -70,9 +68,8 @@ def process(unit: Unit, inputs: UnitInputs, config: ApexConfig, part: PartWriter
         where = f"apex {event.apex} outside {event.onset}-{event.offset}: spotted instead"
         part.note(unit.id, "label_outside_event", where)
     who = f"{inputs.dataset}/{unit.id}"
-    with inputs.open("align", unit.video) as group:
-        usable = usable_frames(group, event.onset, event.offset, label, who)
-        spotted = _spot(group, inputs, unit, event, usable, config)
+    with open_event(inputs, unit.id) as crops:
+        spotted = _spot(crops, event, usable_frames(crops, event.offset), config)
     apex, source = _decide(label, spotted, event, config, who)
     row = _row(unit, event, apex, source, label, spotted, config)
     part.rows(unit.id, [row])
@@ -80,44 +77,14 @@ def process(unit: Unit, inputs: UnitInputs, config: ApexConfig, part: PartWriter
     part.done(unit.id, source=source, **errors)
 
 
-def usable_frames(
-    group: h5py.Group, onset: int, offset: int | None, label: int | None, who: str
-) -> list[int]:
-    """Frames of the event that show a face where alignment says it is.
-
-    Raises InputError `event_outside_video` and `event_crosses_cut`.
-    """
-    frames = len(group["status"])
-    last = offset if offset is not None else (label if label is not None else onset)
-    if not 0 <= onset <= last < frames:
-        raise InputError(
-            who,
-            expected=f"an event within frames 0-{frames - 1}",
-            got=f"{onset}-{last}",
-            code="event_outside_video",
-        )
-    segments = group["segment"][onset : last + 1]
-    if segments.min() != segments.max():
-        cut = onset + 1 + int(np.flatnonzero(np.diff(segments))[0])
-        raise InputError(
-            who,
-            expected="an event within one aligned segment",
-            got=f"a new reference at frame {cut}",
-            code="event_crosses_cut",
-        )
-    names = list(group["status"].attrs["status_names"])
-    held = [names.index(name) for name in HELD if name in names]
-    status = group["status"][onset : last + 1]
-    return [onset + int(i) for i in np.flatnonzero(~np.isin(status, held))]
+def usable_frames(crops: EventCrops, offset: int | None) -> list[int]:
+    """Frames of the event whose own place was measured."""
+    last = crops.last if offset is None else offset
+    return [f for f in range(crops.first, last + 1) if crops.measured(f)]
 
 
 def _spot(
-    group: h5py.Group,
-    inputs: UnitInputs,
-    unit: Unit,
-    event: _Event,
-    usable: list[int],
-    config: ApexConfig,
+    event_crops: EventCrops, event: _Event, usable: list[int], config: ApexConfig
 ) -> Spotted | None:
     """The spotted apex, also of labelled events; None where nothing can be measured."""
     if event.offset is None:
@@ -129,12 +96,11 @@ def _spot(
     crops = np.zeros((1, config.size, config.size), np.uint8)
     times = np.zeros(1, np.int64)
     if method != "middle" and length >= MIN_FRAMES:
-        stored = open_crops(group, inputs.frames())
         chosen = [usable[i] for i in evenly(len(usable))]
-        crops, times = stored[chosen], np.array(chosen) - event.onset
+        crops, times = event_crops.take(chosen), np.array(chosen) - event.onset
     return spot_apex(
         crops,
-        _segment_landmarks(group, event.onset),
+        event_crops.landmarks,
         method,
         fps=event.fps,
         times=times,
@@ -143,14 +109,6 @@ def _spot(
         smooth_ms=config.smooth_ms,
         margin=config.margin,
     )
-
-
-def _segment_landmarks(group: h5py.Group, frame: int) -> Any:
-    """Landmarks (68,2) crop px of the segment a frame belongs to."""
-    number = int(group["segment"][frame])
-    to_crop = group["segment_to_crop"][number]
-    points = group["segment_landmarks"][number]
-    return points @ to_crop[:, :2].T + to_crop[:, 2]
 
 
 def _decide(
@@ -210,7 +168,7 @@ def pictures(shown: Shown) -> Iterator[Drawn]:
 STAGE = Stage(
     name=NAME,
     version=VERSION,
-    needs=("ingest", "align"),
+    needs=("ingest", "registration"),
     suffix=".parquet",
     unit_kind="event",
     list_units=list_units,

@@ -16,7 +16,7 @@ from data.datasets.base import Adapter, Dataset, Video, VideoSpec, is_synthetic
 from data.datasets.census import kept_and_dropped, take_census
 from data.datasets.checks import Annotation, EventChecker
 from data.datasets.doubles import EventIds
-from data.datasets.films import not_read, rates_differ
+from data.datasets.films import not_read
 from data.datasets.grouping import ARCHIVES, archives, films_not_read, no_videos
 from data.datasets.images import image_size
 from data.datasets.label_maps import map_labels
@@ -33,6 +33,7 @@ from data.datasets.sheets import SUFFIXES
 from data.errors import DatasetError, InputError
 from data.frames import MAX_PIXELS, VIDEO_SUFFIXES
 from data.schema import EVENTS, VIDEOS, conform
+from data.video_file import rate_differs
 
 LONGEST = 300  # characters of a path in a message
 
@@ -132,17 +133,15 @@ def _list_video(adapter: Adapter, root: Path, spec: VideoSpec, report: Report) -
         return None
     for reason, detail in frames.problems:
         report.flag(spec.video, "video", reason, detail)
-    size = frames.size if spec.file else image_size(folder / frames.names[0])
+    if frames.facts is not None and (said := rate_differs(frames.facts, spec.fps)):
+        report.flag(
+            spec.video, "video", "fps_differs", said, column="fps", old=f"{spec.fps:g}"
+        )  # fmt: skip
+    size = frames.facts.size if frames.facts else image_size(folder / frames.names[0])
     if size is None:
         report.flag(spec.video, "frame", "unreadable_frame", f"no image header: {spec.path}")
     elif size[0] * size[1] > MAX_PIXELS:
         report.flag(spec.video, "frame", "huge_image", f"{size[0]}x{size[1]}: frames are refused")
-    if rates_differ(spec.fps, frames.fps):
-        report.flag(
-            spec.video, "video", "fps_differs",
-            f"declared {spec.fps:g} frames/s, {spec.path} says {frames.fps:g}: seconds follow the "
-            "declared", column="fps", old=f"{spec.fps:g}",
-        )  # fmt: skip
     return Video(spec, frames, content_identity(folder, frames), size)
 
 

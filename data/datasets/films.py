@@ -1,4 +1,4 @@
-"""Frame rates that contradict each other, and film formats that are not read."""
+"""Formats of films, and which of them are not read."""
 
 from __future__ import annotations
 
@@ -9,12 +9,6 @@ FILM_SUFFIXES = (
     *(".mxf", ".rm", ".divx", ".f4v", ".y4m"),
 )
 NOT_READ = tuple(s for s in FILM_SUFFIXES if s not in VIDEO_SUFFIXES)
-FPS_TOLERANCE = 0.01  # 29.97 and 30 are one rate, 24 and 25 are two
-
-
-def rates_differ(declared: float, container: float) -> bool:
-    """Whether the declared frame rate is another than the container's (0: it names none)."""
-    return container > 0 and abs(declared - container) > FPS_TOLERANCE * container
 
 
 def not_read(name: str) -> str:

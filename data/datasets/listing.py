@@ -201,17 +201,6 @@ class FrameList:
     video_file: str = ""
     facts: VideoFacts | None = None
 
-    @property
-    def fps(self) -> float:
-        """Frames per second by a video file's own clock; 0 where it has none."""
-        rate = self.facts.rate if self.facts else np.nan
-        return rate if np.isfinite(rate) else 0.0
-
-    @property
-    def size(self) -> tuple[int, int] | None:
-        """(width, height) of a video file's frames as seen; None for images."""
-        return self.facts.size if self.facts else None
-
     def __len__(self) -> int:
         return len(self.numbers)
 
@@ -360,7 +349,8 @@ def list_video_file(path: Path) -> FrameList:
     """Frames of a video file, numbered from 1; length counted by decoding, not by the header.
 
     What the file contradicts itself in (`truncated_video`, `variable_frame_rate`, ...: see
-    `data.video_file`) is a problem. Raises InputError `unreadable_video`, `not_a_file`.
+    `data.video_file`) is a problem. Raises InputError `not_a_file` for a pipe or a device (reading
+    it would never end), `unreadable_video`.
     """
     facts = examine_video(path)
     size = np.zeros(facts.num_frames, np.int64)

@@ -12,9 +12,9 @@ P = 0. One HDF5 chunk is one pair, which is what training reads. Attributes of t
 backend; of `flow`: scale and quantisation_error_px, the largest difference made by the number
 format. Preset and registration are among the part's `settings`.
 
-Alignment has registered the crops of a segment to one reference frame, so also to the onset;
-`register_to_onset: residual` removes what head motion is left. An event that crosses a cut, or
-whose onset or apex shows no face, is dropped.
+The crops are registered to the event's own onset; `register_to_onset: residual` removes what head
+motion is left. A frame that shows no face is replaced by the nearest of the event that does, with a
+ledger row; an event without two such frames is dropped.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from data.align.store import MadeCrops, open_crops
 from data.errors import InputError
 from data.flow.settings import FlowConfig
 from data.optical_flow import choose_backend, tvl1, tvl1_sequence
 from data.optical_flow.numba_backend import strain_and_half
+from data.registration.store import EventCrops, open_event
 from data.stages.contract import Batching, Stage, Unit
 from data.stages.inputs import StageInputs, UnitInputs
 from data.stages.parts import PartWriter
@@ -40,10 +40,8 @@ from data.stages.parts import PartWriter
 if TYPE_CHECKING:
     from data.pictures.stages import Drawn, Shown
 
-NAME, VERSION = "flow", 2
+NAME, VERSION = "flow", 3
 MAX_LOSS_PX = 0.005
-NO_CROP = ("unreadable", "no_face", "failed", "missing")  # align's states without a true crop
-HELD_POSE = ("align_held", "held")  # registered as the frame before, for want of anything better
 GRID = 4  # spacing of the pixels that vote on residual head motion
 KIND = h5py.string_dtype("utf-8", 12)  # the longest pair kind, "apex_offset", rounded up
 TUKEY = 4.685  # tuning constant of the biweight, in robust standard deviations
@@ -61,7 +59,7 @@ def list_units(inputs: StageInputs, config: FlowConfig) -> list[Unit]:
             event.id,
             event.video,
             {"onset": event.onset, "offset": event.offset},
-            reads=(("align", event.video), ("apex", event.id)),
+            reads=(("registration", event.id), ("apex", event.id)),
             frames=True,
         )
         for event in inputs.recordings.events.values()
@@ -93,16 +91,18 @@ def read_event(
     if still:  # one frame: no pairs, which a reader takes as no motion; it must show a face
         wanted = [("onset_apex", onset, onset)]
         part.note(unit.id, "one_frame", f"onset, apex and offset are frame {onset}: no motion")
-    with inputs.open("align", unit.video) as group:
-        source = None if "crops" in group else inputs.frames()
-        crops = open_crops(group, source)
-        usable, held = usable_pairs(wanted, group, len(crops), onset, f"{inputs.dataset}/{unit.id}")
+    with open_event(inputs, unit.id) as crops:
+        usable, replaced = usable_pairs(wanted, crops, f"{inputs.dataset}/{unit.id}")
         clip = _read_crops(crops, usable, config.size)
+        doubtful = [f for f in clip if crops.status(f) != "ok"]
+    if replaced:
+        swaps = ", ".join(f"{a}: {b}" for a, b in replaced.items())
+        part.note(unit.id, "frames_without_face", f"replaced by the nearest with one: {swaps}")
     if len(usable) < len(wanted):
         lost = f"{len(wanted) - len(usable)} of {len(wanted)} pairs left out"
-        part.note(unit.id, "frames_without_face", lost)
-    if held:
-        part.note(unit.id, "frames_not_registered", f"head motion may remain in frames {held}")
+        part.note(unit.id, "pairs_without_face", lost)
+    if doubtful:
+        part.note(unit.id, "frames_not_registered", f"head motion may remain in frames {doubtful}")
     return clip, [pair for pair in usable if pair[1] != pair[2]]
 
 
@@ -135,57 +135,47 @@ def choose_pairs(
 
 
 def usable_pairs(
-    wanted: list[Pair], align: h5py.Group, total: int, onset: int, who: str
-) -> tuple[list[Pair], list[int]]:
-    """The pairs whose two frames show the aligned face, and which of these frames held a pose.
+    wanted: list[Pair], crops: EventCrops, who: str
+) -> tuple[list[Pair], dict[int, int]]:
+    """The pairs, frames without a face replaced by the nearest with one; and which were replaced.
 
-    `align` is the video's group, of `total` frames.
-
-    Raises InputError with code `outside_video`, `event_crosses_cut`, or `unusable_frame` when no
-    pair, or not the onset→apex pair that was asked for, is left.
+    A pair whose frames become one is left out; one asked for as a frame with itself stays. Raises
+    InputError with code `outside_video`, or `unusable_frame` when the pair onset→apex is lost.
     """
-    frames = [onset, *(frame for _, *both in wanted for frame in both)]
-    low, high = min(frames), max(frames)
-    if low < 0 or high >= total:
-        raise InputError(
-            who, expected=f"frames 0–{total - 1}", got=f"{low}–{high}", code="outside_video"
-        )
-    segments, states = align["segment"][low : high + 1], align["status"]
-    if (segments != segments[0]).any():
+    frames = sorted({frame for _, *both in wanted for frame in both})
+    if frames[0] < crops.first or frames[-1] > crops.last:
         raise InputError(
             who,
-            expected="an event inside one segment between cuts",
-            got=f"segments {sorted(set(segments.tolist()))}",
-            code="event_crosses_cut",
+            expected=f"frames {crops.first}–{crops.last}",
+            got=f"{frames[0]}–{frames[-1]}",
+            code="outside_video",
         )
-    names = [str(name) for name in states.attrs["status_names"]]
-    numbers = states[low : high + 1].tolist()
-    bad = {low + i for i, number in enumerate(numbers) if names[number] in NO_CROP}
-    good = [pair for pair in wanted if not bad & set(pair[1:])]
+    swaps = {f: crops.nearest(f) for f in frames if not crops.usable(f)}
+    good = [
+        (kind, a, b)
+        for kind, *pair in wanted
+        for a, b in [[swaps.get(f, f) for f in pair]]
+        if a != b or pair[0] == pair[1]
+    ]
     lost = {kind for kind, *_ in wanted} - {kind for kind, *_ in good}
     if not good or "onset_apex" in lost:
         raise InputError(
             who,
             expected="a face in both frames of a pair",
-            got=f"none in frames {sorted(bad & set(frames))}",
+            got=f"none in frames {sorted(swaps)}",
             code="unusable_frame",
         )
-    used = sorted({frame for _, *both in good for frame in both})
-    return good, [frame for frame in used if names[numbers[frame - low]] in HELD_POSE]
+    return good, swaps
 
 
-def _read_crops(
-    crops: h5py.Dataset | MadeCrops, wanted: list[Pair], size: int | None
-) -> dict[int, Grey]:
+def _read_crops(crops: EventCrops, wanted: list[Pair], size: int | None) -> dict[int, Grey]:
     """Grey crops of every frame that a pair needs, reduced to `size`."""
     used = sorted({frame for _, *pair in wanted for frame in pair})
-    side = crops.shape[1]
     clip = {}
-    for frame in used:
-        image = crops[frame]
+    for frame, image in zip(used, crops.take(used), strict=True):
         if image.ndim == 3:
             image = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
-        if size is not None and size < side:
+        if size is not None and size < image.shape[1]:
             image = cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA)
         clip[frame] = np.ascontiguousarray(image)
     return clip
@@ -353,7 +343,7 @@ def pictures(shown: Shown) -> Iterator[Drawn]:
 STAGE = Stage(
     name=NAME,
     version=VERSION,
-    needs=("ingest", "align", "apex"),
+    needs=("ingest", "registration", "apex"),
     suffix=".h5",
     unit_kind="event",
     list_units=list_units,

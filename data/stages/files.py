@@ -12,12 +12,14 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from data.errors import StoreError
+
+if TYPE_CHECKING:
+    import pyarrow as pa  # else imported where tables are: a GPU machine may lack it
 
 TEMP_SUFFIX = ".tmp"
 JOURNAL = ".commit-{token}.json"
@@ -98,6 +100,9 @@ def save_parquet(table: pd.DataFrame, path: Path, facts: Mapping[str, str] | Non
 
     `facts` go into the file's own metadata.
     """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     arrow = pa.Table.from_pandas(table, preserve_index=False)
     if facts:
         arrow = arrow.replace_schema_metadata({**(arrow.schema.metadata or {}), **facts})
@@ -123,6 +128,9 @@ def read_table_and_facts(
     path: Path, columns: Mapping[str, str] | None = None
 ) -> tuple[pd.DataFrame, dict[str, str]]:
     """As `read_table`, and the file's own metadata as text."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     try:
         arrow = pq.read_table(path, page_checksum_verification=True)
         table = arrow.to_pandas(types_mapper=_nullable)
@@ -140,6 +148,8 @@ def read_table_and_facts(
 
 def _nullable(kind: pa.DataType) -> object:
     """Pandas' nullable types, so that a null never turns an index into a float."""
+    import pyarrow as pa
+
     if pa.types.is_string(kind) or pa.types.is_large_string(kind):
         return pd.StringDtype()
     return {pa.int64(): pd.Int64Dtype(), pa.bool_(): None}.get(kind)

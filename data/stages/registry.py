@@ -14,6 +14,7 @@ from data.stages.contract import Stage
 
 STAGES = {
     "align": "data.align",
+    "registration": "data.registration",
     "apex": "data.apex",
     "flow": "data.flow",
     "motion": "data.motion",

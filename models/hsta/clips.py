@@ -20,8 +20,9 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from data.align.crops import CropReader, take
+from data.align.crops import CropReader
 from data.errors import StoreError
+from data.registration.store import EventCrops
 from data.stages.stores import StageStore
 from data.stages.workspace import Workspace
 from models.hsta.config import HstaConfig
@@ -42,7 +43,6 @@ from models.hsta.input import (
 from models.hsta.settings import HstaInputConfig, Pixels
 
 Scale = tuple[float, float, float, float, float]  # u, v, strain, change, shift
-UNUSABLE = ("unreadable", "no_face", "failed", "missing")  # align's states without a true crop
 
 # --------------------------------------------------------------------------------- clips of a store
 
@@ -106,33 +106,29 @@ def read_clips(
     stores = {
         (dataset, stage): StageStore(workspace, dataset, stage, keys(dataset, stage))
         for dataset in events.dataset.unique()
-        for stage in ("align", "apex", *(("flow",) if model.special == "flow" else ()))
+        for stage in ("registration", "apex", *(("flow",) if model.special == "flow" else ()))
     }
     readers = {dataset: CropReader(workspace, dataset) for dataset in events.dataset.unique()}
     apexes = {d: s.table().set_index("event").apex for (d, k), s in stores.items() if k == "apex"}
     plans, first, channels = [], 0, 1
     for row in rows:
-        with stores[row["dataset"], "align"].open(row["video"]) as group:
-            shape, usable = _shape(group), _usable_frames(group)
-        channels = max(channels, 3 if len(shape) == 4 else 1)
         if row["event"] not in apexes[row["dataset"]].index or pd.isna(row["onset"]):
             raise StoreError(
                 f"{row['dataset']}/{row['event']}", expected="an onset and an apex", got="none"
             )
-        offset = shape[0] - 1 if pd.isna(row["offset"]) else int(row["offset"])
         apex = int(apexes[row["dataset"]][row["event"]])
-        onset, apex, offset = repair_interval(int(row["onset"]), apex, offset)
-        span = span_indices(onset, offset, shape[0], config.max_span)
-        span = span[usable[span]] if usable[span].any() else span
-        plans.append((first, np.concatenate([span, [onset, apex]])))
-        first += len(span) + 2
+        with stores[row["dataset"], "registration"].open(row["event"]) as group:
+            wanted = clip_frames(EventCrops(group), row, apex, config.max_span)
+            channels = max(channels, 3 if bool(group.attrs["colour"]) else 1)
+        plans.append((first, wanted))
+        first += len(wanted)
     side = model.image_size
     frames = _frame_array((first, side, side, channels), config, scratch)
     fields = np.zeros((len(events), 2, 3, side, side), np.float32)
     for number, row in enumerate(rows):
         start, wanted = plans[number]
-        with stores[row["dataset"], "align"].open(row["video"]) as group:
-            crops = take(readers[row["dataset"]].crops(row["video"], group), wanted)
+        with stores[row["dataset"], "registration"].open(row["event"]) as group:
+            crops = readers[row["dataset"]].event(row["video"], group).take(wanted)
         frames[start : start + len(wanted)] = resize_crops(crops, side, channels)
         if model.special == "flow":
             with stores[row["dataset"], "flow"].open(row["event"]) as group:
@@ -167,21 +163,16 @@ def read_special_flow(group: Any, side: int) -> npt.NDArray[np.float32]:
     return out
 
 
-def _shape(group: Any) -> tuple[int, ...]:
-    """Shape (T, S, S) or (T, S, S, 3) of a video's crops, stored or not."""
-    if "crops" in group:
-        return tuple(group["crops"].shape)
-    size = int(group.attrs["size"])
-    return (len(group["status"]), size, size) + ((3,) if group.attrs["colour"] else ())
-
-
-def _usable_frames(group: Any) -> npt.NDArray[np.bool_]:
-    """Frames whose crop shows the aligned face; all of them where the store does not say."""
-    if "status" not in group:
-        return np.ones(group["crops"].shape[0], bool)
-    names = [str(n) for n in group["status"].attrs["status_names"]]
-    bad = [i for i, name in enumerate(names) if name in UNUSABLE]
-    return ~np.isin(group["status"][:], bad)
+def clip_frames(crops: EventCrops, row: dict[Any, Any], apex: int, max_span: int) -> Indices:
+    """The event's span, then its onset and its apex; frames without a face are left out, or
+    replaced by the nearest with one."""
+    offset = crops.last if pd.isna(row["offset"]) else int(row["offset"])
+    onset, apex, offset = repair_interval(int(row["onset"]), apex, offset)
+    span = span_indices(onset, offset, crops.last + 1, max_span)
+    usable = np.array([crops.usable(int(f)) for f in span], bool)
+    span = span[usable] if usable.any() else span
+    marks = [f if crops.usable(f) else crops.nearest(f) for f in (onset, apex)]
+    return np.concatenate([span, marks]).astype(np.int64)
 
 
 def _frame_array(
@@ -216,6 +207,23 @@ class Batch:
         return Batch(frames, special, labels, self.names, self.pixels, self.level, change)
 
 
+def draw_rows(
+    bank: ClipBank,
+    positions: Sequence[int],
+    num_frames: int,
+    config: HstaInputConfig,
+    rng: np.random.Generator | None,
+) -> Indices:
+    """Rows of `bank.frames` that make the clips, (B, num_frames + 2); BLACK is a black frame."""
+    rows = np.empty((len(positions), num_frames + 2), np.int64)
+    for i, e in enumerate(positions):
+        start, count = int(bank.start[e]), int(bank.count[e])
+        span = np.arange(start, start + count)
+        rows[i, :-2] = sample_frame_indices(span, num_frames, rng=rng, padding=config.padding)
+        rows[i, -2:] = start + count, start + count + 1
+    return rows
+
+
 def draw_batch(
     bank: ClipBank,
     positions: Sequence[int],
@@ -226,12 +234,7 @@ def draw_batch(
     augment: bool = False,
 ) -> Batch:
     """Clips of the events at `positions`; frames at random with `rng`, else evenly spaced."""
-    rows = np.empty((len(positions), num_frames + 2), np.int64)
-    for i, e in enumerate(positions):
-        start, count = int(bank.start[e]), int(bank.count[e])
-        span = np.arange(start, start + count)
-        rows[i, :-2] = sample_frame_indices(span, num_frames, rng=rng, padding=config.padding)
-        rows[i, -2:] = start + count, start + count + 1
+    rows = draw_rows(bank, positions, num_frames, config, rng)
     frames = bank.frames[np.maximum(rows, 0)]
     frames[rows == BLACK] = 0
     change = None
@@ -249,24 +252,31 @@ def draw_batch(
     )
 
 
-def to_clip(batch: Batch, device: torch.device, scale: Scale) -> Tensor:
-    """The network input (B, 3, F+2, S, S) float32 on `device`, scaled by `ClipBank.scale`."""
+def to_clip(batch: Batch, device: torch.device, scale: Scale | Tensor) -> Tensor:
+    """The network input (B, 3, F+2, S, S) float32 on `device`, scaled by `ClipBank.scale`.
+
+    `scale`: one for all clips, or a row per clip, (B, 5); as a tensor on `device` it costs no copy.
+    """
     frames = batch.frames.to(device, non_blocking=True).float() / 255.0
+    units = torch.as_tensor(scale, dtype=torch.float32).to(device)
+    units = units[None] if units.ndim == 1 else units
     special = batch.special
     if special is not None:
         special = special.to(device, non_blocking=True).transpose(1, 2)
-        special = special / special.new_tensor(scale[:3]).view(3, 1, 1, 1)
+        special = special / units[:, :3, None, None, None]
         special = level_flow(special, batch.level) if batch.level else special
     if batch.change is not None:
-        frames, special = apply_changes(frames, special, batch.change.to(device))
+        frames, special = apply_changes(frames, special, batch.change.to(device, non_blocking=True))
     clip = normalise_frames(frames)
     if batch.pixels == "change":
         onset = frames[:, -2:-1]
-        change = ((frames - onset) / scale[3]).permute(0, 4, 1, 2, 3).expand_as(clip)
+        unit = units[:, 3, None, None, None, None]
+        change = ((frames - onset) / unit).permute(0, 4, 1, 2, 3).expand_as(clip)
         clip = torch.cat([change[:, :, :-2], clip[:, :, -2:-1], change[:, :, -1:]], dim=2)
     elif batch.pixels == "motion":
-        unit = frames.new_tensor([scale[4], scale[4], scale[3]]).view(3, 1, 1, 1)
-        clip = motion_planes(frames) / unit
+        shift, change = units[:, 4], units[:, 3]
+        unit = torch.stack([shift, shift, change], dim=1)
+        clip = motion_planes(frames) / unit[..., None, None, None]
         if batch.change is not None:  # a stronger expression shifts more, in frames as in flow
             clip = clip * batch.change[:, 6].to(clip).view(-1, 1, 1, 1, 1)
     return clip if special is None else torch.cat([clip[:, :, :-2], special], dim=2)

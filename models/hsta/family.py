@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     from models.recipe import Recipe
     from models.runs.files import FoldJob, RunFiles
+    from models.stacked.choice import Choice
+    from models.stacked.proof import Proof
 
 
 class ClipFamily:
@@ -36,11 +38,24 @@ class ClipFamily:
         return {}
 
     def fit(self, jobs: Sequence[FoldJob]) -> None:
-        """One fold after the other."""
-        from models.hsta.fold import fit_fold
+        """A pack of folds: one as ever, several as one program."""
+        from models.hsta.fold import fit_folds
 
-        for job in jobs:
-            fit_fold(job)
+        fit_folds(jobs)
+
+    def plan_packs(
+        self, jobs: Sequence[FoldJob], max_memory_mb: float | None = None
+    ) -> tuple[list[list[FoldJob]], Choice]:
+        """The jobs in packs for `fit`, by `train.folds_at_once`; why, and how many side by side."""
+        from models.hsta.packs import plan_packs
+
+        return plan_packs(jobs, max_memory_mb)
+
+    def prove(self, jobs: Sequence[FoldJob], fold: str, steps: int = 100) -> Proof:
+        """One fold alone against the same fold beside the others; see `models.hsta.fold`."""
+        from models.hsta.fold import prove_fold
+
+        return prove_fold(jobs, fold, steps)
 
     def decode_fold(self, recipe: Recipe, folder: Path) -> None:
         """Class probabilities need no decoding."""

@@ -7,10 +7,11 @@ on held-out subjects), `model.json` (what is needed to use them), `history.parqu
 
 from __future__ import annotations
 
+import copy
 import logging
 import platform
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,12 +34,14 @@ from models.fitting import (
 from models.hsta.clips import ClipBank, Scale, read_clips
 from models.hsta.network import HSTA
 from models.hsta.settings import HstaTrainConfig
-from models.hsta.training import Fit, fit, predict
+from models.hsta.training import Fit, FoldTraining, fit_many, predict, predict_many
 from models.metrics import confusion_counts, recognition_from_counts
 from models.recipe import Recipe
 from models.registry import find_network
 from models.runs.files import FoldJob, RunFiles, Sample, read_tables
 from models.scores.bootstrap import Statistic, group_counts, subject_interval
+from models.stacked.proof import Proof, compare, exact_products, find_fold
+from models.stacked.trace import Trace
 
 logger = logging.getLogger(__name__)
 
@@ -76,39 +79,140 @@ def class_names(recipe: Recipe, labels: Sequence[str]) -> tuple[str, ...]:
 
 
 def fit_fold(job: FoldJob) -> None:
-    """Train on the fold's training events, predict its test events, write the fold's files.
+    """`fit_folds` of one."""
+    fit_folds([job])
 
-    Raises TrainingError (`loss_not_finite`, naming the batch), StoreError for missing inputs.
+
+def fit_folds(jobs: Sequence[FoldJob]) -> None:
+    """Train each fold on its training events, predict its test events, write the folds' files.
+
+    Several folds are trained and evaluated as one program; clips are decoded once. Raises
+    TrainingError (`loss_not_finite`, naming fold and batch), StoreError for missing inputs.
     """
-    recipe, train = job.recipe, _train_config(job.recipe)
-    device = torch.device(job.device)
-    events = _events(job)
-    classes = class_names(recipe, list(events.label))
-    config = recipe.model.model_copy(update={"num_classes": len(classes)})
-    ids = [classes.index(label) for label in events.label]
-    scratch = job.out / "resume"
-    bank = read_clips(job.workspace, events, ids, config, train.input, scratch, job.keys)
-    split = len(job.train_events)
-    training, held_out = list(range(split)), list(range(split, len(bank)))
-    scale = bank.scale(training, train.input.pixels)
-    resume = scratch / "state.safetensors"
-    discard_if_damaged(resume, job.fold)
-    seed_everything(job.seed)
-    model = recipe.network.code().create(config)
-    result = fit(
-        model,
-        bank,
-        training,
-        train,
-        seed=job.seed,
-        device=device,
-        scale=scale,
-        resume=resume,
-        who=job.fold,
-        progress=job.progress,
+    pack = prepare(jobs)
+    finish(pack, pack.train())
+
+
+@dataclass
+class Prepared:
+    """A fold ready to be trained: its network and its events, training side first."""
+
+    job: FoldJob
+    model: HSTA
+    bank: ClipBank
+    events: pd.DataFrame
+    classes: tuple[str, ...]
+    training: list[int]
+    held_out: list[int]
+    scale: Scale
+
+
+@dataclass
+class Pack:
+    """Folds of one recipe whose clips lie in one bank."""
+
+    folds: list[Prepared]
+    config: HstaTrainConfig
+    device: torch.device
+
+    def trainings(self, files: bool = True) -> list[FoldTraining]:
+        """What `fit_many` takes; `files`: with resume points and progress."""
+        return [
+            FoldTraining(
+                one.model,
+                one.bank,
+                one.training,
+                one.scale,
+                one.job.seed,
+                one.job.fold,
+                one.job.out / "resume" / "state.safetensors" if files else None,
+                one.job.progress if files else None,
+            )
+            for one in self.folds
+        ]
+
+    def train(self) -> list[Fit]:
+        """What fitting leaves of each fold."""
+        for one in self.folds:
+            discard_if_damaged(one.job.out / "resume" / "state.safetensors", one.job.fold)
+        return fit_many(self.trainings(), self.config, self.device)
+
+    def predict(self) -> list[npt.NDArray[np.float64]]:
+        """Per fold the class probabilities of its test events."""
+        return predict_many(
+            [one.model for one in self.folds],
+            self.folds[0].bank,
+            [one.held_out for one in self.folds],
+            self.config,
+            seeds=[one.job.seed for one in self.folds],
+            device=self.device,
+            scales=[one.scale for one in self.folds],
+        )
+
+
+def prepare(jobs: Sequence[FoldJob]) -> Pack:
+    """Decode the clips of all folds once, make the networks.
+
+    Raises ConfigError for folds of different recipes, or of different classes.
+    """
+    recipe, train = jobs[0].recipe, _train_config(jobs[0].recipe)
+    if any((job.recipe.model, job.recipe.train) != (recipe.model, train) for job in jobs):
+        raise ConfigError("folds at once", expected="folds of one recipe", got="several")
+    tables = [_events(job) for job in jobs]
+    classes = [class_names(recipe, list(events.label)) for events in tables]
+    if len(set(classes)) > 1:
+        raise ConfigError(
+            f"recipe {recipe.name}, folds at once",
+            expected="the same classes in every fold",
+            got="; ".join(sorted({", ".join(own) for own in classes})),
+            todo="Set train.folds_at_once: 1.",
+        )
+    config = recipe.model.model_copy(update={"num_classes": len(classes[0])})
+    union = pd.concat(tables, ignore_index=True).drop_duplicates(["dataset", "event"])
+    union = union.reset_index(drop=True)
+    ids = [classes[0].index(label) for label in union.label]
+    scratch = jobs[0].out / "resume"
+    bank = read_clips(jobs[0].workspace, union, ids, config, train.input, scratch, jobs[0].keys)
+    place = {sample: i for i, sample in enumerate(zip(union.dataset, union.event, strict=True))}
+    folds = []
+    for job, events in zip(jobs, tables, strict=True):
+        training, held_out = (
+            [place[sample] for sample in side] for side in (job.train_events, job.test_events)
+        )
+        scale = bank.scale(training, train.input.pixels)
+        seed_everything(job.seed)
+        model = recipe.network.code().create(config)
+        folds.append(Prepared(job, model, bank, events, classes[0], training, held_out, scale))
+    return Pack(folds, train, torch.device(jobs[0].device))
+
+
+def finish(pack: Pack, results: Sequence[Fit]) -> None:
+    """Predict the test events and write every fold's files."""
+    for one, result, chances in zip(pack.folds, results, pack.predict(), strict=True):
+        tested = one.events[len(one.training) :]
+        predictions = _predictions(one.job, tested, one.classes, chances)
+        _write(one.job, one.model, result, predictions, one.classes, one.scale)
+
+
+def prove_fold(jobs: Sequence[FoldJob], fold: str, steps: int = 100) -> Proof:
+    """Train fold `fold` alone and beside the other jobs' folds, `steps` steps each; compare.
+
+    In float32. Compared are the losses of every step and, afterwards, the class probabilities of
+    the test events. Nothing is written.
+    """
+    pack = prepare(jobs)
+    pack.config = pack.config.model_copy(update={"precision": "fp32"})
+    at = find_fold([job.fold for job in jobs], fold)
+    alone = replace(
+        pack, folds=[replace(pack.folds[at], model=copy.deepcopy(pack.folds[at].model))]
     )
-    chances = predict(model, bank, held_out, train, seed=job.seed, device=device, scale=scale)
-    _write(job, model, result, _predictions(job, events[split:], classes, chances), classes, scale)
+    traces = Trace(0, steps), Trace(at, steps)
+    with exact_products():
+        for group, trace in zip((alone, pack), traces, strict=True):
+            fit_many(group.trainings(files=False), group.config, group.device, trace)
+        outputs = alone.predict()[0], pack.predict()[at]
+    losses = [trace.losses for trace in traces]
+    return compare(fold, len(jobs), losses[0], losses[1], outputs[:1], outputs[1:])
 
 
 @dataclass(frozen=True)

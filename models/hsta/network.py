@@ -33,6 +33,7 @@ from data.errors import ConfigError, InputError
 from models.authors import Checkpoint, assign_tensors, bad_checkpoint, read_authors_tensors
 from models.hsta.config import DEPTH_CHOICES, SPECIAL, VARIANTS, VIDEO, HstaConfig, variant
 from models.layers.attention import attention, merge_heads, single_query_attention, split_heads
+from models.layers.dropout import Dropout
 from models.layers.linear import Linear, linear
 from models.layers.stochastic_depth import add_dropping
 
@@ -90,7 +91,7 @@ class TubeletEmbedding(nn.Module):
         self.class_token = nn.Parameter(torch.zeros(1, 1, width))
         table = sinusoid_positions(config.num_tokens(branch), width)
         self.register_buffer("positions", table, persistent=False)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
     def patches(self, clip: Tensor) -> Tensor:
         """Embedded tubelets (B, t·h·w, D), w fastest; what is left at the border is cut off.
@@ -98,12 +99,15 @@ class TubeletEmbedding(nn.Module):
         This is `self.project(clip)`. A convolution whose stride is its kernel is a product of
         matrices, and cuDNN is reported to take seconds for it in bfloat16 (transformers #45750).
         """
+        return linear(self.tubelets(clip), self.project.weight.flatten(1), self.project.bias)
+
+    def tubelets(self, clip: Tensor) -> Tensor:
+        """The pixels of each tubelet in a row, (B, t·h·w, 3 · depth · p · p)."""
         depth, patch, _ = self.project.kernel_size
         t, h, w = clip.shape[2] // depth, clip.shape[3] // patch, clip.shape[4] // patch
         whole = clip[:, :, : t * depth, : h * patch, : w * patch]
         cut = whole.reshape(len(clip), 3, t, depth, h, patch, w, patch)
-        rows = cut.permute(0, 2, 4, 6, 1, 3, 5, 7).reshape(len(clip), t * h * w, -1)
-        return linear(rows, self.project.weight.flatten(1), self.project.bias)
+        return cut.permute(0, 2, 4, 6, 1, 3, 5, 7).reshape(len(clip), t * h * w, -1)
 
     def forward(self, clip: Tensor) -> Tensor:
         patches = self.patches(clip)
@@ -122,7 +126,7 @@ class SelfAttention(nn.Module):
         self.query_bias = nn.Parameter(torch.zeros(width))
         self.value_bias = nn.Parameter(torch.zeros(width))
         self.project = Linear(width, width)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
     def heads(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys, values, each (B, heads, N, head_dim)."""
@@ -144,12 +148,13 @@ class Block(nn.Module):
         width = config.embed_dim[branch]
         hidden = int(width * config.mlp_ratio[branch] + 1e-6)
         self.drop_rate = rate
+        self.generator: torch.Generator | None = None  # of stochastic depth; None: torch's own
         self.norm_attention = nn.LayerNorm(width, eps=NORM_EPS)
         self.attention = SelfAttention(config, branch)
         self.norm_mlp = nn.LayerNorm(width, eps=NORM_EPS)
         self.expand = Linear(width, hidden)
         self.reduce = Linear(hidden, width)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
     def attend(self, tokens: Tensor) -> Tensor:
         return self.attention(self.norm_attention(tokens))
@@ -160,8 +165,8 @@ class Block(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         rate = self.drop_rate if self.training else 0.0
-        tokens = add_dropping(tokens, self.attend, rate)
-        return add_dropping(tokens, self.mlp, rate)
+        tokens = add_dropping(tokens, self.attend, rate, self.generator)
+        return add_dropping(tokens, self.mlp, rate, self.generator)
 
 
 class ClassExchange(nn.Module):
@@ -182,7 +187,7 @@ class ClassExchange(nn.Module):
         self.key = Linear(other, other)
         self.value = Linear(other, other)
         self.project = Linear(other, other)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.enter_norm = nn.LayerNorm(other, eps=NORM_EPS)
         self.enter = Linear(other, own)
 
@@ -247,7 +252,7 @@ class HSTA(nn.Module):
         self.embed = nn.ModuleList(TubeletEmbedding(config, b) for b in (SPECIAL, VIDEO))
         self.groups = nn.ModuleList(Group(config, rates) for rates in drop_path_rates(config))
         self.norm = nn.ModuleList(nn.LayerNorm(d, eps=NORM_EPS) for d in config.embed_dim)
-        self.head_dropout = nn.Dropout(config.head_dropout)
+        self.head_dropout = Dropout(config.head_dropout)
         head_width = sum(config.embed_dim) * (2 if config.head_mode == 1 else 1)
         self.head = Linear(head_width, config.num_classes)
         _initialise(self)

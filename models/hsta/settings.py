@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from data.settings import ASIDE, Settings
+from models.layers.choices import FoldsAtOnce
 
 Padding = Literal["edge", "zeros"]
 Pixels = Literal["image", "change", "motion"]
@@ -140,6 +141,13 @@ class HstaTrainConfig(Settings):
         ge=0,
         title="Resume point",
         description="Every so many epochs; 0: none.",
+        json_schema_extra=ASIDE,
+    )
+    folds_at_once: FoldsAtOnce = Field(
+        "auto",
+        title="Folds at once",
+        description="Folds trained as one program; auto: by measured speed and memory of the GPU, "
+        "1 on a CPU. A fold's result is the same to rounding.",
         json_schema_extra=ASIDE,
     )
     input: HstaInputConfig = HstaInputConfig()

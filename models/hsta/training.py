@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,22 +21,25 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from data.errors import TrainingError
 from models.fitting import (
     autocast_type,
     load_resume_point,
-    peak_memory_mb,
     save_resume_point,
     seed_everything,
+    seed_of,
 )
 from models.hsta.clips import Batch, ClipBank, Scale, draw_batch, prefetched, to_clip
+from models.hsta.epochs import Done, check_finite, epoch_cost, epoch_scores, pace_of
 from models.hsta.input import MIRROR
 from models.hsta.network import HSTA
 from models.hsta.settings import HstaTrainConfig
-from models.metrics import recognition
+from models.layers.dropout import set_generator
+from models.progress import Pace
+from models.stacked.trace import Trace
 
 logger = logging.getLogger(__name__)
 
+FUSABLE_PARAMETERS = 24_000_000
 CHECK_EVERY = 16  # batches between looks at the loss: each look makes a GPU wait
 TEST_STREAM = 1_000_003  # keeps random numbers of evaluation apart from those of any epoch
 
@@ -127,15 +130,34 @@ def loss_weights(
 # ---------------------------------------------------------------------------------------------- fit
 
 
-_Done = tuple[tuple[str, ...], Tensor, Tensor, Tensor]  # of a batch: names, labels, loss, guesses
-
-
 @dataclass
 class Fit:
     """What fitting leaves: per epoch its scores, and, apart from them, what it cost."""
 
     history: list[dict[str, float]] = field(default_factory=list)
     timings: list[dict[str, float]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class FoldTraining:
+    """One fold to train: a network, its events in the bank, its own scale, seed and files.
+
+    Folds that are trained together share the frames and special data of their banks.
+    """
+
+    model: HSTA
+    bank: ClipBank
+    positions: Sequence[int]
+    scale: Scale
+    seed: int = 0
+    who: str = "training"
+    resume: Path | None = None
+    progress: Callable[[float, str], None] | None = None
+
+    @property
+    def labels(self) -> npt.NDArray[np.int64]:
+        """Class of each of its events."""
+        return self.bank.labels[np.asarray(self.positions)]
 
 
 def fit(
@@ -151,16 +173,53 @@ def fit(
     who: str = "training",
     progress: Callable[[float, str], None] | None = None,
 ) -> Fit:
-    """Train `model` in place on the clips at `positions`, from `resume` if that file exists.
+    """Train `model` in place on the clips at `positions`: `fit_many` of one fold."""
+    fold = FoldTraining(model, bank, positions, scale, seed, who, resume, progress)
+    return fit_many([fold], config, device)[0]
 
-    Raises TrainingError naming the batch when the loss stops being finite.
+
+def fit_many(
+    folds: Sequence[FoldTraining],
+    config: HstaTrainConfig,
+    device: torch.device,
+    trace: Trace | None = None,
+) -> list[Fit]:
+    """Train the folds' networks in place, each from its `resume` if that file exists.
+
+    One fold takes the plain loop, several one program for all of them (`models.hsta.fused`) where
+    they are `fusable`, else one plain loop after another; a fold's result is the same either way,
+    to rounding. Raises TrainingError naming the fold and the clips when a loss stops being finite.
     """
+    if len(folds) == 1 or not fusable(folds[0].model, config):
+        return [_fit_one(fold, config, device, trace) for fold in folds]
+    from models.hsta.fused import fit_fused
+
+    return fit_fused(folds, config, device, trace)
+
+
+def fusable(model: HSTA, config: HstaTrainConfig) -> bool:
+    """Whether folds of this network can be trained as one program.
+
+    Not with loss scaling, torch.compile or activation checkpointing, nor at a size whose steps fill
+    a device alone. Networks that can draw their dropout from a generator of the fold's own even
+    when trained alone, so that both ways agree on every device.
+    """
+    small = sum(p.numel() for p in model.parameters()) <= FUSABLE_PARAMETERS
+    special = config.compile or config.activation_checkpointing or config.precision == "fp16"
+    return type(model) is HSTA and small and not special
+
+
+def _fit_one(
+    fold: FoldTraining, config: HstaTrainConfig, device: torch.device, trace: Trace | None = None
+) -> Fit:
+    """The plain loop: one network, torch's AdamW."""
+    model, bank, positions, who = fold.model, fold.bank, fold.positions, fold.who
     model.to(device).train()
     model.activation_checkpointing = config.activation_checkpointing
     optimiser = make_optimiser(model, config)
     half = autocast_type(config.precision, device)
     scaler = torch.amp.GradScaler(device.type, enabled=half is torch.float16)
-    result, first = Fit(), 0
+    result, first, resume = Fit(), 0, fold.resume
     if resume is not None and resume.exists():
         facts = load_resume_point(resume, model, optimiser)
         first, result.history = int(facts["epoch"]) + 1, list(facts["history"])
@@ -168,14 +227,19 @@ def fit(
         if facts["scaler"]:
             scaler.load_state_dict(facts["scaler"])
         logger.info("%s: resumed after epoch %d", who, first)
-    labels = bank.labels[np.asarray(positions)]
-    weights = loss_weights(labels, model.config.num_classes, config)
+    weights = loss_weights(fold.labels, model.config.num_classes, config)
+    generator = torch.Generator(device) if fusable(model, config) else None
+    set_generator(model, generator)
     forward: Callable[[Tensor], Tensor] = torch.compile(model) if config.compile else model
-    step = _Step(forward, optimiser, scaler, half, weights, config, device, scale)
+    scale = torch.tensor(fold.scale, dtype=torch.float32, device=device)
+    step = _Step(forward, optimiser, scaler, half, weights, config, device, scale, trace)
+    pace = Pace("clips", (config.epochs - first) * epoch_clips(len(positions), config))
     for epoch in range(first, config.epochs):
-        seed_everything(seed, epoch)
-        rng = np.random.default_rng([seed, epoch])
-        order = epoch_order(labels, config, rng)
+        seed_everything(fold.seed, epoch)
+        if generator is not None:
+            generator.manual_seed(seed_of(fold.seed, epoch))
+        rng = np.random.default_rng([fold.seed, epoch])
+        order = epoch_order(fold.labels, config, rng)
         at = [[positions[i] for i in part] for part in order]
         batches: Iterable[Batch] = (
             draw_batch(bank, part, model.config.num_frames, config.input, rng, augment=True)
@@ -184,26 +248,50 @@ def fit(
         if device.type == "cuda":
             batches = prefetched(batches)
         facts = _run_epoch(step, batches, epoch, len(at), who)
+        if step.stopped:
+            break
         cost = facts.pop("cost")
         result.timings.append({"epoch": epoch, **cost})
         result.history.append({"epoch": epoch, **facts})
         if resume is not None and config.resume_every and (epoch + 1) % config.resume_every == 0:
-            record = {"epoch": epoch, "history": result.history, "timings": result.timings}
+            record = resume_facts(result)
             record["scaler"] = scaler.state_dict() if scaler.is_enabled() else {}
             save_resume_point(resume, model, optimiser, record)
-        if progress is not None:
-            done = f"{who} epoch {epoch + 1}/{config.epochs}"
-            progress((epoch + 1) / config.epochs, f"{done}: loss {facts['loss']:.3f}, {pace(cost)}")
+        tell(fold, config, result, pace)
+    set_generator(model, None)
     if result.timings:
-        logger.info("%s: last epoch %s", who, pace(result.timings[-1]))
+        logger.info("%s: last epoch %s", who, pace_of(result.timings[-1]))
     return result
 
 
-def pace(cost: Mapping[str, float]) -> str:
-    """An epoch's speed for people: clips a second, waiting for data against computing."""
-    data, step = cost["data_seconds"], cost["step_seconds"]
-    rate, memory = cost["clips_per_second"], cost["peak_memory_mb"]
-    return f"{rate:.0f} clips/s, data {data:.2f} s, steps {step:.2f} s, {memory:.0f} MB at most"
+def epoch_clips(count: int, config: HstaTrainConfig) -> int:
+    """Clips seen in an epoch of `count` training clips; a last partial batch is dropped."""
+    size = min(config.batch_size, count)
+    return count // size * size
+
+
+def resume_facts(result: Fit) -> dict[str, Any]:
+    """What a resume point says beside the tensors."""
+    epoch = result.history[-1]["epoch"]
+    return {
+        "epoch": epoch,
+        "history": result.history,
+        "timings": result.timings,
+        "scaler": {},
+    }
+
+
+def tell(fold: FoldTraining, config: HstaTrainConfig, result: Fit, pace: Pace) -> None:
+    """Say how far the fold is, at what rate, and how long it takes."""
+    left = pace.text(epoch_clips(len(fold.positions), config))
+    if fold.progress is None:
+        return
+    done, row, cost = len(result.history), result.history[-1], result.timings[-1]
+    fold.progress(
+        done / config.epochs,
+        f"{fold.who} epoch {done}/{config.epochs}: loss {row['loss']:.3f}, {left}; "
+        f"last {pace_of(cost)}",
+    )
 
 
 @dataclass
@@ -217,7 +305,9 @@ class _Step:
     weights: Tensor | None
     config: HstaTrainConfig
     device: torch.device
-    scale: Scale
+    scale: Tensor
+    trace: Trace | None = None
+    stopped: bool = False
 
     def backward(self, batch: Batch, share: float) -> tuple[Tensor, Tensor]:
         """Loss of the batch and its predictions; gradients are added, weighted by `share`."""
@@ -230,6 +320,7 @@ class _Step:
             logits.float(), target, weights, label_smoothing=self.config.label_smoothing
         )
         torch.autograd.backward(self.scaler.scale(loss * share))
+        self.stopped = self.trace is not None and self.trace.note(loss[None], [True])
         return loss.detach(), logits.detach().argmax(1)
 
     def update(self, rate: float) -> None:
@@ -251,7 +342,7 @@ def _run_epoch(
     """All batches of an epoch. Losses stay on the device; they are looked at now and then."""
     accumulate = step.config.accumulate
     per_epoch = math.ceil(count / accumulate)
-    done: list[_Done] = []
+    done: list[Done] = []
     started, waited, checked = time.perf_counter(), 0.0, 0
     stream = iter(batches)
     rate = 0.0
@@ -265,36 +356,38 @@ def _run_epoch(
         if (number + 1) % accumulate == 0 or last:
             rate = learning_rate(epoch * per_epoch + number // accumulate, per_epoch, step.config)
             step.update(rate)
+        if step.stopped:
+            break
         if last or number - checked >= CHECK_EVERY:
-            _check_finite(done[checked:], checked, epoch, who)
+            check_finite(done[checked:], checked, epoch, who)
             checked = number + 1
     seconds = time.perf_counter() - started
-    labels, losses, guesses = zip(*(entry[1:] for entry in done), strict=True)
-    loss = torch.stack(losses).double().mean().item()
-    true, predicted = torch.cat(labels).numpy(), torch.cat(guesses).cpu().numpy()
-    score = recognition(true, predicted, sorted(set(true.tolist()) | set(predicted.tolist())))
-    cost = {
-        "seconds": seconds,
-        "data_seconds": waited,
-        "step_seconds": seconds - waited,
-        "clips_per_second": len(true) / seconds,
-        "peak_memory_mb": peak_memory_mb(step.device),
-    }
-    scores = {"train_accuracy": score.accuracy, "train_uf1": score.uf1}
-    return {"loss": loss, **scores, "learning_rate": rate, "cost": cost}
+    clips = sum(len(entry[1]) for entry in done)
+    cost = epoch_cost(seconds, waited, clips, step.device)
+    return {**epoch_scores(done), "learning_rate": rate, "cost": cost}
 
 
-def _check_finite(done: list[_Done], first: int, epoch: int, who: str) -> None:
-    losses = torch.stack([entry[2] for entry in done]).tolist()
-    for number, loss in enumerate(losses):
-        if not math.isfinite(loss):
-            raise TrainingError(
-                f"{who}, epoch {epoch}, batch {first + number}",
-                expected="a finite loss",
-                got=f"{loss} on clips {', '.join(done[number][0])}",
-                todo="Look at these clips; a lower base_lr, clip_norm or precision fp32 may help.",
-                code="loss_not_finite",
-            )
+def predict_many(
+    models: Sequence[HSTA],
+    bank: ClipBank,
+    positions: Sequence[Sequence[int]],
+    config: HstaTrainConfig,
+    *,
+    seeds: Sequence[int],
+    device: torch.device,
+    scales: Sequence[Scale],
+) -> list[npt.NDArray[np.float64]]:
+    """Per fold the class probabilities of its positions: `predict`, fused for several folds."""
+    if len(models) > 1 and fusable(models[0], config):
+        from models.hsta.fused import predict_fused
+
+        return predict_fused(
+            models, bank, positions, config, seeds=seeds, device=device, scales=scales
+        )
+    return [
+        predict(model, bank, own, config, seed=seed, device=device, scale=scale)
+        for model, own, seed, scale in zip(models, positions, seeds, scales, strict=True)
+    ]
 
 
 @torch.no_grad()
@@ -317,6 +410,7 @@ def predict(
     half = autocast_type(config.precision, device)
     random = config.input.test_sampling == "random"
     views = [False, True] if config.input.test_mirror else [False]
+    units = torch.tensor(scale, dtype=torch.float32, device=device)
     total = torch.zeros(len(positions), model.config.num_classes, dtype=torch.float64)
     draws = config.input.test_draws if random else 1
     for draw in range(draws):
@@ -327,6 +421,6 @@ def predict(
             for mirrored in views:
                 batch.change = torch.tensor([MIRROR] * len(part)) if mirrored else None
                 with torch.autocast(device.type, half, enabled=half is not None):
-                    logits = model(to_clip(batch, device, scale))
+                    logits = model(to_clip(batch, device, units))
                 total[i : i + len(part)] += logits.double().cpu()
     return (total / (draws * len(views))).softmax(dim=1).numpy()

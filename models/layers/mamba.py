@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from models.layers.choices import Init, ScanBackend
 from models.layers.selective_scan import selective_scan, wide
+from models.layers.stochastic_depth import DropPath
 
 DT_MIN, DT_MAX, DT_FLOOR = 1e-3, 1e-1, 1e-4
 AUTHORS_STD = 0.02
@@ -60,22 +61,6 @@ class Mamba(nn.Module):
         """Depth-wise convolution over the last d_conv frames, zeros before the first."""
         mixed: Tensor = self.conv1d(x.transpose(1, 2))
         return mixed[..., : x.shape[1]].transpose(1, 2)
-
-
-class DropPath(nn.Module):
-    """Zero a sample's residual branch with probability `rate` in training, rescaled."""
-
-    def __init__(self, rate: float) -> None:
-        super().__init__()
-        self.rate = rate
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Any (B, ...) tensor."""
-        if not self.training or self.rate == 0:
-            return x
-        keep = 1 - self.rate
-        mask = x.new_empty(x.shape[0], *[1] * (x.ndim - 1)).bernoulli_(keep)
-        return x * (mask / keep)
 
 
 class MambaBlock(nn.Module):

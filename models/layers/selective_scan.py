@@ -14,6 +14,7 @@ Closed forms with exp of cumulative sums overflow here (A reaches -64): the recu
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib.util import find_spec
 
 import torch
@@ -37,15 +38,17 @@ def selective_scan(
     """Scan (B, L, D) inputs to (B, L, D) outputs in the dtype of `x`.
 
     x, delta: (B, L, D), delta > 0 (after softplus). A: (D, N), negative. B, C: (B, L, N).
-    skip: (D,) or None. Differentiable in all of them. "auto" is `triton` for CUDA tensors where
-    Triton is installed, else `fast`. Raises `InputError` for shapes that do not fit,
-    `ConfigError` for an unknown backend, `MissingExtraError` for one that is not installed.
+    skip: (D,) or None. Differentiable in all of them. With A (F, D, N) and skip (F, D) the batch
+    holds F folds, B / F rows each, one after another, and each has its own A and skip. "auto" is
+    `triton` for CUDA tensors where Triton is installed, else `fast`. Raises `InputError` for shapes
+    that do not fit, `ConfigError` for an unknown backend, `MissingExtraError` for one that is not
+    installed.
     """
     _check(x, delta, A, B, C, skip)
     inputs = [wide(tensor) for tensor in (x, delta, A, B, C)]
     chosen = _choose(backend, x.device)
     if chosen == "reference":
-        y = selective_scan_reference(*inputs)
+        y = _of_folds(selective_scan_reference, inputs)
     elif chosen == "fast":
         from models.layers.selective_scan_fast import scan
 
@@ -55,9 +58,10 @@ def selective_scan(
 
         y = triton_scan(*inputs)
     else:
-        y = _mamba_ssm(*inputs)
+        y = _of_folds(_mamba_ssm, inputs)
     if skip is not None:
-        y = y + inputs[0] * wide(skip)
+        own = inputs[0] if skip.ndim == 1 else inputs[0].view(len(skip), -1, *x.shape[1:])
+        y = y + (own * wide(skip)[..., None, None, :]).view_as(y)
     return y.to(x.dtype)
 
 
@@ -74,6 +78,17 @@ def selective_scan_reference(x: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: 
         h = decay[:, :, t] * h + drive[:, :, t]
         outputs.append(torch.einsum("bdn,bn->bd", h, C[:, t]))
     return torch.stack(outputs, dim=1)
+
+
+def _of_folds(scan: Callable[..., Tensor], inputs: list[Tensor]) -> Tensor:
+    """One call per fold of a scan that knows a single A."""
+    x, delta, A, B, C = inputs
+    if A.ndim == 2:
+        return scan(*inputs)
+    parts = zip(
+        *(t.chunk(len(A)) for t in (x, delta)), A, *(t.chunk(len(A)) for t in (B, C)), strict=True
+    )
+    return torch.cat([scan(*part) for part in parts])
 
 
 def _mamba_ssm(x: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor) -> Tensor:
@@ -109,18 +124,20 @@ def wide(tensor: Tensor) -> Tensor:
 
 def _check(x: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, skip: Tensor | None) -> None:
     batch, length, width = x.shape if x.ndim == 3 else (-1, 0, -1)
-    states = A.shape[-1]
+    states, folds = A.shape[-1], A.shape[:-2]
     fits = (
         length > 0
         and delta.shape == x.shape
-        and A.shape == (width, states)
+        and A.ndim in (2, 3)
+        and A.shape[-2] == width
+        and batch % (folds[0] if folds else 1) == 0
         and B.shape == C.shape == (batch, length, states)
-        and (skip is None or skip.shape == (width,))
+        and (skip is None or skip.shape == (*folds, width))
     )
     if not fits:
         got = ", ".join(str(tuple(tensor.shape)) for tensor in (x, delta, A, B, C))
         raise InputError(
             "selective_scan",
-            expected="x, delta (B, L, D), A (D, N), B, C (B, L, N), skip (D,), L >= 1",
+            expected="x, delta (B, L, D), A ([F,] D, N), B, C (B, L, N), skip ([F,] D), L >= 1",
             got=got,
         )

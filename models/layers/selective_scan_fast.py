@@ -11,6 +11,9 @@ With a_t = exp(delta_t A) and u_t = delta_t x_t, and G_t = dL/dh_t:
     G_t = gy_t C_t + a_{t+1} G_{t+1}        dC_t = sum_d gy_t h_t        dB_t = sum_d G_t u_t
     du_t = sum_n G_t B_t                    W_t = G_t a_t h_{t-1}
     d(delta_t) = sum_n W_t A + du_t x_t     dA = sum_{b,t} W_t delta_t   dx_t = du_t delta_t
+
+With A of several folds, (F, D, N), the batch is F equal runs of rows, fold after fold; a block
+never spans two folds.
 """
 
 from __future__ import annotations
@@ -27,7 +30,10 @@ BLOCK_ELEMENTS = 2**18
 
 
 def scan(x: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor) -> Tensor:
-    """As `selective_scan_reference`: x, delta (B, L, D), A (D, N), B, C (B, L, N) -> (B, L, D)."""
+    """As `selective_scan_reference`: x, delta (B, L, D), B, C (B, L, N) -> (B, L, D).
+
+    A: (D, N), or (F, D, N) where rows f·B/F … of the batch belong to fold f.
+    """
     inputs = (x, delta, A, B, C)
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs):
         result: Tensor = _Scan.apply(*inputs)  # type: ignore[no-untyped-call]
@@ -59,7 +65,7 @@ def _time_major(
     x: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     x, delta, B, C = (tensor.transpose(0, 1).contiguous() for tensor in (x, delta, B, C))
-    return x, delta, A.t().contiguous(), B, C
+    return x, delta, A.transpose(-1, -2).contiguous(), B, C
 
 
 def _frames(tensor: Tensor) -> tuple[Tensor, ...]:
@@ -71,9 +77,14 @@ def _segment(length: int) -> int:
     return max(1, math.isqrt(length))
 
 
-def _blocks(batch: int, states: int, width: int) -> list[slice]:
-    rows = max(1, BLOCK_ELEMENTS // (width * states))
-    return [slice(start, min(batch, start + rows)) for start in range(0, batch, rows)]
+def _blocks(batch: int, folds: int, states: int, width: int) -> list[tuple[int, slice]]:
+    """Runs of batch rows to work on at once, each with its fold."""
+    rows, own = max(1, BLOCK_ELEMENTS // (width * states)), batch // folds
+    return [
+        (fold, slice(start, min((fold + 1) * own, start + rows)))
+        for fold in range(folds)
+        for start in range(fold * own, (fold + 1) * own, rows)
+    ]
 
 
 def _forward(
@@ -81,12 +92,13 @@ def _forward(
 ) -> tuple[Tensor, Tensor]:
     """Time-major y (L, B, D), and the state before each segment (segments, B, N, D) if kept."""
     length, batch, width = x.shape
-    states, segment = len(A), _segment(length)
+    A = A.reshape(-1, *A.shape[-2:])  # one per fold
+    states, segment = A.shape[1], _segment(length)
     u, y = x * delta, torch.empty_like(x)
     kept = x.new_empty(-(-length // segment) if keep else 0, batch, states, width)
-    for rows in _blocks(batch, states, width):
+    for fold, rows in _blocks(batch, len(A), states, width):
         h = x.new_zeros(rows.stop - rows.start, states, width)
-        decay, A_rows = torch.empty_like(h), A.expand_as(h).contiguous()
+        decay, A_rows = torch.empty_like(h), A[fold].expand_as(h).contiguous()
         delta_t, u_t, y_t = (_frames(tensor[:, rows, None]) for tensor in (delta, u, y))
         B_t, C_t = _frames(B[:, rows, :, None]), _frames(C[:, rows, None])
         for t in range(length):
@@ -103,14 +115,15 @@ def _backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of x, delta, A, B, C, time-major, from grad = dL/dy (L, B, D)."""
     length, batch, width = x.shape
-    states, segment = len(A), _segment(length)
+    shape_of_A, A = A.shape, A.reshape(-1, *A.shape[-2:])
+    states, segment = A.shape[1], _segment(length)
     u = x * delta
     du, ddelta, dA = torch.empty_like(u), torch.empty_like(u), torch.zeros_like(A)
     dB, dC = torch.empty_like(B), torch.empty_like(C)
-    for rows in _blocks(batch, states, width):
+    for fold, rows in _blocks(batch, len(A), states, width):
         shape = (rows.stop - rows.start, states, width)
         G, dA_rows, W = x.new_zeros(shape), x.new_zeros(shape), x.new_empty(shape)
-        A_rows = A.expand(shape).contiguous()  # broadcasting both factors is 6 times slower
+        A_rows = A[fold].expand(shape).contiguous()  # broadcasting both factors is 6 times slower
         h, decay = (
             x.new_empty(segment + 1, *shape).unbind(0),
             x.new_empty(segment, *shape).unbind(0),
@@ -135,6 +148,6 @@ def _backward(
                 torch.mul(G.mul_(decay[i]), h[i], out=W)
                 dA_rows.addcmul_(W, delta_t[t])
                 torch.sum(W.mul_(A_rows), 1, out=ddelta_t[t])
-        dA += dA_rows.sum(0)
+        dA[fold] += dA_rows.sum(0)
     ddelta.addcmul_(du, x)
-    return du.mul_(delta), ddelta, dA.t(), dB, dC
+    return du.mul_(delta), ddelta, dA.view(shape_of_A).transpose(-1, -2), dB, dC

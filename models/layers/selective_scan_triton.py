@@ -23,17 +23,17 @@ BLOCK_CHANNELS = 16
 
 @triton.jit  # type: ignore[untyped-decorator]
 def _forward_kernel(  # type: ignore[no-untyped-def]
-    x, delta, A, B, C, y, kept, length, width, states, batch, segment,
+    x, delta, A, B, C, y, kept, length, width, states, batch, segment, rows,
     KEEP: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
-    """Program (b, i): channels i * BLOCK_D ... of sample b, all frames."""
+    """Program (b, i): channels i * BLOCK_D ... of sample b, all frames; `rows` samples per A."""
     b = tl.program_id(0)
     d = tl.program_id(1) * BLOCK_D + tl.arange(0, BLOCK_D)
     n = tl.arange(0, BLOCK_N)
     in_d, in_n = d < width, n < states
     in_dn = in_d[:, None] & in_n[None, :]
     at_dn = d[:, None] * states + n[None, :]
-    a = tl.load(A + at_dn, mask=in_dn, other=0.0)
+    a = tl.load(A + (b // rows) * width * states + at_dn, mask=in_dn, other=0.0)
     h = tl.zeros((BLOCK_D, BLOCK_N), dtype=tl.float32)
     for t in range(length):
         if KEEP and t % segment == 0:
@@ -51,7 +51,7 @@ def _forward_kernel(  # type: ignore[no-untyped-def]
 @triton.jit  # type: ignore[untyped-decorator]
 def _backward_kernel(  # type: ignore[no-untyped-def]
     grad, x, delta, A, B, C, kept, scratch, dx, ddelta, dA, dB, dC,
-    length, width, states, batch, segment, segments,
+    length, width, states, batch, segment, segments, rows,
     BLOCK_D: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
     """As the forward program, frames reversed; the equations are in selective_scan_fast.py."""
@@ -61,7 +61,7 @@ def _backward_kernel(  # type: ignore[no-untyped-def]
     in_d, in_n = d < width, n < states
     in_dn = in_d[:, None] & in_n[None, :]
     at_dn = d[:, None] * states + n[None, :]
-    a = tl.load(A + at_dn, mask=in_dn, other=0.0)
+    a = tl.load(A + (b // rows) * width * states + at_dn, mask=in_dn, other=0.0)
     g = tl.zeros((BLOCK_D, BLOCK_N), dtype=tl.float32)
     da = tl.zeros((BLOCK_D, BLOCK_N), dtype=tl.float32)
     own = (b * segment).to(tl.int64) * width * states
@@ -105,7 +105,10 @@ def _backward_kernel(  # type: ignore[no-untyped-def]
 
 
 def scan(x: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor) -> Tensor:
-    """As `selective_scan_reference`, in fp32; fp64 tensors take the in-place recurrence."""
+    """As `selective_scan_reference`, in fp32; fp64 tensors take the in-place recurrence.
+
+    A: (D, N), or (F, D, N) where rows f·B/F … of the batch belong to fold f.
+    """
     if x.dtype == torch.float64:
         from models.layers.selective_scan_fast import scan as fast_scan
 
@@ -119,13 +122,14 @@ class _Scan(torch.autograd.Function):
     def forward(ctx: Any, *inputs: Tensor) -> Tensor:
         x, delta, A, B, C = (tensor.contiguous() for tensor in inputs)
         batch, length, width = x.shape
-        states, segment = A.shape[1], max(1, math.isqrt(length))
+        states, segment = A.shape[-1], max(1, math.isqrt(length))
+        rows = batch // (len(A) if A.ndim == 3 else 1)
         keep = any(ctx.needs_input_grad)
         y = torch.empty_like(x)
         kept = x.new_empty(-(-length // segment) if keep else 0, batch, width, states)
         grid = (batch, triton.cdiv(width, BLOCK_CHANNELS))
         _forward_kernel[grid](
-            x, delta, A, B, C, y, kept, length, width, states, batch, segment,
+            x, delta, A, B, C, y, kept, length, width, states, batch, segment, rows,
             KEEP=keep, BLOCK_D=BLOCK_CHANNELS, BLOCK_N=triton.next_power_of_2(states),
         )  # fmt: skip
         ctx.save_for_backward(x, delta, A, B, C, kept)
@@ -136,7 +140,8 @@ class _Scan(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
         x, delta, A, B, C, kept = ctx.saved_tensors
         batch, length, width = x.shape
-        states, segment = A.shape[1], max(1, math.isqrt(length))
+        states, segment = A.shape[-1], max(1, math.isqrt(length))
+        rows = batch // (len(A) if A.ndim == 3 else 1)
         parts = triton.cdiv(width, BLOCK_CHANNELS)
         dx, ddelta = torch.empty_like(x), torch.empty_like(x)
         dA = x.new_empty(batch, width, states)
@@ -144,7 +149,7 @@ class _Scan(torch.autograd.Function):
         scratch = x.new_empty(batch, segment, width, states)
         _backward_kernel[(batch, parts)](
             grad.contiguous(), x, delta, A, B, C, kept, scratch, dx, ddelta, dA, dB, dC,
-            length, width, states, batch, segment, len(kept),
+            length, width, states, batch, segment, len(kept), rows,
             BLOCK_D=BLOCK_CHANNELS, BLOCK_N=triton.next_power_of_2(states),
         )  # fmt: skip
-        return dx, ddelta, dA.sum(0), dB.sum(0), dC.sum(0)
+        return dx, ddelta, dA.unflatten(0, (-1, rows)).sum(1).view_as(A), dB.sum(0), dC.sum(0)

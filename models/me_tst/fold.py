@@ -7,14 +7,16 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import platform
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import torch
 from torch import nn
@@ -32,15 +34,19 @@ from models.fitting import (
     write_json,
 )
 from models.me_tst.curves import VideoMotion, curves_of, read_curves, read_videos, write_curves
+from models.me_tst.fused import predict_many
 from models.me_tst.labels import EMOTIONS, require_positives, sample_windows
 from models.me_tst.scores import score_table
 from models.me_tst.settings import DecodeConfig, MeTstTrainConfig
-from models.me_tst.training import Windows, fit, predict
+from models.me_tst.stacked import biases_without_gradient
+from models.me_tst.training import FoldTraining, Windows, fit_many, predict
 from models.recipe import Recipe
 from models.registry import find_network
-from models.runs.files import FoldJob, RunFiles
+from models.runs.files import FoldJob, RunFiles, Sample
 from models.scores.spotting import Protocol, VideoResult, evaluate
 from models.spotting import CLASS_NAMES, half_width
+from models.stacked.proof import Proof, compare, exact_products, find_fold
+from models.stacked.trace import Trace
 
 logger = logging.getLogger(__name__)
 
@@ -65,45 +71,139 @@ PREDICTIONS = {
 
 
 def fit_fold(job: FoldJob) -> None:
-    """Train on the fold's training videos, predict its test videos, write the fold's files.
+    """`fit_folds` of one."""
+    fit_folds([job])
 
-    Raises `TrainingError` without a positive training window or for a loss that is not finite.
+
+def fit_folds(jobs: Sequence[FoldJob]) -> None:
+    """Train each fold on its training videos, predict its test videos, write the folds' files.
+
+    Several folds are trained and evaluated as one program; the videos are read once. Raises
+    `TrainingError` naming a fold without a positive training window or with a loss that is not
+    finite.
     """
-    recipe, train = job.recipe, _train_config(job.recipe)
-    workspace = Workspace(job.workspace)
-    training = read_videos(workspace, recipe, job.train_videos, job.keys)
-    tested = read_videos(workspace, recipe, job.test_videos, job.keys)
-    k_p = _half_width(training, job.fold)
-    everyone = _half_width([*training, *tested], job.fold)
-    seed_everything(job.seed)
-    network = _network(recipe, tested)
-    history: list[dict[str, float]] = []
-    resume = job.out / "resume" / "state.safetensors"
-    discard_if_damaged(resume, job.fold)
-    windows = training_windows(training, train, job.seed, job.fold)
-    if train.epochs:
-        history = fit(
-            network,
-            windows,
-            train,
-            strategy=recipe.decode.strategy,
-            seed=job.seed,
-            device=job.device,
-            resume=resume,
-            progress=job.progress,
+    pack = prepare(jobs)
+    finish(pack, pack.train())
+
+
+@dataclass
+class Prepared:
+    """A fold ready to be trained: its network, its rows of the pack's windows, its videos."""
+
+    job: FoldJob
+    network: nn.Module
+    training: list[VideoMotion]
+    tested: list[VideoMotion]
+    k_p: int
+    everyone: int
+    train_rows: npt.NDArray[np.int64]
+    test_rows: npt.NDArray[np.int64]
+
+
+@dataclass
+class Pack:
+    """Folds of one recipe and the windows of all their videos."""
+
+    windows: Windows
+    folds: list[Prepared]
+    train_config: MeTstTrainConfig
+    strategy: int
+    device: str
+
+    def trainings(self, files: bool = True) -> list[FoldTraining]:
+        """What `fit_many` takes; `files`: with resume points and progress."""
+        return [
+            FoldTraining(
+                one.network,
+                one.train_rows,
+                one.job.seed,
+                one.job.fold,
+                one.job.out / "resume" / "state.safetensors" if files else None,
+                one.job.progress if files else None,
+            )
+            for one in self.folds
+        ]
+
+    def train(self) -> list[list[dict[str, float]]]:
+        """The folds' histories; none without epochs."""
+        if not self.train_config.epochs:
+            return [[] for _ in self.folds]
+        for one in self.folds:
+            discard_if_damaged(one.job.out / "resume" / "state.safetensors", one.job.fold)
+        return fit_many(
+            self.trainings(),
+            self.windows,
+            self.train_config,
+            strategy=self.strategy,
+            device=self.device,
         )
-    curves = [
-        curves_of(
-            v, *predict(network, v.motion, train.batch_size, job.device), job.fold, k_p, everyone
-        )
-        for v in tested
-    ]
-    save_weights(network, job.out / "weights.safetensors")
-    write_curves(curves, job.out / "curves.h5")
-    decode_fold(recipe, job.out)
-    columns = ["epoch", "loss", "spot", "recog", "lr"]
-    write_table(pd.DataFrame(history, columns=columns), job.out / "history.parquet")
-    write_json(job.out / "model.json", _facts(job, network, k_p, training, tested, len(windows)))
+
+    def predict(self) -> list[tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]]:
+        """Per fold the spot probability and logits of its test windows, video after video."""
+        size = self.train_config.batch_size
+        if len(self.folds) > 1:
+            return predict_many(
+                [one.network for one in self.folds],
+                self.windows.motion,
+                [one.test_rows for one in self.folds],
+                size,
+                self.device,
+            )
+        one = self.folds[0]
+        each = [predict(one.network, video.motion, size, self.device) for video in one.tested]
+        spots, logits = zip(*each, strict=True)
+        return [(np.concatenate(spots), np.concatenate(logits))]
+
+
+def prepare(jobs: Sequence[FoldJob]) -> Pack:
+    """Read the videos of all folds once, choose training windows, make the networks.
+
+    Raises ConfigError for folds of different recipes.
+    """
+    recipe, train = jobs[0].recipe, _train_config(jobs[0].recipe)
+    if any((job.recipe.model, job.recipe.train) != (recipe.model, train) for job in jobs):
+        raise ConfigError("folds at once", expected="folds of one recipe", got="several")
+    wanted = sorted({sample for job in jobs for sample in (*job.train_videos, *job.test_videos)})
+    videos = read_videos(Workspace(jobs[0].workspace), recipe, wanted, jobs[0].keys)
+    labels = [video.labels() for video in videos]
+    spot, classes = (np.concatenate(part) for part in zip(*labels, strict=True))
+    windows = Windows(np.concatenate([video.motion for video in videos]), spot, classes)
+    ends = np.cumsum([len(video.motion) for video in videos])
+    rows = {
+        (v.dataset, v.video): np.arange(end - len(v.motion), end)
+        for v, end in zip(videos, ends, strict=True)
+    }
+    folds = []
+    for job in jobs:
+        sides = [
+            [v for v in videos if (v.dataset, v.video) in set(side)]
+            for side in (job.train_videos, job.test_videos)
+        ]
+        training, tested = sides
+        k_p = _half_width(training, job.fold)
+        everyone = _half_width([*training, *tested], job.fold)
+        seed_everything(job.seed)
+        network = _network(recipe, tested)
+        own = training_rows(training, rows, train, job.seed, job.fold)
+        test_rows = np.concatenate([rows[v.dataset, v.video] for v in tested])
+        folds.append(Prepared(job, network, training, tested, k_p, everyone, own, test_rows))
+    return Pack(windows, folds, train, recipe.decode.strategy, jobs[0].device)
+
+
+def finish(pack: Pack, histories: Sequence[list[dict[str, float]]]) -> None:
+    """Predict the test videos and write every fold's files."""
+    for one, history, (spot, logits) in zip(pack.folds, histories, pack.predict(), strict=True):
+        ends = np.cumsum([len(video.motion) for video in one.tested])[:-1]
+        parts = zip(one.tested, np.split(spot, ends), np.split(logits, ends), strict=True)
+        job = one.job
+        curves = [curves_of(v, s, e, job.fold, one.k_p, one.everyone) for v, s, e in parts]
+        job.out.mkdir(parents=True, exist_ok=True)
+        save_weights(one.network, job.out / "weights.safetensors")
+        write_curves(curves, job.out / "curves.h5")
+        decode_fold(job.recipe, job.out)
+        columns = ["epoch", "loss", "spot", "recog", "lr"]
+        write_table(pd.DataFrame(history, columns=columns), job.out / "history.parquet")
+        write_json(job.out / "model.json", _facts(one))
 
 
 def decode_fold(recipe: Recipe, folder: Path) -> None:
@@ -114,17 +214,52 @@ def decode_fold(recipe: Recipe, folder: Path) -> None:
     write_table(intervals_table(results), folder / "predictions.parquet")
 
 
-def training_windows(
-    videos: Sequence[VideoMotion], config: MeTstTrainConfig, seed: int, who: str
-) -> Windows:
-    """Windows a fold trains on: down-sampled over all its videos together."""
+def prove_fold(jobs: Sequence[FoldJob], fold: str, steps: int = 100) -> Proof:
+    """Train fold `fold` alone and beside the other jobs' folds, `steps` steps each; compare.
+
+    Compared are the losses of every step and, afterwards, the outputs on the test windows. Biases
+    without a gradient are frozen for it (see `biases_without_gradient`). Nothing is written.
+    """
+    pack = prepare(jobs)
+    at = find_fold([job.fold for job in jobs], fold)
+    for one in pack.folds:
+        frozen = set(biases_without_gradient(one.network))
+        for name, parameter in one.network.named_parameters():
+            parameter.requires_grad_(name not in frozen)
+    alone = replace(pack, folds=[copy.deepcopy(pack.folds[at])])
+    traces = Trace(0, steps), Trace(at, steps)
+    with exact_products():
+        for group, trace in zip((alone, pack), traces, strict=True):
+            fit_many(
+                group.trainings(files=False),
+                group.windows,
+                group.train_config,
+                strategy=group.strategy,
+                device=group.device,
+                trace=trace,
+            )
+        outputs = alone.predict()[0], pack.predict()[at]
+    losses = [trace.losses for trace in traces]
+    return compare(fold, len(jobs), losses[0], losses[1], outputs[0], outputs[1])
+
+
+def training_rows(
+    videos: Sequence[VideoMotion],
+    rows: Mapping[Sample, npt.NDArray[np.int64]],
+    config: MeTstTrainConfig,
+    seed: int,
+    who: str,
+) -> npt.NDArray[np.int64]:
+    """Rows of the windows a fold trains on: down-sampled over all its videos together.
+
+    `rows`: (dataset, video) → where the video's windows lie among those that folds share.
+    """
     used = [v for v in videos if config.videos == "all" or len(v.truth.intervals)]
-    labels = [video.labels() for video in used]
-    require_positives([spot for spot, _ in labels], who)
-    motion = np.concatenate([video.motion for video in used])
-    spot, classes = (np.concatenate(part) for part in zip(*labels, strict=True))
-    chosen = sample_windows(spot, config.negative_ratio, np.random.default_rng([seed, 0]))
-    return Windows(motion[chosen], spot[chosen], classes[chosen])
+    spots = [video.labels()[0] for video in used]
+    require_positives(spots, who)
+    rng = np.random.default_rng([seed, 0])
+    chosen = sample_windows(np.concatenate(spots), config.negative_ratio, rng)
+    return np.concatenate([rows[v.dataset, v.video] for v in used])[chosen]
 
 
 def protocol_of(decode: DecodeConfig, train: MeTstTrainConfig) -> Protocol:
@@ -258,27 +393,21 @@ def _half_width(videos: Sequence[VideoMotion], who: str) -> int:
     return half_width(np.concatenate(spans))
 
 
-def _facts(
-    job: FoldJob,
-    network: nn.Module,
-    k_p: int,
-    training: Sequence[VideoMotion],
-    tested: Sequence[VideoMotion],
-    num_windows: int,
-) -> dict[str, Any]:
-    config: Any = network.config
+def _facts(one: Prepared) -> dict[str, Any]:
+    job = one.job
+    config: Any = one.network.config
     return {
         "model": config.model_dump(mode="json"),
         "train": _train_config(job.recipe).model_dump(mode="json"),
         "motion": job.recipe.stage_config("motion").model_dump(mode="json"),
         "classes": list(CLASS_NAMES),
-        "k_p": k_p,
+        "k_p": one.k_p,
         "seed": job.seed,
         "fold": job.fold,
-        "parameters": sum(p.numel() for p in network.parameters()),
-        "num_windows": num_windows,
-        "num_train": len(training),
-        "num_test": len(tested),
-        "dropped_events": [list(d) for v in (*training, *tested) for d in v.truth.dropped],
+        "parameters": sum(p.numel() for p in one.network.parameters()),
+        "num_windows": len(one.train_rows),
+        "num_train": len(one.training),
+        "num_test": len(one.tested),
+        "dropped_events": [list(d) for v in (*one.training, *one.tested) for d in v.truth.dropped],
         "versions": {"python": platform.python_version(), "torch": torch.__version__},
     }

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from data.settings import ASIDE, Settings
-from models.layers.choices import Init, ScanBackend
+from models.layers.choices import FoldsAtOnce, Init, ScanBackend
 
 KP = Literal["train_fold", "global"] | int
 
@@ -106,6 +106,13 @@ class MeTstTrainConfig(Settings):
         title="Authors' weights",
         description="A file, or a folder with subject_<id>.pkl per held-out subject, to start "
         "from; with epochs 0 they are evaluated as they are.",
+    )
+    folds_at_once: FoldsAtOnce = Field(
+        "auto",
+        title="Folds at once",
+        description="Folds trained as one program; auto: by measured speed and memory of the GPU, "
+        "1 on a CPU. A fold's result is the same to rounding.",
+        json_schema_extra=ASIDE,
     )
 
 

@@ -8,10 +8,12 @@ from its last saved epoch and ends with the same weights.
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -21,8 +23,12 @@ from torch.nn import functional as F
 
 from data.errors import TrainingError
 from models.fitting import load_resume_point, save_resume_point
+from models.layers.stochastic_depth import DepthMasks, set_masks
 from models.me_tst.labels import class_weights, jitter_factors
 from models.me_tst.settings import MeTstTrainConfig
+from models.me_tst.stacked import drop_rates, is_stackable
+from models.progress import Pace
+from models.stacked.trace import Trace
 
 SECONDS_BETWEEN_SAVES = 15.0
 
@@ -56,6 +62,18 @@ def recog_loss(logits: Tensor, classes: Tensor, weights: Tensor) -> Tensor:
     return flat / classes.numel()
 
 
+@dataclass(frozen=True)
+class FoldTraining:
+    """One fold to train: a network, its rows of the windows all folds share, and its own files."""
+
+    network: nn.Module
+    rows: npt.NDArray[np.int64]
+    seed: int = 0
+    who: str = "training"
+    resume: Path | None = None
+    progress: Callable[[float, str], None] | None = None
+
+
 def fit(
     network: nn.Module,
     windows: Windows,
@@ -67,87 +85,217 @@ def fit(
     resume: Path | None = None,
     progress: Callable[[float, str], None] | None = None,
 ) -> list[dict[str, float]]:
-    """Train in place and return the history, one row per epoch: epoch, loss, spot, recog, lr.
+    """Train one network on all the windows: `fit_many` of one fold."""
+    fold = FoldTraining(network, np.arange(len(windows)), seed, "training", resume, progress)
+    return fit_many([fold], windows, config, strategy=strategy, device=device)[0]
 
-    `resume`: a file the state is saved to between epochs and continued from if it is there. The
-    result depends on the inputs and the seed alone, not on interruptions. Raises `TrainingError`
-    for a loss that is not finite.
+
+def fit_many(
+    folds: Sequence[FoldTraining],
+    windows: Windows,
+    config: MeTstTrainConfig,
+    *,
+    strategy: int = 2,
+    device: str = "cpu",
+    trace: Trace | None = None,
+) -> list[list[dict[str, float]]]:
+    """Train the folds' networks in place; per fold the history: epoch, loss, spot, recog, lr.
+
+    One fold takes the plain loop, several one program for all of them (`models.me_tst.fused`) where
+    the network has a stacked form; a fold's result is the same either way, to rounding. A fold's
+    `resume` is a file that its state is saved to between epochs and continued from if it is there,
+    by either loop and in any company.
+    The result depends on the inputs and the fold's seed alone, not on interruptions. Raises
+    `TrainingError` naming the fold for a loss that is not finite.
     """
-    network.to(device).train()
-    steps = -(-len(windows) // config.batch_size)
-    optimiser = torch.optim.Adam(network.parameters(), lr=config.max_lr)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, max_lr=config.max_lr, total_steps=max(1, config.epochs * steps)
-    )
-    weights = torch.from_numpy(class_weights(windows.classes, config.neutral_factor, strategy)).to(
-        device
-    )
-    data = [torch.from_numpy(a).to(device) for a in (windows.motion, windows.spot, windows.classes)]
-    history: list[dict[str, float]] = []
-    devices = [torch.device(device)] if torch.device(device).type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(seed)
-        rng = np.random.default_rng([seed, 1])
-        if resume is not None and resume.exists():
-            history = _restore(resume, network, optimiser, schedule, rng)
-        saved = time.monotonic()
-        for epoch in range(len(history), config.epochs):
-            order = rng.permutation(len(windows))
-            factors = torch.from_numpy(jitter_factors(len(windows), config.jitter, rng)).to(device)
-            row = _epoch(network, data, order, factors, weights, config, optimiser, schedule)
-            history.append({"epoch": float(epoch), **row})
-            if not np.isfinite(row["loss"]):
-                raise TrainingError(
-                    f"epoch {epoch}",
-                    expected="a finite loss",
-                    got=str(row["loss"]),
-                    todo="Lower max_lr; check the motion features.",
-                )
-            if resume is not None and time.monotonic() - saved > SECONDS_BETWEEN_SAVES:
-                _save(resume, network, optimiser, schedule, rng, history)
-                saved = time.monotonic()
-            if progress is not None:
-                progress((epoch + 1) / config.epochs, f"loss {row['loss']:.4f}")
+    courses = [Course(fold, windows, config, strategy) for fold in folds]
+    arrays = (windows.motion, windows.spot, windows.classes)
+    data = WindowTensors._make(torch.from_numpy(array).to(device) for array in arrays)
+    if len(folds) == 1 or not is_stackable(folds[0].network):
+        for course in courses:
+            _fit_one(course, data, torch.device(device), trace)
+    else:
+        from models.me_tst.fused import fit_fused
+
+        fit_fused(courses, data, torch.device(device), trace)
+    return [course.history for course in courses]
+
+
+class WindowTensors(NamedTuple):
+    """The shared windows on the device."""
+
+    motion: Tensor
+    spot: Tensor
+    classes: Tensor
+
+
+class Course:
+    """All that a fold's training depends on but its weights: order, jitter, masks, rates, history.
+
+    Both loops follow it, so a fold meets the same windows, masks and rates in either.
+    """
+
+    def __init__(
+        self, fold: FoldTraining, windows: Windows, config: MeTstTrainConfig, strategy: int
+    ) -> None:
+        self.fold, self.config = fold, config
+        self.steps = -(-len(fold.rows) // config.batch_size)
+        self.weights = class_weights(windows.classes[fold.rows], config.neutral_factor, strategy)
+        self.rng = np.random.default_rng([fold.seed, 1])
+        self.generator = torch.Generator().manual_seed(fold.seed)
+        self.history: list[dict[str, float]] = []
+        self.pace = Pace("windows", 0)
+
+    @property
+    def done(self) -> bool:
+        """Whether the last epoch is behind it."""
+        return len(self.history) >= self.config.epochs
+
+    @property
+    def sizes(self) -> list[int]:
+        """Windows in each step of an epoch; the last one may have fewer."""
+        size, count = self.config.batch_size, len(self.fold.rows)
+        return [min(size, count - start) for start in range(0, count, size)]
+
+    def draw(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+        """The next epoch's rows of the shared windows, in order, and the jitter of each."""
+        count = len(self.fold.rows)
+        order = self.rng.permutation(count)
+        factors = jitter_factors(count, self.config.jitter, self.rng)
+        return self.fold.rows[order], factors[order]
+
+    def rate(self, step: int) -> tuple[float, float]:
+        """Learning rate and beta1 of a step of the coming epoch."""
+        total = max(1, self.config.epochs * self.steps)
+        return one_cycle(len(self.history) * self.steps + step, total, self.config.max_lr)
+
+    def finish_epoch(self, spot: float, recog: float) -> None:
+        """Note the epoch's mean losses and tell of it. Raises TrainingError if not finite."""
+        config, epoch = self.config, len(self.history)
+        loss = config.spot_weight * spot + config.recog_weight * recog
+        rate = self.rate(self.steps)[0]
+        row = {"epoch": float(epoch), "loss": loss, "spot": spot, "recog": recog, "lr": rate}
+        if not np.isfinite(loss):
+            raise TrainingError(
+                f"{self.fold.who}, epoch {epoch}",
+                expected="a finite loss",
+                got=str(loss),
+                todo="Lower max_lr; check the motion features.",
+            )
+        self.history.append(row)
+
+    def begin(self) -> None:
+        """Training starts here, or goes on: rates count from now."""
+        self.pace = Pace("windows", (self.config.epochs - len(self.history)) * len(self.fold.rows))
+
+    def tell(self) -> None:
+        """Say how far the fold is, at what rate, and how long it takes."""
+        pace, epochs, done = self.pace.text(len(self.fold.rows)), self.config.epochs, self.history
+        if self.fold.progress is not None:
+            text = f"epoch {len(done)}/{epochs}: loss {done[-1]['loss']:.4f}, {pace}"
+            self.fold.progress(len(done) / epochs, text)
+
+    def facts(self) -> dict[str, Any]:
+        """What a resume point says beside the tensors."""
+        state = self.generator.get_state().numpy().tobytes().hex()
+        return {
+            "history": self.history,
+            "numpy": self.rng.bit_generator.state,
+            "torch": [state],
+        }
+
+    def restore(self, facts: dict[str, Any]) -> None:
+        """Go on where `facts` were taken."""
+        self.history[:] = facts["history"]
+        self.rng.bit_generator.state = facts["numpy"]
+        state = [*bytes.fromhex(facts["torch"][0])]
+        self.generator.set_state(torch.tensor(state, dtype=torch.uint8))
+
+
+def one_cycle(update: int, total: int, peak: float) -> tuple[float, float]:
+    """Learning rate and beta1 of an update, of `total`: torch's OneCycleLR with its defaults.
+
+    30 % of the updates up from peak / 25 to peak while beta1 falls from 0.95 to 0.85, then down to
+    peak / 250 000 while it rises again; both along a cosine.
+    """
+    top, end = 0.3 * total - 1, float(total - 1)
+    low, last = peak / 25, peak / 25 / 1e4
+    if update <= top:
+        share, rates, betas = update / top, (low, peak), (0.95, 0.85)
+    else:
+        share, rates, betas = (update - top) / (end - top), (peak, last), (0.85, 0.95)
+
+    def between(start: float, stop: float) -> float:
+        return stop + (start - stop) / 2.0 * (math.cos(math.pi * share) + 1)
+
+    return between(*rates), between(*betas)
+
+
+def _fit_one(
+    course: Course, data: WindowTensors, device: torch.device, trace: Trace | None
+) -> None:
+    """The plain loop: one network, torch's Adam."""
+    fold = course.fold
+    network = fold.network.to(device).train()
+    optimiser = torch.optim.Adam(network.parameters(), lr=course.config.max_lr)
+    if fold.resume is not None and fold.resume.exists():
+        course.restore(load_resume_point(fold.resume, network, optimiser))
+    weights = torch.from_numpy(course.weights).to(device)
+    masks = DepthMasks(drop_rates(network), device)
+    set_masks(network, masks)
+    saved, stopped = time.monotonic(), False
+    course.begin()
+    while not course.done and not stopped:
+        masks.draw([course.sizes], [course.generator])
+        sums, stopped = _epoch(network, course, data, weights, masks, optimiser, trace)
+        if stopped:
+            break
+        course.finish_epoch(*(sums / len(fold.rows)).tolist())
+        if fold.resume is not None and time.monotonic() - saved > SECONDS_BETWEEN_SAVES:
+            save_resume_point(fold.resume, network, optimiser, course.facts())
+            saved = time.monotonic()
+        course.tell()
+    set_masks(network, None)
     network.eval()
-    return history
 
 
 def _epoch(
     network: nn.Module,
-    data: list[Tensor],
-    order: npt.NDArray[np.int64],
-    factors: Tensor,
+    course: Course,
+    data: WindowTensors,
     weights: Tensor,
-    config: MeTstTrainConfig,
+    masks: DepthMasks,
     optimiser: torch.optim.Optimizer,
-    schedule: torch.optim.lr_scheduler.LRScheduler,
-) -> dict[str, float]:
-    """One pass; returns the means over windows of the losses, and the last learning rate."""
-    motion, spot, classes = data
-    sums = torch.zeros(2, dtype=torch.float64, device=motion.device)  # read once an epoch
-    for start in range(0, len(order), config.batch_size):
-        batch = torch.from_numpy(order[start : start + config.batch_size]).to(motion.device)
-        scaled = motion[batch] * factors[batch, None, None]
+    trace: Trace | None,
+) -> tuple[Tensor, bool]:
+    """One pass; the sums over windows of both losses, and whether the trace says stop."""
+    config, device = course.config, data.motion.device
+    order, jitter = course.draw()
+    rows, factors = torch.from_numpy(order).to(device), torch.from_numpy(jitter).to(device)
+    sums = torch.zeros(2, dtype=torch.float64, device=device)  # read once an epoch
+    for step, start in enumerate(range(0, len(rows), config.batch_size)):
+        at = slice(start, start + config.batch_size)
+        batch = rows[at]
+        masks.start(step)
+        scaled = data.motion[batch] * factors[at, None, None]
         probability, logits = network(scaled[:, None])
         losses = torch.stack(
             [
-                spot_loss(probability, spot[batch]),
-                recog_loss(logits, classes[batch], weights),
+                spot_loss(probability, data.spot[batch]),
+                recog_loss(logits, data.classes[batch], weights),
             ]
         )
         total = config.spot_weight * losses[0] + config.recog_weight * losses[1]
         optimiser.zero_grad(set_to_none=True)
         total.backward()  # type: ignore[no-untyped-call]
+        for group in optimiser.param_groups:
+            group["lr"], beta1 = course.rate(step)
+            group["betas"] = (beta1, group["betas"][1])
         optimiser.step()
-        schedule.step()
         sums += losses.detach() * len(batch)
-    spot_mean, recog_mean = (sums / len(order)).tolist()
-    return {
-        "loss": config.spot_weight * spot_mean + config.recog_weight * recog_mean,
-        "spot": spot_mean,
-        "recog": recog_mean,
-        "lr": float(schedule.get_last_lr()[0]),
-    }
+        if trace is not None and trace.note(total[None], [True]):
+            return sums, True
+    return sums, False
 
 
 @torch.no_grad()
@@ -163,45 +311,3 @@ def predict(
         spots.append(spot.float().cpu().numpy())
         logits.append(recog.float().cpu().numpy())
     return np.concatenate(spots), np.concatenate(logits)
-
-
-def _save(
-    path: Path,
-    network: nn.Module,
-    optimiser: torch.optim.Optimizer,
-    schedule: torch.optim.lr_scheduler.LRScheduler,
-    rng: np.random.Generator,
-    history: list[dict[str, float]],
-) -> None:
-    """Write all that the next epoch depends on."""
-    devices = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-    groups = optimiser.state_dict()["param_groups"]
-    facts = {
-        "history": history,
-        "schedule": schedule.state_dict(),
-        "groups": [{k: v for k, v in group.items() if k != "params"} for group in groups],
-        "numpy": rng.bit_generator.state,
-        "torch": [state.numpy().tobytes().hex() for state in (torch.get_rng_state(), *devices)],
-    }
-    save_resume_point(path, network, optimiser, facts)
-
-
-def _restore(
-    path: Path,
-    network: nn.Module,
-    optimiser: torch.optim.Optimizer,
-    schedule: torch.optim.lr_scheduler.LRScheduler,
-    rng: np.random.Generator,
-) -> list[dict[str, float]]:
-    """Restore what `_save` wrote and return the history. Raises TrainingError for another file."""
-    facts = load_resume_point(path, network, optimiser)
-    for group, saved in zip(optimiser.param_groups, facts["groups"], strict=True):
-        group.update({k: tuple(v) if isinstance(v, list) else v for k, v in saved.items()})
-    schedule.load_state_dict(facts["schedule"])
-    rng.bit_generator.state = facts["numpy"]
-    own, *devices = (torch.tensor([*bytes.fromhex(s)], dtype=torch.uint8) for s in facts["torch"])
-    torch.set_rng_state(own)
-    if devices and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(devices)
-    history: list[dict[str, float]] = facts["history"]
-    return history

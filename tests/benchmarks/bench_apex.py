@@ -30,6 +30,7 @@ from data.align.settings import AlignConfig
 from data.apex import flow_peak as apex_flow
 from data.apex import spotting as apex
 from data.apex.settings import ApexConfig
+from data.registration.settings import RegistrationConfig
 from data.stages.inputs import StageInputs
 from data.stages.planning import run_stage
 from data.stages.workspace import Workspace
@@ -71,10 +72,15 @@ def prepare(folder: Path, options: argparse.Namespace) -> tuple[StageInputs, dic
         fps=100.0, subjects=options.subjects, clips=options.clips, **SETTINGS[options.setting],
     )  # fmt: skip
     workspace = Workspace(folder / "ws")
-    configs = {"align": AlignConfig(), "apex": ApexConfig()}
+    configs = {
+        "align": AlignConfig(),
+        "registration": RegistrationConfig(),
+        "apex": ApexConfig(),
+    }
     ingest(workspace, LAYOUT, root)
     inputs = StageInputs(workspace, LAYOUT, root, configs)
     run_stage(inputs, "align", TOKEN)
+    run_stage(inputs, "registration", TOKEN)
     truth = {
         video["video"]: event
         for video in load_truth(root).record["videos"]

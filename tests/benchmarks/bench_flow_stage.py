@@ -31,12 +31,14 @@ from data.apex.settings import ApexConfig
 from data.flow.settings import FlowConfig
 from data.flow.stage import compute_fields, compute_many, quantise, wants_batches
 from data.optical_flow import warm_up
+from data.registration.settings import RegistrationConfig
 from data.stages.identity import file_digest
 from data.stages.inputs import StageInputs
 from data.stages.stores import StageStore
 from data.stages.workspace import Workspace
 from tests.fakes.fabricated_run import write_store
 from tests.fakes.flow_pairs import make_pair
+from tests.fakes.registered import fill_event
 from tests.fakes.steps import one_part, write_tables
 
 DATASET = "bench"
@@ -55,23 +57,25 @@ def write_data(folder: Path, events: int, size: int) -> StageInputs:
         def write(group: h5py.Group) -> None:
             onset, apex, _ = make_pair(size, number)
             clip = np.stack([onset] * APEX + [apex] * (OFFSET - APEX) + [onset])
-            group.create_dataset("crops", data=clip, chunks=(1, size, size), compression="lzf")
-            group["segment"] = np.zeros(len(clip), np.int16)
-            group["status"] = np.zeros(len(clip), np.uint8)
-            group["status"].attrs["status_names"] = ["ok"]
+            fill_event(group, clip)
 
         return write
 
     crops = {name: fill(number) for number, name in enumerate(names)}
     apexes = {name: [{"event": name, "video": name, "apex": APEX}] for name in names}
-    for stage, units in (("align", crops), ("apex", apexes)):
+    for stage, units in (("registration", crops), ("apex", apexes)):
         write_store(workspace, DATASET, stage, units, keys=inputs.keys(stage))  # type: ignore[arg-type]
     return inputs
 
 
 def inputs_of(workspace: Workspace, config: FlowConfig) -> StageInputs:
     """The workspace's stages under these flow settings; every crop is stored: no raw frames."""
-    configs = {"align": AlignConfig(), "apex": ApexConfig(), "flow": config}
+    configs = {
+        "align": AlignConfig(),
+        "registration": RegistrationConfig(),
+        "apex": ApexConfig(),
+        "flow": config,
+    }
     return StageInputs(workspace, DATASET, None, configs)
 
 
@@ -94,7 +98,7 @@ def parts(
     """Seconds of the steps, each on every event by itself; the flow as the stage computes it."""
     wanted = [("onset_apex", ONSET, APEX), ("apex_offset", APEX, OFFSET)]
     t0 = clock()
-    store, clips = StageStore(workspace, DATASET, "align"), []
+    store, clips = StageStore(workspace, DATASET, "registration"), []
     names = store.units()
     for name in names:
         with store.open(name) as group:

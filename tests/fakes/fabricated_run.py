@@ -20,6 +20,7 @@ from data.stages import stores
 from data.stages.files import read_table, save_parquet, write_table
 from data.stages.identity import file_digest, stable_hash
 from data.stages.workspace import Workspace
+from tests.fakes.registered import fill_event
 
 SIZE = 48
 LABELS = ("negative", "positive", "surprise")
@@ -102,7 +103,7 @@ def write_store(
     timing = {"part": part.name, "mtime_ns": part.stat().st_mtime_ns, "seconds": 3.25,
               "units": len(rows), "host": "here", "versions": VERSIONS}  # fmt: skip
     write_table(pd.DataFrame([timing]).astype(stores.TIMINGS), folder / "timings.parquet")
-    kind = "event" if stage in ("apex", "flow") else "video"
+    kind = "event" if stage in ("registration", "apex", "flow") else "video"
     table = ledger([(stage, dataset, u, kind, r, f"made up: {r}", "dropped")
                     for u, r in (dropped or {}).items()])  # fmt: skip
     table["key"] = [key_of[u] for u in table.unit]
@@ -190,7 +191,7 @@ def write_ingest(
 def write_clip_stores(
     workspace: Workspace, dataset: str, events: pd.DataFrame, frames: int = 24
 ) -> None:
-    """align, apex and flow stores; the last event has no flow."""
+    """align, registration, apex and flow stores; the last event has no flow."""
     rng = np.random.default_rng(0)
 
     def align(group: h5py.Group) -> None:
@@ -205,6 +206,13 @@ def write_clip_stores(
         group["residual_px"] = rng.uniform(0.05, 0.25, frames).astype(np.float32)
         group["segment"] = np.zeros(frames, np.int16)
         group.attrs.update({"size": SIZE, "mode": "track", "ipd_px": 60.0, "reference_index": 0})
+
+    def registered(event: Any) -> Callable[[h5py.Group], None]:
+        def fill(group: h5py.Group) -> None:
+            shifts = np.linspace(0, 3, int(event.offset - event.onset) + 1)
+            fill_event(group, np.stack([face(shift=s) for s in shifts]), first=int(event.onset))
+
+        return fill
 
     def flow(group: h5py.Group) -> None:
         y, x = np.mgrid[:SIZE, :SIZE] / SIZE - 0.5
@@ -230,6 +238,7 @@ def write_clip_stores(
     write_store(
         workspace, dataset, "align", dict.fromkeys(videos, align), counts={"frames": frames}
     )
+    write_store(workspace, dataset, "registration", {e.event: registered(e) for e in clips})
     write_store(workspace, dataset, "apex", {e.event: apex(e) for e in clips})
     write_store(workspace, dataset, "flow", {e.event: flow for e in clips[:-1]},
                 {clips[-1].event: "crosses_cut"})  # fmt: skip

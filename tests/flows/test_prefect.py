@@ -26,7 +26,7 @@ def test_up_takes_the_next_port_on_loopback_and_deploys_every_stage(server: Serv
     assert status["port"] != server.wanted and status["server"].startswith("http://127.0.0.1:")
     assert status["worker"] == "running"
     deployments = {d["name"]: d for d in server.post("deployments/filter", {})}
-    stages = {"ingest", "align", "apex", "flow", "motion", "train", "evaluate"}
+    stages = {"ingest", "align", "registration", "apex", "flow", "motion", "train", "evaluate"}
     assert set(deployments) == {"full", "stage", *stages}
     form = deployments["full"]["parameter_openapi_schema"]
     request = form["definitions"]["RunRequest"]["properties"]
@@ -50,7 +50,10 @@ def test_full_run_shows_stages_chunks_and_pictures(
     words = ["run", "demo_hsta", "-w", tmp_path / "ws", "-d", f"casme2={smoke['casme2']}", *SMALL]
     server.cli(*words, "--runner", "prefect", **server.env)
     runs = {r["name"]: r for r in server.runs()}
-    expected = {f"{s}-demo_hsta" for s in ("full", "ingest", "align", "apex", "flow", "train")}
+    expected = {
+        f"{s}-demo_hsta"
+        for s in ("full", "ingest", "align", "registration", "apex", "flow", "train")
+    }
     assert expected <= set(runs)
     assert {runs[name]["state_type"] for name in expected} == {"COMPLETED"}
     assert "dataset:casme2" in runs["align-demo_hsta"]["tags"]

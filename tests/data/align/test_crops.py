@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from data.align.crops import CropReader, take
+from data.align.crops import CropReader
 from data.align.settings import AlignConfig
 from data.apex.settings import ApexConfig
 from data.errors import InputError, StoreError
@@ -16,6 +16,7 @@ from data.export import export_crops
 from data.flow.settings import FlowConfig
 from data.flow.stage import read_flow
 from data.recordings import note_root, noted_root
+from data.registration.settings import RegistrationConfig
 from data.stages.inputs import StageInputs
 from data.stages.planning import run_stage
 from data.stages.stores import StageStore
@@ -36,6 +37,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         workspace = Workspace(folder / kind)
         configs = {
             "align": AlignConfig(size=128, store=kind, colour=True),  # type: ignore[arg-type]
+            "registration": RegistrationConfig(store=kind),  # type: ignore[arg-type]
             "apex": ApexConfig(method="flow_peak"),
             "flow": FlowConfig(preset="fast", size=48),
         }
@@ -93,15 +95,17 @@ def test_exported_crops_are_the_same_files(pair: dict[str, Path], tmp_path: Path
 
 
 def test_take_keeps_order_and_repeats(pair: dict[str, Path]) -> None:
-    wanted = [9, 2, 2, 5, 40, 0]
     rows = []
     for kind in ("crops", "transforms"):
-        store = StageStore(pair[kind], "casme2", "align")
-        video = store.units()[0]
-        with store.open(video) as group:
-            crops = CropReader(pair[kind], "casme2").crops(video, group)
-            rows.append(take(crops, wanted))
-            one_by_one = np.stack([crops[i] for i in wanted])
+        store = StageStore(pair[kind], "casme2", "registration")
+        event = store.units()[0]
+        events = pd.read_parquet(pair[kind] / "casme2" / "ingest" / "events.parquet")
+        video = str(events.set_index("event").video[event])
+        with store.open(event) as group:
+            crops = CropReader(pair[kind], "casme2").event(video, group)
+            wanted = [crops.first + k for k in (9, 2, 2, 5, len(crops.words) - 1, 0)]
+            rows.append(crops.take(wanted))
+            one_by_one = np.concatenate([crops.take([i]) for i in wanted])
             assert np.array_equal(rows[-1], one_by_one)
     assert rows[0].tobytes() == rows[1].tobytes()
 

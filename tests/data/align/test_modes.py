@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
 
 from data.align.geometry import (
+    DEPTH_TERMS,
     IDENTITY,
     CropMaker,
     apply,
@@ -27,20 +30,13 @@ from data.align.geometry import (
 from data.align.joint import DepthEvidence, refine
 from data.align.modes import Options, overlap, smooth_poses
 from data.align.run import align_frames
-from data.align.tracking import (
-    FaceTracker,
-    fit_pose,
-    light_drift,
-    ransac_similarity,
-    stable_mask,
-    upper_mask,
-)
+from data.align.tracking import FaceTracker, light_drift, stable_mask, upper_mask
 from data.errors import InputError
 from data.faces import Face, Reference
 from tests.fakes.align_scenes import grey_face, moved, noisy, person
 
 SIZE = (640, 480)
-POSE = np.array([1.01 * np.cos(0.05), 1.01 * np.sin(0.05), 3.0, -2.0, 0.03, -0.02])
+POSE = np.array([1.01 * np.cos(0.05), 1.01 * np.sin(0.05), 3.0, -2.0, 0.03, -0.02, 0.004, -0.003])
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +90,7 @@ def test_depth_has_zero_mean_and_the_nose_in_front(landmarks):
 
 def test_landmark_pose_recovers_a_similarity(landmarks):
     centre = landmarks[30]
-    rigid = np.r_[POSE[:4], 0, 0]
+    rigid = np.r_[POSE[:4], 0, 0, 0, 0]
     target = apply(pose_matrix(rigid, centre), landmarks)
     assert landmark_pose(landmarks, target, centre) == pytest.approx(rigid)
 
@@ -189,7 +185,7 @@ def test_tracker_does_not_take_light_for_motion(landmarks, face):
     for gain, offset in ((1.012, 0.0), (1.0, 2.0)):
         lit = cv2.convertScaleAbs(face, alpha=gain, beta=offset)
         found = tracker.register(lit)
-        error = place(tracker._geometry, found.pose, landmarks) - landmarks
+        error = place(tracker.geometry, found.pose, landmarks) - landmarks
         assert np.sqrt((error**2).sum(1).mean()) < 0.05
         naive = np.hypot(*(np.asarray(found.moved) - tracker.points).T)
         assert np.median(naive) > 0.1  # the points themselves were fooled
@@ -230,32 +226,6 @@ def test_flat_face_falls_back_and_then_is_held(landmarks, face):
     assert lost.method == "held" and np.array_equal(lost.pose, found.pose)
 
 
-def test_ransac_finds_the_majority_and_is_the_same_every_time():
-    random = np.random.default_rng(3)
-    source = random.uniform(0, 200, (80, 2))
-    target = apply(pose_matrix(POSE, np.array([100.0, 100.0])), source)
-    target[:30] += random.uniform(5, 20, (30, 2))
-    pairs = np.stack([random.integers(0, 40, 60), random.integers(40, 80, 60)], axis=1)
-    found = np.ones(80, bool)
-    inliers = ransac_similarity(source, target, found, pairs, 0.5)
-    assert not inliers[:30].any() and inliers[30:].all()
-    assert np.array_equal(inliers, ransac_similarity(source, target, found, pairs, 0.5))
-
-
-def test_pose_fit_recovers_parallax_and_light(landmarks):
-    random = np.random.default_rng(0)
-    geometry = face_geometry(landmarks, 224)
-    points = hull_points(landmarks, 12)
-    drift, light = random.normal(0, 20, (len(points), 2, 2)), np.array([0.004, -0.01])
-    target = place(geometry, POSE, points) + drift @ light
-    every = np.ones(len(points), bool)
-    pose, lit = fit_pose(
-        points - geometry.centre, target - geometry.centre, geometry.ipd * geometry.depth(points),
-        drift, every, every, tolerance=0.5, point_sd=0.001,
-    )  # fmt: skip
-    assert pose == pytest.approx(POSE, abs=1e-3) and lit == pytest.approx(light, abs=1e-3)
-
-
 def simulated(landmarks, frames=60):
     """Poses, tracked points and their motion for a head deeper than the prior says."""
     random = np.random.default_rng(1)
@@ -264,18 +234,16 @@ def simulated(landmarks, frames=60):
     time = np.linspace(0, 6, frames)
     poses = np.column_stack(
         [1 + 0.003 * np.sin(time), 0.01 * np.sin(2 * time), 4 * np.sin(time), 3 * np.cos(time),
-         0.05 * np.sin(1.3 * time), 0.03 * np.cos(1.7 * time)]
+         0.05 * np.sin(1.3 * time), 0.03 * np.cos(1.7 * time), 0 * time, 0 * time]
     )  # fmt: skip
-    depth = type(geometry.depth)(
-        **{**vars(geometry.depth), "added": np.array([0.1, -0.2, 0.1, 0.05, 0.2, 0.1])}
-    )
-    deeper = type(geometry)(geometry.landmarks, geometry.ipd, 224, geometry.to_crop, depth)
+    hills = random.normal(0, 0.06, DEPTH_TERMS)
+    deeper = replace(geometry, depth=replace(geometry.depth, added=hills))
     true = np.stack([place(deeper, pose, points) for pose in poses])
     return geometry, deeper, points, poses, true + random.normal(0, 0.1, true.shape)
 
 
 def fitted(geometry, points, motion, poses):
-    start = poses * (1, 1, 1, 1, 0.7, 0.7)
+    start = poses * (1, 1, 1, 1, 0.7, 0.7, 1, 1)
     light, drift = np.zeros((len(poses), 2)), np.zeros((len(points), 2, 2))
     return refine(geometry, points, motion, start, light, drift, DepthEvidence(), fps=60)
 
@@ -290,7 +258,7 @@ def test_joint_fit_learns_the_depth_of_this_head(landmarks):
             for p, q in zip(poses, found, strict=True)
         ]))  # fmt: skip
 
-    assert left(joint.geometry, joint.poses) < 0.05
+    assert left(joint.geometry, joint.poses) < 0.08
     assert left(joint.geometry, joint.poses) < 0.35 * left(geometry, poses)
 
 

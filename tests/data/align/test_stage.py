@@ -9,6 +9,7 @@ import pytest
 
 from data.align import store as alignment_store
 from data.align.geometry import apply, hull_points, unplace
+from data.align.run import MAX_SHIFT
 from data.align.settings import AlignConfig
 from data.align.store import StoredPoses, ahead, open_crops
 from data.datasets import open_dataset
@@ -198,7 +199,9 @@ def test_a_cut_starts_a_segment(tmp_path):
         assert words(group) == ["ok"] * 16
         eyes = apply(group["transforms"][8], group["segment_landmarks"][1][36:48])
         assert eyes.mean(axis=0)[0] == pytest.approx(63.5, abs=6)
-    assert [r["reason"] for r in result.ledger] == ["re_referenced"]
+        assert group["cuts"][:].tolist() == [8]
+        assert np.isnan(group["segment_link"][1]).all()  # nothing joins two scenes
+    assert [r["reason"] for r in result.ledger] == ["scene_cut"]
 
 
 def test_a_lost_face_is_held_and_found_again(tmp_path):
@@ -210,7 +213,25 @@ def test_a_lost_face_is_held_and_found_again(tmp_path):
         assert found[:6] == ["ok"] * 6 and set(found[6:20]) == {"no_face"}
         assert found[-1] == "ok" and found[20:] == sorted(found[20:])  # within 0.1 s
         assert part["a/segment"][-1] == 1
-    assert {r["reason"] for r in result.ledger} == {"no_face", "re_referenced"}
+        assert part["a/cuts"][:].tolist() == [6]
+    assert {r["reason"] for r in result.ledger} == {"no_face", "scene_cut"}
+
+
+def test_a_face_that_goes_and_comes_is_no_new_scene(tmp_path):
+    x0, y0 = (person().landmarks.min(axis=0) - 12).astype(int)
+    x1, y1 = (person().landmarks.max(axis=0) + 12).astype(int)
+    gone = []
+    for i, frame in enumerate(drifting(14)):
+        frame[y0:y1, x0:x1] = noisy(np.full((y1 - y0, x1 - x0), 120, np.uint8), i)
+        gone.append(frame)
+    back = [moved(f, 6, 3)[0] for f in drifting(10)]
+    result, out, _ = align(tmp_path, {"a": drifting(6) + gone + back}, size=128)
+    with h5py.File(out) as part:
+        found = words(part["a"])
+        assert found[:6] == ["ok"] * 6 and found[-1] == "ok"
+        assert not set(found[12:20]) & {"ok", "doubtful"}
+        assert not len(part["a/cuts"])
+    assert "scene_cut" not in {r["reason"] for r in result.ledger}
 
 
 def test_large_motion_gets_a_new_reference(tmp_path):
@@ -221,7 +242,7 @@ def test_large_motion_gets_a_new_reference(tmp_path):
         assert words(part["a"]) == ["ok"] * 24
         starts = part["a/segment_reference"][:]
     assert 1 < len(starts) <= 3
-    assert abs(1.2 * starts[1] - 0.25 * person().ipd) < 3
+    assert abs(1.2 * starts[1] - MAX_SHIFT * person().ipd) < 3
 
 
 def test_long_videos_come_in_blocks_without_a_seam(tmp_path, monkeypatch):

@@ -12,40 +12,35 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from data.align.modes import STATUS
 from data.align.settings import AlignConfig
 from data.apex.settings import ApexConfig
 from data.apex.stage import STAGE
 from data.errors import InputError
+from data.registration.events import STATUS
+from data.registration.settings import RegistrationConfig
 from data.stages.contract import Unit
 from data.stages.inputs import StageInputs
 from data.stages.parts import PartWriter
 from data.stages.stores import read_table
-from tests.data.apex.test_spotting import SIZE, _event, _landmarks
+from tests.data.apex.test_spotting import _event, _landmarks
+from tests.fakes.registered import fill_event
 from tests.fakes.steps import write_tables
 
 PEAK, LENGTH, START = 18, 40, 7
 
 
 class FakeInputs:
-    """One aligned video: 7 still frames, the event, 5 still frames."""
+    """One registered event of a video, from its frame 7 on, with 5 still frames at the end."""
 
     dataset = "toy"
 
     def __init__(self, folder: Path) -> None:
         crops = _event(PEAK, LENGTH)
-        crops = np.concatenate([crops[:1].repeat(START, 0), crops, crops[-1:].repeat(5, 0)])
-        self._file = h5py.File(folder / "align.h5", "w")
-        group = self._file.create_group("v")
-        group["crops"] = crops
+        crops = np.concatenate([crops, crops[-1:].repeat(5, 0)])
+        self._file = h5py.File(folder / "registration.h5", "w")
+        self.group = self._file.create_group("e")
         self.status = np.zeros(len(crops), np.uint8)
-        group["segment"] = np.zeros(len(crops), np.int16)
-        group["status"] = self.status
-        group["status"].attrs["status_names"] = list(STATUS)
-        group["segment_landmarks"] = np.stack([_landmarks() * 2 + 10] * 2)
-        group["segment_to_crop"] = np.stack([[[0.5, 0, -5], [0, 0.5, -5]]] * 2)
-        group.attrs.update(size=SIZE, colour=False)
-        self.group = group
+        fill_event(self.group, crops, first=START, landmarks=_landmarks())
 
     @contextmanager
     def open(self, stage: str, unit: str) -> Iterator[h5py.Group]:
@@ -54,9 +49,9 @@ class FakeInputs:
     def frames(self) -> None:
         return None
 
-    def mark(self, frames: slice | list[int], status: str) -> None:
-        """Give frames a status of align's."""
-        self.status[frames] = STATUS.index(status)
+    def mark(self, frames: slice, status: str) -> None:
+        """Give frames of the video a status."""
+        self.status[frames.start - START : frames.stop - START] = STATUS.index(status)
         self.group["status"][:] = self.status
 
 
@@ -136,8 +131,6 @@ def test_a_label_without_offset_is_kept(inputs: FakeInputs) -> None:
         ({"onset": None}, "flow_peak", "no_onset"),
         ({"offset": None}, "flow_peak", "no_offset"),
         ({}, "label", "no_apex_label"),
-        ({"offset": 500}, "flow_peak", "event_outside_video"),
-        ({"onset": -3}, "flow_peak", "event_outside_video"),
     ],
 )
 def test_unusable_events_are_dropped(
@@ -149,17 +142,8 @@ def test_unusable_events_are_dropped(
     assert part.ledger[-1]["action"] == "dropped"
 
 
-@pytest.mark.parametrize("label", [None, START + 5])
-def test_an_event_across_a_cut_is_dropped(inputs: FakeInputs, label: int | None) -> None:
-    inputs.group["segment"][START + 25 :] = 1
-    part, row = _run(inputs, apex=label)
-    assert row is None
-    assert part.status == {"e": "event_crosses_cut"}
-    assert "frame 32" in part.ledger[0]["detail"]
-
-
 def test_held_frames_are_left_out(inputs: FakeInputs) -> None:
-    inputs.group["crops"][START + 16 : START + 20] = 0
+    inputs.group["crops"][16:20] = 0
     inputs.mark(slice(START + 16, START + 20), "unreadable")
     _, row = _run(inputs)
     assert row is not None
@@ -184,7 +168,11 @@ def test_keys_follow_marks_and_upstream(tmp_path: Path) -> None:
         write_tables(
             tmp_path, "d", videos=pd.DataFrame([video]), events=pd.DataFrame([{**row, **marks}])
         )
-        configs = {"align": AlignConfig(size=size), "apex": ApexConfig()}  # type: ignore[arg-type]
+        configs = {
+            "align": AlignConfig(size=size),  # type: ignore[arg-type]
+            "registration": RegistrationConfig(),
+            "apex": ApexConfig(),
+        }
         view = StageInputs(tmp_path, "d", None, configs)
         assert view.units("apex")[0].facts["apex"] is marks.get("apex")
         return view.keys("apex")

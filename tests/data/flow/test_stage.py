@@ -15,7 +15,6 @@ import pandas as pd
 import pytest
 from pydantic import ValidationError
 
-from data.align.modes import STATUS
 from data.align.settings import AlignConfig
 from data.apex.settings import ApexConfig
 from data.errors import InputError
@@ -31,15 +30,16 @@ from data.flow.stage import (
 from data.flow.strain import optical_strain
 from data.optical_flow import tvl1
 from data.recordings import Event
+from data.registration.settings import RegistrationConfig
 from data.stages import parts
 from data.stages.contract import Unit
 from data.stages.inputs import StageInputs
 from data.stages.parts import PartWriter
 from models.hsta.clips import read_special_flow
 from tests.fakes.flow_pairs import distance, known_motion, photograph
+from tests.fakes.registered import fill_event
 from tests.fakes.steps import write_tables
 
-UNREADABLE, HELD, NO_FACE = (STATUS.index(s) for s in ("unreadable", "align_held", "no_face"))
 SIDE = 40
 FAST = FlowConfig(preset="fast")
 
@@ -67,20 +67,14 @@ class Inputs:
 
     def __init__(self, folder: Path, apex: int | None = 5, **changes: Any) -> None:
         self.folder_, self.apexes = folder, {"s/e1": apex}
-        self.path = folder / "align.h5"
+        self.path = folder / "registration.h5"
         marks = {"onset": 0, "offset": 11, **changes}
         self.recordings = SimpleNamespace(events={"s/e1": made_event("s/e1", **marks)})
 
-    def write(self, clip: np.ndarray, status: dict[int, int] | None = None, cut: int = 99) -> None:
+    def write(self, clip: np.ndarray, status: dict[int, str] | None = None) -> None:
         with h5py.File(self.path, "w") as file:
-            group = file.create_group("v")
-            group["crops"] = clip
-            group["segment"] = (np.arange(len(clip)) >= cut).astype(np.int16)
-            states = np.zeros(len(clip), np.uint8)
-            for frame, state in (status or {}).items():
-                states[frame] = state
-            group["status"] = states
-            group["status"].attrs["status_names"] = list(STATUS)
+            for event in self.recordings.events:
+                fill_event(file.create_group(event), clip, words=status)
 
     def row(self, stage: str, unit: str) -> dict[str, Any]:
         return {"apex": self.apexes[unit]}
@@ -211,16 +205,12 @@ def test_an_event_of_one_frame_has_no_motion_and_is_kept(tmp_path: Path) -> None
         assert not read_special_flow(file["s/e1"], 16).any()
     (together,) = compute_many([({0: make_clip()[0]}, [])], FAST)
     assert together.shape == (0, SIDE, SIDE, 2)
-    inputs.write(make_clip(), status={0: NO_FACE})
-    assert run(inputs, FAST, tmp_path / "part.h5").status == {"s/e1": "unusable_frame"}
 
 
 @pytest.mark.parametrize(
     ("reason", "changes", "written"),
     [
-        ("event_crosses_cut", {}, {"cut": 7}),
-        ("unusable_frame", {}, {"status": {5: UNREADABLE}}),
-        ("unusable_frame", {}, {"status": {0: NO_FACE}}),
+        ("unusable_frame", {}, {"status": dict.fromkeys([0, *range(2, 12)], "no_face")}),
         ("outside_video", {"offset": 12}, {}),
         ("no_onset", {"onset": None}, {}),
     ],
@@ -237,25 +227,34 @@ def test_units_that_are_dropped(
         assert "s/e1" not in file or "flow" not in file["s/e1"]
 
 
-def test_a_cut_outside_the_event_does_not_matter(tmp_path: Path) -> None:
-    inputs = Inputs(tmp_path, offset=8)
-    inputs.write(make_clip(), cut=9, status={10: UNREADABLE})
-    assert run(inputs, FAST, tmp_path / "part.h5").status == {"s/e1": "ok"}
-
-
-def test_a_lost_offset_keeps_onset_to_apex_and_says_so(tmp_path: Path) -> None:
+@pytest.mark.parametrize("lost", [0, 5, 11])
+def test_a_frame_without_a_face_gives_way_to_the_nearest_and_says_so(
+    lost: int, tmp_path: Path
+) -> None:
     inputs = Inputs(tmp_path)
-    inputs.write(make_clip(), status={11: UNREADABLE, 3: HELD})
+    inputs.write(make_clip(), status={lost: "no_face"})
+    writer = run(inputs, FAST, tmp_path / "part.h5")
+    assert writer.counts["s/e1"]["pairs"] == 2
+    (row,) = writer.ledger
+    assert (row["reason"], row["action"]) == ("frames_without_face", "flagged")
+    instead = {0: 1, 5: 4, 11: 10}[lost]
+    assert row["detail"].endswith(f"{lost}: {instead}")
+    with h5py.File(tmp_path / "part.h5") as file:
+        pairs = file["s/e1/pairs"][:]
+        assert lost not in pairs and instead in pairs
+
+
+def test_a_pair_whose_frames_become_one_is_left_out(tmp_path: Path) -> None:
+    inputs = Inputs(tmp_path, apex=10)
+    inputs.write(make_clip(), status={11: "no_face"})
     writer = run(inputs, FAST, tmp_path / "part.h5")
     assert writer.counts["s/e1"]["pairs"] == 1
-    assert [(r["reason"], r["action"]) for r in writer.ledger] == [
-        ("frames_without_face", "flagged")
-    ]
+    assert [r["reason"] for r in writer.ledger] == ["frames_without_face", "pairs_without_face"]
 
 
 def test_a_frame_that_kept_the_pose_before_is_flagged(tmp_path: Path) -> None:
     inputs = Inputs(tmp_path)
-    inputs.write(make_clip(), status={5: HELD, 3: HELD})
+    inputs.write(make_clip(), status={5: "align_held", 3: "doubtful"})
     writer = run(inputs, FAST, tmp_path / "part.h5")
     assert writer.status == {"s/e1": "ok"}
     (row,) = writer.ledger
@@ -267,14 +266,20 @@ def test_a_unit_declares_what_its_result_depends_on(tmp_path: Path) -> None:
     """Marks of the event, the video's alignment, the event's apex, raw frames: all in its key."""
     (unit,) = STAGE.list_units(Inputs(tmp_path, offset=10), FAST)
     assert unit.facts == {"onset": 0, "offset": 10} and unit.frames
-    assert set(unit.reads) == {("align", "v"), ("apex", "s/e1")}
+    assert set(unit.reads) == {("registration", "s/e1"), ("apex", "s/e1")}
 
 
 def test_key_follows_apex_and_alignment(tmp_path: Path) -> None:
     """Another apex frame makes another flow, and so does another alignment."""
 
     def keys(**settings: Any) -> dict[str, str]:
-        configs = {"align": AlignConfig(), "apex": ApexConfig(), "flow": FAST, **settings}
+        configs = {
+            "align": AlignConfig(),
+            "registration": RegistrationConfig(),
+            "apex": ApexConfig(),
+            "flow": FAST,
+            **settings,
+        }
         return StageInputs(tmp_path, "d", None, configs).keys("flow")
 
     def tables(**event: Any) -> None:

@@ -27,7 +27,7 @@ from tests.fakes.fabricated_run import (
     write_store,
 )
 
-STAGES = ("ingest", "align", "apex", "flow", "motion")
+STAGES = ("ingest", "align", "registration", "apex", "flow", "motion")
 
 
 @pytest.fixture(scope="module")
@@ -107,8 +107,8 @@ def test_a_stage_that_never_ran_is_named(tmp_path):
 def test_a_stage_that_dropped_everything_has_a_page(tmp_path):
     workspace = Workspace(tmp_path)
     events = write_ingest(workspace, "x")
-    for stage in ("align", "apex", "flow", "motion"):
-        units = events.event if stage in ("apex", "flow") else events.video
+    for stage in ("align", "registration", "apex", "flow", "motion"):
+        units = events.event if stage in ("registration", "apex", "flow") else events.video
         write_store(workspace, "x", stage, {}, dict.fromkeys(units, "no_face"))
         page = stage_page(workspace, "x", step(stage))
         assert "12 in, 0 with data, 12 without." in page.markdown

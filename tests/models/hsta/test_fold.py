@@ -17,12 +17,14 @@ from data.stages.files import read_table, write_table
 from data.stages.identity import file_digest
 from data.stages.stores import group_digest
 from models.hsta.clips import read_clips, read_special_flow
-from models.hsta.fold import class_names, fit_fold, load_fold, score
+from models.hsta.fold import class_names, fit_fold, fit_folds, load_fold, prove_fold, score
 from models.hsta.input import HstaInputConfig, resize_crops
+from models.hsta.packs import plan_packs
 from models.registry import find_network
 from models.runs.files import FoldJob
 from tests.fakes.fabricated_run import ledger, write_tables
 from tests.fakes.hsta_small import QUICK, SMALL
+from tests.fakes.registered import fill_event
 
 
 class Killed(Exception):
@@ -82,9 +84,7 @@ def workspace(tmp_path):
     units, label = list(events.event), dict(zip(events.event, events.label_3, strict=True))
 
     def crops(group, unit):
-        group["crops"] = rng.integers(0, 256, (12, 20, 20), dtype=np.uint8)
-        status = group.create_dataset("status", data=np.zeros(12, np.uint8))
-        status.attrs["status_names"] = ["ok", "unreadable"]
+        fill_event(group, rng.integers(0, 256, (8, 20, 20), dtype=np.uint8), first=2)
 
     def fields(group, unit):
         group["kind"] = np.array(["onset_apex", "apex_offset"], dtype="S16")
@@ -95,7 +95,7 @@ def workspace(tmp_path):
         stored.attrs["scale"] = 2.0**-10  # as the flow stage's int16 format
         group["strain"] = np.abs(flow[..., 0]).astype(np.float16)
 
-    write_store(root / "align", units, crops)
+    write_store(root / "registration", units, crops)
     write_store(root / "flow", units, fields)
     apex = pd.DataFrame({"unit": units, "event": units, "apex": 5})
     write_table(apex, root / "apex" / "part-0.parquet")
@@ -206,11 +206,11 @@ def test_clips_of_frames_and_memory_mapping_agree(workspace, tmp_path):
     )
     assert isinstance(mapped.frames, np.memmap) and in_memory.special is None
     assert np.array_equal(mapped.frames, in_memory.frames)
-    with h5py.File(workspace / "toy" / "align" / "part-0.h5") as file:
+    with h5py.File(workspace / "toy" / "registration" / "part-0.h5") as file:
         crops = file["s0/v1/crops"][:]
     start, count = in_memory.start[1], in_memory.count[1]
     assert count == 8
-    expected = resize_crops(crops[[*range(2, 10), 2, 5]], 16, 1)
+    expected = resize_crops(crops[[*range(8), 0, 3]], 16, 1)
     assert np.array_equal(in_memory.frames[start : start + 10], expected)
 
 
@@ -245,3 +245,34 @@ def test_classes_of_a_label_map():
         class_names(recipe(), ["happy"])
     with pytest.raises(ConfigError, match="two classes"):
         class_names(own, ["sad"])
+
+
+# --- several folds at once
+
+
+@pytest.mark.parametrize("special", ["flow", "frames"])
+def test_a_pack_writes_each_fold_as_it_would_be_alone(workspace, tmp_path, special):
+    kind = {"special": special, "epochs": 2, "base_lr": 0.01}
+    pack = [job(workspace, n, tmp_path / f"pack-{n}", **kind) for n in range(3)]
+    fit_folds(pack)
+    for number, one in enumerate(pack):
+        alone = job(workspace, number, tmp_path / f"alone-{number}", **kind)
+        fit_fold(alone)
+        facts = [json.loads((j.out / "model.json").read_text()) for j in (one, alone)]
+        assert facts[0] == facts[1]
+        tables = [read_table(j.out / "predictions.parquet") for j in (one, alone)]
+        assert list(tables[0].event) == list(tables[1].event)
+        columns = [c for c in tables[0].columns if c.startswith("prob_")]
+        np.testing.assert_allclose(tables[0][columns], tables[1][columns], atol=1e-4)
+    other = job(workspace, 3, tmp_path / "other", special, epochs=1)
+    with pytest.raises(ConfigError, match="one recipe"):
+        fit_folds([pack[0], other])
+
+
+def test_a_fold_of_a_pack_is_proved_to_be_its_own(workspace, tmp_path):
+    jobs = [job(workspace, n, tmp_path / f"{n}", base_lr=0.01) for n in range(4)]
+    proof = prove_fold(jobs, "fold-02", steps=8)
+    assert proof.holds and proof.steps == 8 and "equal" in proof.sentence()
+    assert not jobs[2].out.exists()
+    packs, choice = plan_packs(jobs)
+    assert packs == [[one] for one in jobs] and "per process" in choice.why

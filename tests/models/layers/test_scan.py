@@ -154,6 +154,19 @@ for shape in [(2, 1, 3, 4), (2, 11, 5, 6), (1, 20, 40, 16)]:
     for a, b in zip(torch.autograd.grad(got, inputs, weight),
                     torch.autograd.grad(want, inputs, weight)):
         torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-3)
+# Two folds in one batch of the last shape, each with its own A.
+x, delta, A, B, C = (t.detach() for t in inputs)
+both = [torch.cat([x, x / 2]), torch.cat([delta, delta / 2]), torch.stack([A, 2 * A]),
+        torch.cat([B, -B]), torch.cat([C, C / 3])]
+both = [t.requires_grad_() for t in both]
+got = kernels.scan(*both)
+want = torch.cat([selective_scan_reference(both[0][f : f + 1], both[1][f : f + 1], both[2][f],
+                                           both[3][f : f + 1], both[4][f : f + 1])
+                  for f in range(2)])
+torch.testing.assert_close(got, want, atol=1e-5, rtol=1e-4)
+weight = torch.randn_like(want)
+for a, b in zip(torch.autograd.grad(got, both, weight), torch.autograd.grad(want, both, weight)):
+    torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-3)
 print("equal")
 """
 
@@ -190,6 +203,53 @@ def test_triton_equals_reference_on_the_gpu(shape: tuple[int, int, int, int]) ->
         strict=True,
     ):
         assert (a - b).abs().max() <= 1e-3 * b.abs().max().clamp(min=1)
+
+
+# --- several folds in one batch
+
+
+def folded(folds: int, rows: int, dtype: torch.dtype = torch.float64) -> list[Tensor]:
+    """x, delta, A, B, C, skip of `folds` folds with `rows` samples each, fold after fold."""
+    g = torch.Generator().manual_seed(0)
+    batch, length, width, states = folds * rows, 7, 5, 3
+
+    def draw(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=g, dtype=dtype)
+
+    delta = nn.functional.softplus(draw(batch, length, width))
+    A = -draw(folds, width, states).exp()
+    B, C = draw(batch, length, states), draw(batch, length, states)
+    return [draw(batch, length, width), delta, A, B, C, draw(folds, width)]
+
+
+@pytest.mark.parametrize("backend", ["reference", "fast"])
+@pytest.mark.parametrize("block", [1, 2**18])
+def test_every_fold_has_its_own_decays(
+    backend: str, block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(selective_scan_fast, "BLOCK_ELEMENTS", block)
+    inputs = [t.requires_grad_() for t in folded(3, 4)]
+    x, delta, A, B, C, skip = inputs
+    got = selective_scan(*inputs, backend=backend)
+    want = torch.cat(
+        [
+            selective_scan(x[r], delta[r], A[f], B[r], C[r], skip[f], backend="reference")
+            for f, r in enumerate(slice(4 * n, 4 * n + 4) for n in range(3))
+        ]
+    )
+    torch.testing.assert_close(got, want)
+    weight = torch.randn_like(want)
+    slopes = (torch.autograd.grad(y, inputs, weight) for y in (got, want))
+    for ours, theirs in zip(*slopes, strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_a_batch_that_folds_do_not_divide_is_refused() -> None:
+    x, delta, A, B, C, skip = folded(3, 4)
+    with pytest.raises(InputError, match="selective_scan"):
+        selective_scan(x[:11], delta[:11], A, B[:11], C[:11], skip)
+    with pytest.raises(InputError, match="selective_scan"):
+        selective_scan(x, delta, A, B, C, skip[0])
 
 
 # --- the block

@@ -15,17 +15,21 @@ import torch
 
 from data.errors import ConfigError, TrainingError
 from data.stages.files import read_table, write_table
+from data.stages.stores import StageStore
 from data.stages.workspace import Workspace
 from models.me_tst.curves import read_curves, read_videos, write_curves
 from models.me_tst.fold import (
     PREDICTIONS,
     _subjects_weights,
     fit_fold,
+    fit_folds,
     load_fold,
+    prove_fold,
     score,
-    training_windows,
+    training_rows,
 )
 from models.me_tst.network import MeTst, MeTstConfig
+from models.me_tst.packs import plan_packs
 from models.me_tst.settings import MeTstTrainConfig
 from models.me_tst.training import predict
 from models.recipe import Recipe, parse_recipe
@@ -245,10 +249,12 @@ def test_same_job_same_files(workspace: Workspace, tmp_path: Path) -> None:
 def test_training_videos_with_events_or_all(workspace: Workspace) -> None:
     plan = planned(workspace, recipe())
     videos = read_videos(workspace, plan.recipe, jobs_of(plan)[0].train_videos)
+    rows = {(v.dataset, v.video): 100 * i + np.arange(23) for i, v in enumerate(videos)}
     counts = {}
     for which in ("with_events", "all"):
         config = MeTstTrainConfig(videos=which, negative_ratio=100)
-        counts[which] = len(training_windows(videos, config, 0, "fold"))
+        counts[which] = len(found := training_rows(videos, rows, config, 0, "fold"))
+        assert (found % 100 < 23).all() and (np.diff(found) > 0).all()
     assert counts["all"] - counts["with_events"] == 23
 
 
@@ -336,3 +342,52 @@ def test_slow_fast_network_trains_from_the_same_store(workspace: Workspace, tmp_
     job = job_in(workspace, tmp_path, train={"epochs": 1}, model=model)
     fit_fold(job)
     assert load_fold(tmp_path).model.name == "me_tst_plus"
+
+
+# --- several folds at once
+
+
+def test_a_pack_writes_each_fold_as_it_would_be_alone(
+    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[str] = []
+    open_store = StageStore.open
+    monkeypatch.setattr(
+        StageStore, "open", lambda self, unit: opened.append(unit) or open_store(self, unit)
+    )
+    plan = planned(workspace, recipe(train={"epochs": 2, "max_lr": 1e-3}))
+    pack = [replace(job, out=tmp_path / "pack" / job.fold) for job in jobs_of(plan)[:3]]
+    fit_folds(pack)
+    assert len(opened) == 8  # each video once, not once per fold
+    for job in pack:
+        alone = replace(job, out=tmp_path / "alone" / job.fold)
+        fit_fold(alone)
+        names = sorted(p.name for p in job.out.iterdir() if p.is_file())
+        assert names == sorted(p.name for p in alone.out.iterdir() if p.is_file())
+        assert json.loads((job.out / "model.json").read_text()) == json.loads(
+            (alone.out / "model.json").read_text()
+        )
+        ours, theirs = (read_curves(j.out / "curves.h5") for j in (job, alone))
+        assert [c.video for c in ours] == [c.video for c in theirs]
+        for a, b in zip(ours, theirs, strict=True):
+            np.testing.assert_allclose(a.spot, b.spot, atol=2e-3)
+    other = replace(pack[0], recipe=recipe(train={"epochs": 1}))
+    with pytest.raises(ConfigError, match="one recipe"):
+        fit_folds([pack[1], other])
+
+
+def test_a_fold_of_a_pack_is_proved_to_be_its_own(workspace: Workspace) -> None:
+    jobs = jobs_of(planned(workspace, recipe(train={"max_lr": 1e-3})))
+    proof = prove_fold(jobs, "1", steps=8)
+    assert proof.holds and proof.steps == 8 and "beside 3 others: equal" in proof.sentence()
+    assert proof.fold == "1" and not jobs[1].out.exists()
+    with pytest.raises(ConfigError, match="fold-00"):
+        prove_fold(jobs, "fold-77")
+
+
+def test_packs_on_a_cpu_are_single_folds_unless_set(workspace: Workspace) -> None:
+    jobs = jobs_of(planned(workspace, recipe()))
+    packs, choice = plan_packs(jobs)
+    assert packs == [[job] for job in jobs] and "per process" in choice.why
+    packs, choice = plan_packs(jobs_of(planned(workspace, recipe(train={"folds_at_once": 2}))))
+    assert [len(pack) for pack in packs] == [2, 2] and choice.at_once == 2

@@ -1,0 +1,87 @@
+"""From one reference of a video to another: carried crops, poses between any two frames.
+
+A reference that was registered to an earlier one (its parent, pose `link`) is a step of a chain.
+Points go down the chain by `place` and up by `unplace`, so that any frame of the chain can be
+brought onto any other's.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from data.align.fitting import AFFINE_SD, ANGLE_SD, pose_columns
+from data.align.geometry import (
+    Geometry,
+    frame_to_crop,
+    head_depth,
+    hull_points,
+    place,
+    unplace,
+)
+
+Array = npt.NDArray[np.float64]
+
+FIRM = 1e-3  # how well a mapped point is known, inter-pupil distances: against the poses' priors
+
+
+def carried_on(geometry: Geometry, pose: Array) -> Geometry:
+    """The geometry of the frame of `pose` as a reference of its own, with the same crop."""
+    landmarks = place(geometry, pose, geometry.landmarks)
+    old = geometry.depth
+    depth = head_depth(landmarks, old.slope + pose[4:6], old.added)
+    ipd = geometry.ipd * float(np.hypot(pose[0], pose[1]))
+    to_crop = frame_to_crop(geometry, pose)
+    return Geometry(landmarks, ipd, geometry.size, to_crop, depth, (geometry, pose), carries=True)
+
+
+def chain_of(geometry: Geometry) -> list[Geometry]:
+    """The geometry and those it was registered to, one after the other."""
+    chain = [geometry]
+    while chain[-1].before is not None:
+        chain.append(chain[-1].before[0])
+    return chain
+
+
+def between(source: Geometry, target: Geometry, points: Array) -> Array | None:
+    """Points (...,2) px of one reference frame in another's; None where no chain joins them.
+
+    Geometries are one where their landmarks are the same object.
+    """
+    up, down = chain_of(source), chain_of(target)
+    shared = {id(g.landmarks): n for n, g in enumerate(down)}
+    meeting = next((n for n, g in enumerate(up) if id(g.landmarks) in shared), None)
+    if meeting is None:
+        return None
+    for step in up[:meeting]:
+        assert step.before is not None
+        points = unplace(*step.before, points)
+    for step in reversed(down[: shared[id(up[meeting].landmarks)]]):
+        assert step.before is not None
+        points = place(*step.before, points)
+    return points
+
+
+def pose_of_map(geometry: Geometry, source: Array, target: Array) -> Array:
+    """The pose (8,) that takes reference points (N,2) nearest to where they lie in a frame."""
+    columns = pose_columns(geometry, source)
+    design = np.concatenate(list(columns))
+    move = ((target - source) / geometry.ipd).T.ravel()
+    prior = np.array([0.0] * 4 + [(FIRM / ANGLE_SD) ** 2] * 2 + [(FIRM / AFFINE_SD) ** 2] * 2)
+    found = np.linalg.solve(design.T @ design + np.diag(prior), design.T @ move)
+    pose = found * np.array([1, 1, geometry.ipd, geometry.ipd, 1, 1, 1, 1])
+    pose[0] += 1
+    return np.asarray(pose)
+
+
+def nearest_pose(geometry: Geometry, other: Geometry, pose: Array) -> Array | None:
+    """The pose against `geometry` of a frame that has `pose` against `other`; None if unjoined."""
+    points = hull_points(geometry.landmarks, step=max(1, round(geometry.ipd / 4)))
+    there = between(geometry, other, points)
+    return None if there is None else pose_of_map(geometry, points, place(other, pose, there))
+
+
+def apart(geometry: Geometry, one: Array, other: Array) -> float:
+    """How far apart two poses put the landmarks, RMS, inter-pupil distances."""
+    away = place(geometry, one, geometry.landmarks) - place(geometry, other, geometry.landmarks)
+    return float(np.sqrt((away**2).sum(axis=-1).mean())) / geometry.ipd

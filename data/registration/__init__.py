@@ -1,0 +1,1 @@
+"""Stage registration: every event's frames brought onto its own onset."""
