@@ -25,7 +25,7 @@ import pandas as pd
 
 from data.errors import DatasetError
 from data.faces import Array
-from data.flow.stage import read_flow
+from data.flow.fields import read_flow
 from data.inject.write import TWIN
 from data.recordings import Recordings
 from data.stages.files import replacing

@@ -13,10 +13,10 @@ from data.datasets import open_dataset
 from data.datasets.csv_text import read_csv
 from data.datasets.films import NOT_READ
 from data.datasets.parsing import frame_number
-from data.errors import DatasetError
+from data.errors import DatasetError, InputError
 from data.ingest.check import CLEAN, REPAIRED, check_dataset
+from data.video_file import examine_video
 from tests.fakes import dataset_trees as trees
-from tests.fakes.films import blank_media, write_film
 
 HEADER = "subject,path,fps,onset,apex,offset,type,aus,emotion,label_3\n"
 ENCODINGS = ("utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "gb18030")
@@ -234,14 +234,22 @@ def test_pipes_are_never_opened(tmp_path, name):
     assert "not_a_file" in " ".join([*dataset.ledger.reason, *dataset.ledger.detail])
 
 
-def test_a_film_that_opens_without_a_frame_drops_only_itself(tmp_path):
+def test_a_film_that_opens_without_a_frame_drops_only_itself(tmp_path, monkeypatch):
     root = trees.manifest(tmp_path)
     (root / "film.mp4").write_bytes(b"no film")
-    blank_media(write_film(root / "av1.mp4", 5, "libx264"))
+    (root / "av1.mp4").write_bytes(b"opens")
+
+    def examine(path):
+        if path.name == "av1.mp4":
+            got = "a file that opens and yields no frame"
+            raise InputError(path.name, expected="a film", got=got, code="unreadable_video")
+        return examine_video(path)
+
+    monkeypatch.setattr("data.datasets.listing.examine_video", examine)
     rows = "p1,film.mp4,60,1,,2,,,,\np1,av1.mp4,60,1,,2,,,,\np2,p2/ünïcode,60,2,,9,,,,\n"
     dataset = opened(tmp_path, rows)
     assert found(dataset)["unreadable_video"] == ["av1.mp4", "film.mp4"]
-    assert len(dataset.events) == 1 and "no frame decodes" in " ".join(dataset.ledger.detail)
+    assert len(dataset.events) == 1 and "yields no frame" in " ".join(dataset.ledger.detail)
 
 
 @pytest.mark.parametrize("suffix", NOT_READ)
