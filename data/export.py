@@ -153,7 +153,7 @@ def export_flow(
     A field is float32 (H, W, 2), (dx, dy) in pixels of the crop, x right, y down; `_strain.npy` is
     float32 (H, W). `out/pairs.csv` lists them all. Raises StoreError `no_data` without flow.
     """
-    from data.flow.stage import read_flow
+    from data.flow.fields import read_flow
 
     store = _store(workspace, dataset, "flow")
     chosen = _chosen(store, events)

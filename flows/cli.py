@@ -19,6 +19,7 @@ from typing import Annotated, Any
 import typer
 
 from data.datasets import ADAPTERS
+from flows.asking import Faces, asks, with_plain_verify
 from flows.inject import inject
 
 app = typer.Typer(
@@ -34,24 +35,6 @@ app = typer.Typer(
 LAYOUTS = " ".join(ADAPTERS)
 LONGEST = 4000  # characters of an error: a person may have given a megabyte as a name
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
-Recipe = Annotated[
-    str, typer.Argument(metavar="RECIPE", help="A name in flows/recipes/ or a .yaml path.")
-]
-WorkspaceOption = Annotated[
-    Path, typer.Option("--workspace", "-w", help="Folder for stores and runs; made when missing.")
-]
-DataOption = Annotated[
-    list[str] | None,
-    typer.Option("--data", "-d", metavar="NAME=ROOT", help="A dataset's folder; repeat for more."),
-]
-SetOption = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Change a recipe key, e.g. flow.size=128."),
-]
-Faces = Annotated[
-    bool,
-    typer.Option("--with-faces", help="Show faces of licensed sets; licences mostly forbid it."),
-]
 
 
 def _guard(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -93,45 +76,6 @@ def _guard(command: Callable[..., Any]) -> Callable[..., Any]:
     return guarded
 
 
-def _pairs(items: list[str] | None, option: str) -> dict[str, str]:
-    from data.errors import ConfigError
-
-    found = {}
-    for item in items or []:
-        name, equals, value = item.partition("=")
-        if not equals or not name or not value:
-            raise ConfigError(option, expected="NAME=VALUE", got=repr(item))
-        if name in found:
-            raise ConfigError(option, expected=f"{name} once", got="twice")
-        found[name] = value
-    return found
-
-
-def _request(
-    recipe: str, workspace: Path, data: list[str] | None, changes: list[str] | None, **more: Any
-) -> Any:
-    """The RunRequest of the options; values of --set are read as YAML."""
-    from pydantic import ValidationError
-
-    from data.errors import ConfigError
-    from models.recipe_text import read_text
-    from tasks.request import RunRequest
-
-    pairs = _pairs(changes, "--set").items()
-    overrides = {key: read_text(value, f"--set {key[:80]}") for key, value in pairs}
-    try:
-        return RunRequest(
-            recipe=recipe,
-            workspace=str(workspace),
-            data=_pairs(data, "--data"),
-            overrides=overrides,
-            **more,
-        )
-    except ValidationError as error:
-        problems = "; ".join(f"{p['loc'][0]}: {p['msg']}" for p in error.errors())
-        raise ConfigError("options", expected="a valid request", got=problems) from error
-
-
 def _show_log(verbose: bool) -> None:
     """Our own modules' log on the terminal; other libraries keep theirs."""
     handler = logging.StreamHandler()
@@ -143,70 +87,42 @@ def _show_log(verbose: bool) -> None:
 
 @app.command()
 @_guard
+@asks
 def run(
-    recipe: Recipe,
-    workspace: WorkspaceOption,
-    data: DataOption = None,
-    stage: Annotated[
-        list[str] | None, typer.Option(help="Only this stage; refuses stale inputs. Repeatable.")
-    ] = None,
-    from_stage: Annotated[
-        str | None, typer.Option("--from", help="This stage and all that follow.")
-    ] = None,
-    force: Annotated[
-        list[str] | None, typer.Option(help="Redo this stage and all that depends on it.")
-    ] = None,
-    changes: SetOption = None,
+    request: Any,
     runner: Annotated[
         str, typer.Option(help="prefect, none, or auto: prefect when its server is up.")
     ] = "auto",
-    workers: Annotated[int, typer.Option(min=0, help="Worker processes; 0: one per core.")] = 0,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    wait: Annotated[float, typer.Option(min=0, help="Seconds to wait for the workspace.")] = 0.0,
-    landmark_model: Annotated[
-        Path | None, typer.Option(help="A dlib 68-point model of your own, for align and motion.")
-    ] = None,
-    with_faces: Faces = False,
+    prove: Annotated[
+        bool,
+        typer.Option(
+            "--prove",
+            help="Train nothing for good: train a fold alone and beside all others for 100 steps, "
+            "and say whether losses and outputs are the same.",
+        ),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Do what a recipe needs and is not up to date; say so in seconds when nothing is."""
     from flows import launch
 
-    request = _request(
-        recipe,
-        workspace,
-        data,
-        changes,
-        stages=stage or [],
-        from_stage=from_stage,
-        force=force or [],
-        workers=workers,
-        device=device,
-        wait_s=wait,
-        landmark_model=str(landmark_model or ""),
-        with_faces=with_faces,
-    )
     _show_log(verbose=not as_json)
+    if prove:
+        proof = launch.prove(request)
+        typer.echo(json.dumps(vars(proof)) if as_json else proof.sentence())
+        raise typer.Exit(0 if proof.holds else 1)
     records = launch.run(request, runner)
     typer.echo(json.dumps(records, indent=1, default=str) if as_json else launch.summary(records))
 
 
 @app.command()
 @_guard
-def plan(
-    recipe: Recipe,
-    workspace: WorkspaceOption,
-    data: DataOption = None,
-    changes: SetOption = None,
-    force: Annotated[list[str] | None, typer.Option(help="As `run --force` would.")] = None,
-    verify: Annotated[bool, typer.Option(help="Read every part's bytes, not only sizes.")] = False,
-    as_json: Json = False,
-) -> None:
+@asks
+def plan(request: Any, as_json: Json = False) -> None:
     """Dry run: per stage what is fresh, stale, missing or failed, why, and what it would cost."""
     from flows import planner
 
-    wanted = {"force": force or [], "verify": "files" if verify else ""}
-    found = planner.plan(_request(recipe, workspace, data, changes, **wanted))
+    found = planner.plan(request)
     typer.echo(json.dumps(found, indent=1) if as_json else planner.to_text(found))
 
 
@@ -481,7 +397,7 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
-        sys.exit(app())
+        sys.exit(app(with_plain_verify(sys.argv[1:])))
     except Exception as error:  # before or outside a command
         from flows.last_resort import sentence
 

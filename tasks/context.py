@@ -149,6 +149,10 @@ def scopes(
         allow_shrink=request.allow_shrink,
         verify_inputs=request.verify == "inputs",
         folds=tuple(request.folds),
+        subjects=tuple(request.subjects),
+        videos=tuple(request.videos),
+        only_failed=request.only_failed,
+        max_gpu_memory_mb=request.max_gpu_memory_mb,
     )
     return [replace(whole, dataset=name) for name in names] if step.per_dataset else [whole]
 
@@ -166,12 +170,16 @@ def forces(request: RunRequest, recipe: Recipe, step: str) -> bool:
 def wanted_steps(request: RunRequest, recipe: Recipe) -> list[str]:
     """Steps to do, in order. Raises ConfigError for one the recipe does not have."""
     known = list(recipe.steps)
-    asked = [*request.stages, *request.force, *filter(None, [request.from_stage])]
+    asked = [*request.stages, *request.force, *filter(None, [request.from_stage, request.until])]
     for stage in asked:
         if stage not in known:
             raise ConfigError(
                 f"stage {stage}", expected=f"one of recipe {recipe.name}'s: {known}", got=stage
             )
+    if request.subjects or request.videos or request.only_failed:
+        known = [s for s in known if find_step(s).per_dataset]  # a part is not trained on
+    if request.until:
+        known = known[: known.index(request.until) + 1]
     if request.stages:
         return [s for s in known if s in request.stages]
     if request.from_stage:

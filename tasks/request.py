@@ -41,6 +41,24 @@ class RunRequest(BaseModel):
     from_stage: StageName | None = Field(
         None, title="From stage", description="This stage and all that follow."
     )
+    until: StageName | None = Field(
+        None, title="Until stage", description="Up to and including this stage."
+    )
+    subjects: list[str] = Field(
+        default_factory=list,
+        title="Only these subjects",
+        description="As the dataset spells them; preprocessing only, no training.",
+    )
+    videos: list[str] = Field(
+        default_factory=list,
+        title="Only these videos",
+        description="By their ids; preprocessing only, no training.",
+    )
+    only_failed: bool = Field(
+        False,
+        title="Only what failed",
+        description="Preprocess again the units that have no data; no training.",
+    )
     force: list[StageName] = Field(
         default_factory=list,
         title="Force",
@@ -52,6 +70,12 @@ class RunRequest(BaseModel):
         description='Recipe keys, dotted, e.g. {"flow.size": 128, "train.epochs": 20}.',
     )
     workers: int = Field(0, ge=0, le=256, title="Worker processes", description="0: one per core.")
+    max_gpu_memory_mb: float | None = Field(
+        None,
+        gt=0,
+        title="GPU memory, MB",
+        description="At most so much for training; empty: all that is free.",
+    )
     device: str = Field(
         "auto",
         title="Device",

@@ -20,7 +20,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from data.apex.spotting import Array, Clip, Spotted, every_frame, peak_ratio, smoothed
+from data.apex.clip import Array, Clip, Spotted, every_frame, peak_ratio, smoothed
 
 F32 = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]

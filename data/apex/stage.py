@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
+from data.apex.clip import Spotted
 from data.apex.settings import ApexConfig
-from data.apex.spotting import MIN_FRAMES, Spotted, evenly, spot_apex, valid_label
+from data.apex.spotting import MIN_FRAMES, evenly, spot_apex, valid_label
 from data.errors import InputError
 from data.registration.store import EventCrops, open_event
 from data.stages.contract import Stage, Unit

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from data.apex.spotting import Array, Clip, Spotted, every_frame, peak_ratio, smoothed
+from data.apex.clip import Array, Clip, Spotted, every_frame, peak_ratio, smoothed
 
 BLOCK = 0.25  # side, inter-pupil distances
 REACH = 0.15  # how far beyond brows and mouth the blocks go, inter-pupil distances

@@ -126,7 +126,7 @@ def _check(flow: npt.NDArray[Any], who: str) -> npt.NDArray[np.float32]:
 
 def stage_pictures(shown: Shown) -> Iterator[Drawn]:
     """Flow and strain of a few events."""
-    from data.flow.stage import read_flow
+    from data.flow.fields import read_flow
 
     store = shown.store("flow")
     for event in shown.chosen_events(store).itertuples(index=False):

@@ -29,9 +29,9 @@ import numpy.typing as npt
 import pandas as pd
 
 from data.errors import InputError
+from data.flow.fields import Field, quantise
 from data.flow.settings import FlowConfig
 from data.optical_flow import choose_backend, tvl1, tvl1_sequence
-from data.optical_flow.numba_backend import strain_and_half
 from data.registration.store import EventCrops, open_event
 from data.stages.contract import Batching, Stage, Unit
 from data.stages.inputs import StageInputs, UnitInputs
@@ -41,12 +41,10 @@ if TYPE_CHECKING:
     from data.pictures.stages import Drawn, Shown
 
 NAME, VERSION = "flow", 3
-MAX_LOSS_PX = 0.005
 GRID = 4  # spacing of the pixels that vote on residual head motion
 KIND = h5py.string_dtype("utf-8", 12)  # the longest pair kind, "apex_offset", rounded up
 TUKEY = 4.685  # tuning constant of the biweight, in robust standard deviations
 
-Field = npt.NDArray[np.float32]
 Grey = npt.NDArray[np.uint8]
 Pair = tuple[str, int, int]  # kind, from, to
 Event = tuple[dict[int, Grey], list[Pair]]  # grey crops by video frame, the pairs they are for
@@ -293,37 +291,6 @@ def _write(group: h5py.Group, wanted: list[Pair], fields: Field, config: FlowCon
     group.create_dataset("kind", data=np.array([kind for kind, *_ in wanted], KIND))
     group.attrs["size"] = int(fields.shape[1])
     group.attrs["backend"] = choose_backend(config.backend).backend
-
-
-def quantise(
-    fields: Field, store: str
-) -> tuple[npt.NDArray[Any], float, float, npt.NDArray[np.float16]]:
-    """Flows in the number format `store`, what to multiply by to have pixels, the loss, the strain.
-
-    The loss is the largest change of a component in pixels. int16 uses steps of 1/1024 px, doubled
-    until the largest value fits. float16 that would lose more than MAX_LOSS_PX becomes float32.
-    """
-    half, strain, loss = strain_and_half(fields)
-    if store == "int16":
-        scale = 2.0**-10
-        while _largest(fields) / scale > np.iinfo(np.int16).max:
-            scale *= 2
-        whole = np.rint(fields / np.float32(scale)).astype(np.int16)
-        return whole, scale, _largest(whole * np.float32(scale) - fields), strain
-    if store == "float16" and loss <= MAX_LOSS_PX:
-        return half, 1.0, loss, strain
-    return fields, 1.0, 0.0, strain
-
-
-def _largest(values: Field) -> float:
-    return float(max(values.max(initial=0), -values.min(initial=0)))
-
-
-def read_flow(group: h5py.Group, index: int | None = None) -> Field:
-    """Stored flow in pixels, float32: one pair (H,W,2), or all (P,H,W,2)."""
-    flow = group["flow"]
-    values = flow[:] if index is None else flow[index]
-    return values.astype(np.float32) * np.float32(flow.attrs["scale"])
 
 
 def warm_up(config: FlowConfig) -> float:

@@ -25,7 +25,7 @@ import pandas as pd
 
 from data.errors import DatasetError
 from data.faces import Array
-from data.flow.stage import read_flow
+from data.flow.fields import read_flow
 from data.inject.write import TWIN
 from data.recordings import Recordings
 from data.stages.files import replacing
@@ -97,7 +97,7 @@ def measure(workspace: Path, truth: dict[str, Any], dataset: str = "csv") -> Mea
             str(workspace),
             expected=f"a workspace with stage flow of dataset {dataset}",
             got=f"datasets {', '.join(place.datasets()) or 'none'}",
-            todo="Run a recipe with --stage ingest … flow on the planted dataset first.",
+            todo="Run the stages from ingest to flow on the planted dataset first.",
         )
     recordings = Recordings(place, dataset)
     stores = {name: StageStore(place, dataset, name) for name in ("align", "registration", "flow")}

@@ -122,7 +122,11 @@ class Scope:
     token: str = "t"
     allow_shrink: bool = False  # of a dataset that has lost many of its videos
     verify_inputs: bool = False  # read every byte of the raw recordings too
+    subjects: tuple[str, ...] = ()  # preprocess only these subjects' units (empty: all)
+    videos: tuple[str, ...] = ()  # … only these videos'
+    only_failed: bool = False  # … only units that have no data
     folds: tuple[str, ...] = ()  # only these, where a step has folds
+    max_gpu_memory_mb: float | None = None  # what training may take of a GPU
 
     @property
     def root(self) -> Path:

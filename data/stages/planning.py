@@ -16,7 +16,7 @@ from typing import Any
 
 import pandas as pd
 
-from data.errors import StoreError, StrictError
+from data.errors import ConfigError, StoreError, StrictError
 from data.recordings import note_root
 from data.settings import Settings
 from data.stages.contract import Page, RecipeLike, Scope, StepPlan, Unit
@@ -137,7 +137,9 @@ class StageStep:
         configs = {name: scope.recipe.stage_config(name) for name in STAGES}
         assert scope.dataset is not None
         inputs = StageInputs(scope.workspace, scope.dataset, scope.root, configs)
-        return plan_stage(inputs, self.name, force=force, verify=verify)
+        plan = plan_stage(inputs, self.name, force=force, verify=verify)
+        _narrow(plan, scope)
+        return plan
 
     def jobs(self, scope: Scope, plan: StepPlan) -> list[ChunkJob]:
         """The plan's work as chunks; a part is named after its bucket and exactly its units."""
@@ -220,6 +222,36 @@ def plan_stage(
     _say_what_is_gone(plan, records.manifest, inputs)
     plan.detail = {"settings": config.model_dump(mode="json")}
     return plan
+
+
+def _narrow(plan: StepPlan, scope: Scope) -> None:
+    """Keep of a plan what was asked for. Raises ConfigError for a subject or video there is not."""
+    work: StageWork = plan.work
+    videos = work.inputs.recordings.videos
+    for option, asked, known in (
+        ("--subjects", scope.subjects, {v.subject for v in videos.values()}),
+        ("--videos", scope.videos, set(videos)),
+    ):
+        if unknown := sorted(set(asked) - known):
+            some = ", ".join(sorted(known)[:8])
+            raise ConfigError(
+                option, expected=f"those of {plan.dataset} ({some} …)", got=", ".join(unknown)
+            )
+    if scope.only_failed:
+        plan.reasons = {u: f"had no data ({why})" for u, why in plan.failed.items()}
+        plan.units, plan.failed = list(plan.reasons), {}
+    if scope.subjects or scope.videos:
+        subject = {v.id: v.subject for v in videos.values()}
+
+        def asked_for(unit: str) -> bool:
+            video = work.units[unit].video
+            return (not scope.subjects or subject[video] in scope.subjects) and (
+                not scope.videos or video in scope.videos
+            )
+
+        plan.units = [u for u in plan.units if asked_for(u)]
+        plan.reasons = {u: why for u, why in plan.reasons.items() if asked_for(u)}
+        plan.failed = {u: why for u, why in plan.failed.items() if asked_for(u)}
 
 
 def _say_what_is_gone(plan: StepPlan, manifest: pd.DataFrame, inputs: StageInputs) -> None:

@@ -43,6 +43,9 @@ def epoch_scores(done: Sequence[Done]) -> dict[str, float]:
 
 
 def check_finite(done: Sequence[Done], first: int, epoch: int, who: str) -> None:
+    """Raise TrainingError (`loss_not_finite`) naming the first bad batch; `first` is the number of
+    the first one given.
+    """
     losses = torch.stack([entry[2] for entry in done]).tolist()
     for number, loss in enumerate(losses):
         if not math.isfinite(loss):

@@ -28,6 +28,7 @@ from data.stages.files import write_table
 from data.stages.workspace import Workspace
 from models.fitting import (
     discard_if_damaged,
+    exact_products,
     load_weights,
     save_weights,
     seed_everything,
@@ -36,16 +37,17 @@ from models.fitting import (
 from models.me_tst.curves import VideoMotion, curves_of, read_curves, read_videos, write_curves
 from models.me_tst.fused import predict_many
 from models.me_tst.labels import EMOTIONS, require_positives, sample_windows
+from models.me_tst.many import fit_many
 from models.me_tst.scores import score_table
 from models.me_tst.settings import DecodeConfig, MeTstTrainConfig
 from models.me_tst.stacked import biases_without_gradient
-from models.me_tst.training import FoldTraining, Windows, fit_many, predict
+from models.me_tst.training import FoldTraining, Windows, predict
 from models.recipe import Recipe
 from models.registry import find_network
 from models.runs.files import FoldJob, RunFiles, Sample
-from models.scores.spotting import Protocol, VideoResult, evaluate
+from models.scores.spotting import Protocol, VideoCurves, VideoResult, evaluate
 from models.spotting import CLASS_NAMES, half_width
-from models.stacked.proof import Proof, compare, exact_products, find_fold
+from models.stacked.proof import Proof, compare, find_fold
 from models.stacked.trace import Trace
 
 logger = logging.getLogger(__name__)
@@ -190,6 +192,19 @@ def prepare(jobs: Sequence[FoldJob]) -> Pack:
     return Pack(windows, folds, train, recipe.decode.strategy, jobs[0].device)
 
 
+def _require_finite(curves: Sequence[VideoCurves], fold: str) -> None:
+    """A network that has diverged gets no score. Raises TrainingError `outputs_not_finite`."""
+    bad = [c.video for c in curves if not (np.isfinite(c.spot).all() & np.isfinite(c.logits).all())]
+    if bad:
+        raise TrainingError(
+            fold,
+            expected="finite outputs",
+            got=f"none for {', '.join(bad[:3])}",
+            todo="The network has diverged: lower train.max_lr.",
+            code="outputs_not_finite",
+        )
+
+
 def finish(pack: Pack, histories: Sequence[list[dict[str, float]]]) -> None:
     """Predict the test videos and write every fold's files."""
     for one, history, (spot, logits) in zip(pack.folds, histories, pack.predict(), strict=True):
@@ -197,6 +212,7 @@ def finish(pack: Pack, histories: Sequence[list[dict[str, float]]]) -> None:
         parts = zip(one.tested, np.split(spot, ends), np.split(logits, ends), strict=True)
         job = one.job
         curves = [curves_of(v, s, e, job.fold, one.k_p, one.everyone) for v, s, e in parts]
+        _require_finite(curves, job.fold)
         job.out.mkdir(parents=True, exist_ok=True)
         save_weights(one.network, job.out / "weights.safetensors")
         write_curves(curves, job.out / "curves.h5")

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.fitting import no_resume_point, read_resume_point, write_resume_point
+from models.fitting import exact_products, no_resume_point, read_resume_point, write_resume_point
 from models.layers.stochastic_depth import DepthMasks
 from models.me_tst import training
 from models.me_tst.stacked import drop_rates, forward
@@ -190,6 +190,7 @@ def _resume(net: Stack, optimiser: FoldAdam, course: Course, fold: int) -> None:
         raise no_resume_point(path, str(error)) from error
 
 
+@exact_products()
 @torch.no_grad()
 def predict_many(
     networks: Sequence[nn.Module],

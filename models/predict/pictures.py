@@ -12,7 +12,7 @@ from data.errors import InputError
 
 if TYPE_CHECKING:
     from data.frames import FrameSource
-    from models.predict.spot import Curves, Prediction
+    from models.predict.findings import Curves, Prediction
 
 STRIP_PX = 64  # height of the overlay's score strip
 DEFAULT_FPS = 30.0  # of an overlay when the frame rate is unknown

@@ -13,11 +13,12 @@ import json
 import os
 import platform
 import shutil
+import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -44,6 +45,9 @@ from models.runs.samples import (
     outside_split,
 )
 
+if TYPE_CHECKING:
+    from models.stacked.proof import Proof
+
 TIMES = "timings.parquet"  # of a fold: seconds per epoch
 VERSION = 2  # bumped by hand when training results change
 
@@ -64,19 +68,27 @@ class RunPlan:
     writer: StoreWriter | None = None
 
 
-@dataclass
-class FoldResult:
-    """A trained fold in its hidden folder."""
+@dataclass(frozen=True)
+class PackJob:
+    """Folds that are trained by one call: one, or several as one program."""
 
-    job: FoldJob
-    seconds: float
-    host: str
-    versions: str
+    folds: tuple[FoldJob, ...]
 
     @property
     def label(self) -> str:
         """Name people see."""
-        return self.job.label
+        first = self.folds[0].label
+        return first if len(self.folds) == 1 else f"{first}-and-{len(self.folds) - 1}-more"
+
+
+@dataclass
+class PackResult:
+    """Trained folds in their hidden folders; seconds of one, evenly shared."""
+
+    folds: tuple[FoldJob, ...]
+    seconds: float
+    host: str
+    versions: str
 
 
 class TrainStep:
@@ -114,8 +126,11 @@ class TrainStep:
         plan.detail = {"run": str(run.folder), "run_id": run.folder.name, "device": scope.device}
         return plan
 
-    def jobs(self, scope: Scope, plan: StepPlan) -> list[FoldJob]:
-        """Make the run folder, write what identifies the run, take over what is trained."""
+    def jobs(self, scope: Scope, plan: StepPlan) -> list[PackJob]:
+        """Make the run folder, write what identifies the run, take over what is trained.
+
+        The folds left come in packs, by `train.folds_at_once`.
+        """
         run: RunPlan = plan.work
         run.folder.mkdir(parents=True, exist_ok=True)
         run.writer = StoreWriter(scope.workspace, run.folder, scope.token)
@@ -125,24 +140,33 @@ class TrainStep:
         left = [f for f in plan.todo if f not in run.elsewhere]
         if scope.folds:
             left = [f for f in left if _asked(f, scope.folds)]
-        return [run.jobs[fold] for fold in left]
+        if not left:
+            return []
+        device = resolve_device(scope.device)
+        jobs = [replace(run.jobs[fold], device=device) for fold in left]
+        packs, choice = family_of(run.recipe).plan_packs(jobs, scope.max_gpu_memory_mb)
+        if choice.at_once > 1:
+            plan.notes.append(choice.why)
+        return [PackJob(tuple(replace(j, device=scope.device) for j in pack)) for pack in packs]
 
-    def make(self, job: FoldJob) -> FoldResult:
-        """Train and predict one fold into `job.out`."""
-        return fit_fold(job)
+    def make(self, job: PackJob) -> PackResult:
+        """Train and predict a pack's folds, each into its `out`."""
+        return fit_pack(job)
 
-    def publish(self, scope: Scope, plan: StepPlan, result: FoldResult) -> dict[str, str]:
-        """Give a trained fold's files their names and enter them in the run's manifest."""
+    def publish(self, scope: Scope, plan: StepPlan, result: PackResult) -> dict[str, str]:
+        """Give the trained folds' files their names and enter them in the run's manifest."""
         run: RunPlan = plan.work
-        _publish_fold(run, result.job.fold, result.job.out, result)
-        return {result.job.fold: "ok"}
+        for job in result.folds:
+            _publish_fold(run, job.fold, job.out, result)
+        return {job.fold: "ok" for job in result.folds}
 
     def finish(self, scope: Scope, plan: StepPlan) -> None:
         """Every publication is complete by itself."""
 
-    def progress(self, scope: Scope, result: FoldResult) -> str:
-        """'fold-00-sub01 trained'."""
-        return f"{result.job.fold} trained in {result.seconds:.1f} s"
+    def progress(self, scope: Scope, result: PackResult) -> str:
+        """'fold-00-sub01 trained in 3.1 s'."""
+        names = ", ".join(job.fold for job in result.folds)
+        return f"{names} trained in {result.seconds * len(result.folds):.1f} s"
 
     def gpu(self, scope: Scope) -> int:
         """One fold at a time on a GPU."""
@@ -301,17 +325,38 @@ def _asked(fold: str, wanted: tuple[str, ...]) -> bool:
 # ------------------------------------------------------------------------------------ publication
 
 
-def fit_fold(job: FoldJob) -> FoldResult:
-    """Train and predict one fold into `job.out`. Runs in a worker."""
+def fit_pack(pack: PackJob) -> PackResult:
+    """Train and predict a pack's folds, each into its `out`. Runs in a worker."""
     started = time.perf_counter()
-    job.out.mkdir(parents=True, exist_ok=True)
-    job = replace(job, device=resolve_device(job.device))
-    family_of(job.recipe).fit([job])
-    missing = [name for name in FOLD_FILES if not (job.out / name).exists()]
-    if missing:
-        raise StoreError(job.fold, expected=f"files {FOLD_FILES}", got=f"without {missing}")
-    seconds = time.perf_counter() - started
-    return FoldResult(job, seconds, platform.node(), versions_json())
+    jobs = [replace(job, device=resolve_device(job.device)) for job in pack.folds]
+    for job in jobs:
+        job.out.mkdir(parents=True, exist_ok=True)
+    family_of(jobs[0].recipe).fit(jobs)
+    for job in jobs:
+        missing = [name for name in FOLD_FILES if not (job.out / name).exists()]
+        if missing:
+            raise StoreError(job.fold, expected=f"files {FOLD_FILES}", got=f"without {missing}")
+    seconds = (time.perf_counter() - started) / len(jobs)
+    return PackResult(pack.folds, seconds, platform.node(), versions_json())
+
+
+def prove(scope: Scope, steps: int = 100) -> Proof:
+    """Train one fold (the first of `scope.folds`, else the first) alone and beside all others.
+
+    Writes nothing into the workspace. Raises as `plan_run` does.
+    """
+    run = plan_run(scope)
+    device = resolve_device(scope.device)
+    asked = [fold for fold in run.jobs if scope.folds and _asked(fold, scope.folds)]
+    with tempfile.TemporaryDirectory(prefix="apexflow-proof-") as folder:
+        inputs = Path(folder) / "inputs.parquet"
+        save_parquet(run.samples.inputs, inputs)
+        jobs = [
+            replace(job, device=device, inputs=inputs, out=Path(folder) / job.fold)
+            for job in run.jobs.values()
+        ]
+        fold = asked[0] if asked else jobs[0].fold
+        return family_of(run.recipe).prove(jobs, fold, steps)
 
 
 def _write_setup(run: RunPlan, scope: Scope) -> None:
@@ -373,7 +418,7 @@ def _link(source: Path, target: Path) -> None:
         shutil.copy2(source, target)
 
 
-def _publish_fold(run: RunPlan, fold: str, out: Path, result: FoldResult | None) -> None:
+def _publish_fold(run: RunPlan, fold: str, out: Path, result: PackResult | None) -> None:
     assert run.writer is not None
     shutil.rmtree(out / "resume", ignore_errors=True)
     files = [p for p in sorted(out.iterdir()) if p.is_file() and p.name != UNIT_RECORD]

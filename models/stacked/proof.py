@@ -6,8 +6,7 @@ and within the fused program, from the same weights, and hands what came out to 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,14 +78,3 @@ def find_fold(names: Sequence[str], wanted: str) -> int:
         if wanted == name or (wanted.isdigit() and name.startswith(f"fold-{int(wanted):02d}-")):
             return number
     raise ConfigError("proof", expected=f"a fold among {', '.join(names)}", got=wanted)
-
-
-@contextmanager
-def exact_products() -> Iterator[None]:
-    """Full float32 products on GPUs that would shorten them to 10 bits of mantissa (TF32)."""
-    before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
-    try:
-        yield
-    finally:
-        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before

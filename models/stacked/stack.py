@@ -102,13 +102,19 @@ class Stack:
 
     def gradients(self, into: Tensor, add: bool = False) -> None:
         """Move the parameters' gradients to an (F, P) buffer and clear them; absent ones are 0."""
-        if not add:
-            into.zero_()
-        found = {name: p.grad for name, p in self.parameters.items() if p.grad is not None}
-        slots = [self.slot(into, name) for name in found]
-        torch._foreach_add_(slots, list(found.values()))
-        for parameter in self.parameters.values():
-            parameter.grad = None
+        pieces, end = [], 0
+        for name, parameter in self.parameters.items():
+            start, stop = self.spans[name]
+            if start > end:
+                pieces.append(into.new_zeros(self.folds, start - end))
+            found = parameter.grad
+            empty = into.new_zeros(self.folds, stop - start) if found is None else found
+            pieces.append(empty.reshape(self.folds, -1))
+            parameter.grad, end = None, stop
+        if end < into.shape[1]:
+            pieces.append(into.new_zeros(self.folds, into.shape[1] - end))
+        whole = torch.cat(pieces, dim=1)  # one launch for a hundred tensors
+        into.copy_(into + whole if add else whole)
 
     def per_sample(self, weight: Tensor, x: Tensor) -> Tensor:
         """(F, B) against x (F, B, ...)."""

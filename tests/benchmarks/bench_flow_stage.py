@@ -28,8 +28,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from data.align.settings import AlignConfig
 from data.apex.settings import ApexConfig
+from data.flow.fields import quantise
 from data.flow.settings import FlowConfig
-from data.flow.stage import compute_fields, compute_many, quantise, wants_batches
+from data.flow.stage import compute_fields, compute_many, wants_batches
 from data.optical_flow import warm_up
 from data.registration.settings import RegistrationConfig
 from data.stages.identity import file_digest

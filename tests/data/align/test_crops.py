@@ -13,8 +13,8 @@ from data.align.settings import AlignConfig
 from data.apex.settings import ApexConfig
 from data.errors import InputError, StoreError
 from data.export import export_crops
+from data.flow.fields import read_flow
 from data.flow.settings import FlowConfig
-from data.flow.stage import read_flow
 from data.recordings import note_root, noted_root
 from data.registration.settings import RegistrationConfig
 from data.stages.inputs import StageInputs

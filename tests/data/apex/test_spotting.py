@@ -11,17 +11,10 @@ import numpy.typing as npt
 import pandas as pd
 import pytest
 
+from data.apex.clip import peak_ratio, smoothed
 from data.apex.flow_peak import rigid_removed, time_courses
 from data.apex.pictures import apex_figure, error_figure
-from data.apex.spotting import (
-    METHODS,
-    error_report,
-    evenly,
-    peak_ratio,
-    smoothed,
-    spot_apex,
-    valid_label,
-)
+from data.apex.spotting import METHODS, error_report, evenly, spot_apex, valid_label
 from data.apex.texture import divide_and_conquer, local_patterns
 from data.errors import InputError
 from data.pictures.drawing import png_bytes

@@ -13,8 +13,9 @@ from data.datasets import open_dataset
 from data.datasets.csv_text import read_csv
 from data.datasets.films import NOT_READ
 from data.datasets.parsing import frame_number
-from data.errors import DatasetError
+from data.errors import DatasetError, InputError
 from data.ingest.check import CLEAN, REPAIRED, check_dataset
+from data.video_file import examine_video
 from tests.fakes import dataset_trees as trees
 
 HEADER = "subject,path,fps,onset,apex,offset,type,aus,emotion,label_3\n"
@@ -238,27 +239,17 @@ def test_a_film_that_opens_without_a_frame_drops_only_itself(tmp_path, monkeypat
     (root / "film.mp4").write_bytes(b"no film")
     (root / "av1.mp4").write_bytes(b"opens")
 
-    class Empty:
-        def __init__(self, path: str) -> None:
-            self.path = path
+    def examine(path):
+        if path.name == "av1.mp4":
+            got = "a file that opens and yields no frame"
+            raise InputError(path.name, expected="a film", got=got, code="unreadable_video")
+        return examine_video(path)
 
-        def isOpened(self) -> bool:
-            return self.path.endswith("av1.mp4")
-
-        def get(self, _: int) -> float:
-            return 0.0
-
-        def grab(self) -> bool:
-            return False
-
-        def release(self) -> None:
-            pass
-
-    monkeypatch.setattr(cv2, "VideoCapture", Empty)
+    monkeypatch.setattr("data.datasets.listing.examine_video", examine)
     rows = "p1,film.mp4,60,1,,2,,,,\np1,av1.mp4,60,1,,2,,,,\np2,p2/ünïcode,60,2,,9,,,,\n"
     dataset = opened(tmp_path, rows)
     assert found(dataset)["unreadable_video"] == ["av1.mp4", "film.mp4"]
-    assert len(dataset.events) == 1 and "no frame decodes" in " ".join(dataset.ledger.detail)
+    assert len(dataset.events) == 1 and "yields no frame" in " ".join(dataset.ledger.detail)
 
 
 @pytest.mark.parametrize("suffix", NOT_READ)

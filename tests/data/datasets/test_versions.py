@@ -10,6 +10,7 @@ import openpyxl
 import pytest
 
 from data.datasets import open_dataset
+from data.datasets.films import NOT_READ
 from data.datasets.listing import list_frames, walk
 from data.datasets.sheets import read_workbook
 from data.datasets.versions import is_copy
@@ -224,12 +225,15 @@ def test_an_archive_not_unpacked_is_named(tmp_path, archive):
 
 def test_films_of_a_format_that_is_not_read_are_named(tmp_path):
     root = trees.casme2(tmp_path)
-    (root / "CASME2-RAW" / "sub01" / "EP03_01.webm").write_bytes(b"x")
-    assert ".webm is not read" in flagged(open_dataset("casme2", root), "video_format_not_read")[0]
+    suffix = NOT_READ[0]
+    (root / "CASME2-RAW" / "sub01" / f"EP03_01{suffix}").write_bytes(b"x")
+    assert (
+        f"{suffix} is not read" in flagged(open_dataset("casme2", root), "video_format_not_read")[0]
+    )
     shutil.rmtree(root / "CASME2-RAW")
     (root / "films").mkdir()
-    (root / "films" / "a.mpg").write_bytes(b"x")
-    with pytest.raises(DatasetError, match=r"1 video files: \.mpg is not read"):
+    (root / "films" / f"a{suffix}").write_bytes(b"x")
+    with pytest.raises(DatasetError, match=rf"1 video files: \{suffix} is not read"):
         open_dataset("casme2", root)
 
 

@@ -18,15 +18,9 @@ from pydantic import ValidationError
 from data.align.settings import AlignConfig
 from data.apex.settings import ApexConfig
 from data.errors import InputError
+from data.flow.fields import quantise, read_flow
 from data.flow.settings import FlowConfig
-from data.flow.stage import (
-    STAGE,
-    choose_pairs,
-    compute_many,
-    quantise,
-    read_flow,
-    similarity_motion,
-)
+from data.flow.stage import STAGE, choose_pairs, compute_many, similarity_motion
 from data.flow.strain import optical_strain
 from data.optical_flow import tvl1
 from data.recordings import Event
@@ -64,6 +58,7 @@ class Inputs:
     """What the stage asks of its inputs, planner's and worker's, from memory."""
 
     dataset = "made_up"
+    opened: tuple[Any, ...] = ()
 
     def __init__(self, folder: Path, apex: int | None = 5, **changes: Any) -> None:
         self.folder_, self.apexes = folder, {"s/e1": apex}
