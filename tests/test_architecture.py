@@ -27,6 +27,17 @@ def test_import_contracts_hold() -> None:
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-2000:]
 
 
+def test_no_files_import_each_other_in_a_circle() -> None:
+    """Also not inside functions, and not for types alone: what two need lies below both."""
+    import grimp
+
+    graph = grimp.build_graph(*PACKAGES, cache_dir=None)
+    waiting = {m: set(graph.find_modules_directly_imported_by(m)) for m in graph.modules}
+    while leaves := {m for m, needed in waiting.items() if not needed}:
+        waiting = {m: needed - leaves for m, needed in waiting.items() if m not in leaves}
+    assert not waiting, f"in or above a circle: {sorted(waiting)}"
+
+
 def test_importing_the_lower_layers_is_silent_and_light() -> None:
     """Importing data and models prints nothing and pulls in neither Prefect nor dlib."""
     code = (

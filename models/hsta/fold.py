@@ -33,9 +33,10 @@ from models.fitting import (
     write_json,
 )
 from models.hsta.clips import ClipBank, Scale, read_clips
+from models.hsta.many import fit_many, predict_many
 from models.hsta.network import HSTA
 from models.hsta.settings import HstaTrainConfig
-from models.hsta.training import Fit, FoldTraining, fit_many, predict, predict_many
+from models.hsta.training import Fit, FoldTraining, predict
 from models.metrics import confusion_counts, recognition_from_counts
 from models.recipe import Recipe
 from models.registry import find_network

@@ -8,8 +8,9 @@ import numpy as np
 import torch
 
 from models.hsta.clips import ClipBank
+from models.hsta.many import fit_many
 from models.hsta.settings import HstaTrainConfig
-from models.hsta.training import FoldTraining, fit_many, fusable
+from models.hsta.training import FoldTraining, fusable
 from models.recipe import Recipe
 from models.runs.files import FoldJob
 from models.stacked.choice import STEPS, Choice, Trial, choose, cut_packs, measure

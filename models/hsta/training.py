@@ -160,43 +160,6 @@ class FoldTraining:
         return self.bank.labels[np.asarray(self.positions)]
 
 
-def fit(
-    model: HSTA,
-    bank: ClipBank,
-    positions: Sequence[int],
-    config: HstaTrainConfig,
-    *,
-    seed: int,
-    device: torch.device,
-    scale: Scale,
-    resume: Path | None = None,
-    who: str = "training",
-    progress: Callable[[float, str], None] | None = None,
-) -> Fit:
-    """Train `model` in place on the clips at `positions`: `fit_many` of one fold."""
-    fold = FoldTraining(model, bank, positions, scale, seed, who, resume, progress)
-    return fit_many([fold], config, device)[0]
-
-
-def fit_many(
-    folds: Sequence[FoldTraining],
-    config: HstaTrainConfig,
-    device: torch.device,
-    trace: Trace | None = None,
-) -> list[Fit]:
-    """Train the folds' networks in place, each from its `resume` if that file exists.
-
-    One fold takes the plain loop, several one program for all of them (`models.hsta.fused`) where
-    they are `fusable`, else one plain loop after another; a fold's result is the same either way,
-    to rounding. Raises TrainingError naming the fold and the clips when a loss stops being finite.
-    """
-    if len(folds) == 1 or not fusable(folds[0].model, config):
-        return [_fit_one(fold, config, device, trace) for fold in folds]
-    from models.hsta.fused import fit_fused
-
-    return fit_fused(folds, config, device, trace)
-
-
 def fusable(model: HSTA, config: HstaTrainConfig) -> bool:
     """Whether folds of this network can be trained as one program.
 
@@ -209,7 +172,7 @@ def fusable(model: HSTA, config: HstaTrainConfig) -> bool:
     return type(model) is HSTA and small and not special
 
 
-def _fit_one(
+def fit_one(
     fold: FoldTraining, config: HstaTrainConfig, device: torch.device, trace: Trace | None = None
 ) -> Fit:
     """The plain loop: one network, torch's AdamW."""
@@ -365,29 +328,6 @@ def _run_epoch(
     clips = sum(len(entry[1]) for entry in done)
     cost = epoch_cost(seconds, waited, clips, step.device)
     return {**epoch_scores(done), "learning_rate": rate, "cost": cost}
-
-
-def predict_many(
-    models: Sequence[HSTA],
-    bank: ClipBank,
-    positions: Sequence[Sequence[int]],
-    config: HstaTrainConfig,
-    *,
-    seeds: Sequence[int],
-    device: torch.device,
-    scales: Sequence[Scale],
-) -> list[npt.NDArray[np.float64]]:
-    """Per fold the class probabilities of its positions: `predict`, fused for several folds."""
-    if len(models) > 1 and fusable(models[0], config):
-        from models.hsta.fused import predict_fused
-
-        return predict_fused(
-            models, bank, positions, config, seeds=seeds, device=device, scales=scales
-        )
-    return [
-        predict(model, bank, own, config, seed=seed, device=device, scale=scale)
-        for model, own, seed, scale in zip(models, positions, seeds, scales, strict=True)
-    ]
 
 
 @torch.no_grad()

@@ -37,10 +37,11 @@ from models.fitting import (
 from models.me_tst.curves import VideoMotion, curves_of, read_curves, read_videos, write_curves
 from models.me_tst.fused import predict_many
 from models.me_tst.labels import EMOTIONS, require_positives, sample_windows
+from models.me_tst.many import fit_many
 from models.me_tst.scores import score_table
 from models.me_tst.settings import DecodeConfig, MeTstTrainConfig
 from models.me_tst.stacked import biases_without_gradient
-from models.me_tst.training import FoldTraining, Windows, fit_many, predict
+from models.me_tst.training import FoldTraining, Windows, predict
 from models.recipe import Recipe
 from models.registry import find_network
 from models.runs.files import FoldJob, RunFiles, Sample

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from models.me_tst.many import fit_many
 from models.me_tst.settings import MeTstTrainConfig
 from models.me_tst.stacked import is_stackable
-from models.me_tst.training import FoldTraining, Windows, fit_many
+from models.me_tst.training import FoldTraining, Windows
 from models.recipe import Recipe
 from models.runs.files import FoldJob
 from models.spotting import CLASS_NAMES

@@ -42,21 +42,15 @@ import torch
 from torch.nn import functional as F
 
 from models.hsta.clips import ClipBank, draw_batch, to_clip
+from models.hsta.many import fit_many as fit_hsta
 from models.hsta.network import HstaConfig, create
 from models.hsta.training import FoldTraining as HstaFold
 from models.hsta.training import HstaTrainConfig, parameter_groups
-from models.hsta.training import fit_many as fit_hsta
 from models.layers import linear as onednn
+from models.me_tst.many import fit_many
 from models.me_tst.network import MeTst, MeTstConfig
 from models.me_tst.plus import MeTstPlus, MeTstPlusConfig
-from models.me_tst.training import (
-    FoldTraining,
-    MeTstTrainConfig,
-    Windows,
-    fit_many,
-    recog_loss,
-    spot_loss,
-)
+from models.me_tst.training import FoldTraining, MeTstTrainConfig, Windows, recog_loss, spot_loss
 from models.stacked.choice import Trial, choose
 from models.stacked.trace import Trace
 

@@ -31,8 +31,9 @@ from data.folds import leave_one_subject_out, subject_kfold
 from data.stages.stores import StageStore, read_table
 from models.fitting import seed_everything
 from models.hsta.clips import ClipBank, read_clips, read_special_flow
+from models.hsta.many import fit
 from models.hsta.network import create
-from models.hsta.training import fit, predict
+from models.hsta.training import predict
 from models.metrics import confusion_counts, recognition_from_counts
 from models.recipe import load_recipe
 from models.scores.bootstrap import group_counts, paired_difference, subject_interval

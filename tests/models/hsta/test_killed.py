@@ -20,7 +20,7 @@ from pathlib import Path
 from models.fitting import save_weights
 from tests.fakes.hsta_small import QUICK, SMALL
 from models.hsta.network import create
-from models.hsta.training import fit
+from models.hsta.many import fit
 from tests.models.hsta.test_training import motion_bank
 folder, epochs = Path(sys.argv[1]), int(sys.argv[2])
 bank = motion_bank()

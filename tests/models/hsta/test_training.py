@@ -12,11 +12,11 @@ from data.errors import TrainingError
 from models.fitting import load_weights, save_weights
 from models.hsta.clips import ClipBank
 from models.hsta.input import HstaInputConfig
+from models.hsta.many import fit
 from models.hsta.network import HstaConfig, create
 from models.hsta.training import (
     HstaTrainConfig,
     epoch_order,
-    fit,
     learning_rate,
     loss_weights,
     make_optimiser,

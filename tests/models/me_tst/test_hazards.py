@@ -18,9 +18,10 @@ from data.folds import leave_one_subject_out
 from data.stages.workspace import Workspace
 from models.me_tst.fold import protocol_of, score
 from models.me_tst.labels import Truth
+from models.me_tst.many import fit
 from models.me_tst.scores import score_table
 from models.me_tst.settings import DecodeConfig, MeTstTrainConfig
-from models.me_tst.training import Windows, fit, recog_loss
+from models.me_tst.training import Windows, recog_loss
 from models.recipe import parse_recipe
 from models.runs.files import RunFiles
 from models.scores.spotting import VideoCurves

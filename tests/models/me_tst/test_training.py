@@ -26,8 +26,9 @@ from models.me_tst.labels import (
     sample_windows,
     view_frames,
 )
+from models.me_tst.many import fit
 from models.me_tst.network import MeTst, MeTstConfig
-from models.me_tst.training import MeTstTrainConfig, Windows, fit, predict
+from models.me_tst.training import MeTstTrainConfig, Windows, predict
 
 
 def events(*rows: dict) -> pd.DataFrame:

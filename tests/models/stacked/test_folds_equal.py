@@ -19,8 +19,9 @@ from models.hsta.input import HstaInputConfig
 from models.hsta.training import HstaTrainConfig
 from models.me_tst import fused as me_tst_fused
 from models.me_tst.fused import predict_many
+from models.me_tst.many import fit_many
 from models.me_tst.settings import MeTstTrainConfig
-from models.me_tst.training import FoldTraining, Windows, fit_many, predict
+from models.me_tst.training import FoldTraining, Windows, predict
 from models.stacked.proof import TOLERANCE, compare
 from models.stacked.stack import Stack
 from models.stacked.trace import Trace

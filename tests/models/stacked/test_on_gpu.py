@@ -10,8 +10,9 @@ from models.fitting import exact_products
 from models.hsta import training as hsta
 from models.hsta.settings import HstaTrainConfig
 from models.me_tst.fused import predict_many
+from models.me_tst.many import fit_many
 from models.me_tst.settings import MeTstTrainConfig
-from models.me_tst.training import fit_many, predict
+from models.me_tst.training import predict
 from models.stacked.proof import compare
 from models.stacked.trace import Trace
 from tests.fakes.folds import ME_TST, hsta_folds, me_tst_folds, toy_bank, toy_windows

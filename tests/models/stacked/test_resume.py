@@ -13,7 +13,8 @@ from data.errors import TrainingError
 from models.hsta import training as hsta
 from models.hsta.training import HstaTrainConfig
 from models.me_tst import training as me_tst
-from models.me_tst.training import MeTstTrainConfig, fit_many
+from models.me_tst.many import fit_many
+from models.me_tst.training import MeTstTrainConfig
 from models.progress import Pace, ProgressFile, read_progress
 from tests.fakes.folds import gap, hsta_folds, me_tst_folds, toy_bank, toy_windows
 
