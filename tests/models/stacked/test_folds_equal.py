@@ -14,7 +14,8 @@ import pytest
 import torch
 
 from data.errors import TrainingError
-from models.hsta import training as hsta
+from models.hsta import many as hsta
+from models.hsta import training as hsta_training
 from models.hsta.input import HstaInputConfig
 from models.hsta.training import HstaTrainConfig
 from models.me_tst import fused as me_tst_fused
@@ -143,7 +144,7 @@ def prove_hsta(changes: dict[str, Any], steps: int, fold: int) -> None:
         scales=[f.scale for f in beside],
     )
     assert [len(c) for c in chances] == [len(h) for h in held_out]
-    one = hsta.predict(
+    one = hsta_training.predict(
         alone.model, bank, held_out[fold], config, seed=alone.seed, device=CPU, scale=alone.scale
     )
     proof = compare(alone.who, 4, traces[0].losses, traces[1].losses, [one], [chances[fold]])
