@@ -38,7 +38,9 @@ CLIPS = HstaTrainConfig(
 def traced(folds: Sequence[Any], fold: int, steps: int) -> list[torch.Tensor]:
     """Losses of one of the folds over so many of its steps; the networks end there."""
     trace = Trace(fold, steps)
-    fit_many(folds, toy_windows(), TRAIN, trace=trace)
+    # A hundred steps of a real fold are warm-up; beyond it these narrow networks are chaotic.
+    config = TRAIN.model_copy(update={"epochs": 400}) if steps >= 100 else TRAIN
+    fit_many(folds, toy_windows(), config, trace=trace)
     return trace.losses
 
 
