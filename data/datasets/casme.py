@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from data.datasets.base import Adapter, Video, VideoSpec
+from data.datasets.base import Adapter, ListedVideo, VideoSpec
 from data.datasets.casme2 import clip_specs, video_id
 from data.datasets.checks import Annotation, numbers_of, read_units
 from data.datasets.grouping import (
@@ -71,7 +71,7 @@ class Casme(Adapter):
         return clip_specs(self, sections, report.variant["frames"])
 
     def read_annotations(
-        self, tree: Tree, videos: dict[str, Video], report: Report
+        self, tree: Tree, videos: dict[str, ListedVideo], report: Report
     ) -> list[Annotation]:
         """Rows of the coding sheet."""
 

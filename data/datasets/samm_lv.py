@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import ClassVar
 
-from data.datasets.base import Adapter, Video, VideoSpec
+from data.datasets.base import Adapter, ListedVideo, VideoSpec
 from data.datasets.checks import Annotation, numbers_of, read_units
 from data.datasets.label_maps import normalise_emotion
 from data.datasets.listing import Tree
@@ -62,7 +62,7 @@ class SammLongVideos(Adapter):
         return recordings(self, tree, r"(\d{3})_\d+", report)
 
     def read_annotations(
-        self, tree: Tree, videos: dict[str, Video], report: Report
+        self, tree: Tree, videos: dict[str, ListedVideo], report: Report
     ) -> list[Annotation]:
         """Rows of the movements sheet with the micro-expressions' emotions joined on."""
 

@@ -31,9 +31,10 @@ import numpy.typing as npt
 
 from data.align.geometry import CropMaker
 from data.align.modes import Image
-from data.align.store import FILTERS, StoredPoses, ahead, depth_without, open_crops
+from data.align.store import FILTERS, StoredPoses, depth_without, open_crops
 from data.errors import InputError
 from data.frames import FrameSource
+from data.prefetch import ahead
 from data.registration.events import (
     STATUS,
     USABLE,

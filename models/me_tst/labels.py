@@ -26,7 +26,7 @@ JITTER_STEP = 0.01
 
 
 @dataclass(frozen=True)
-class Truth:
+class SpottingTruth:
     """The accepted micro-expressions of one video, on the view, in sheet order.
 
     `intervals` (n, 3): onset, apex, offset, view frames, inclusive; apex -1 where unknown.
@@ -54,7 +54,7 @@ def view_frames(frames: npt.ArrayLike, view_index: npt.NDArray[Any]) -> Ints:
 
 def read_truth(
     events: pd.DataFrame, view_index: npt.NDArray[Any], num_windows: int, k: int, label: str
-) -> Truth:
+) -> SpottingTruth:
     """Accept the micro-expressions of one video.
 
     events: this video's rows of the `events` table; `label` names the column with the emotion.
@@ -83,12 +83,12 @@ def read_truth(
         emotions.append(EMOTIONS.index(str(emotion)))
         names.append(name)
     intervals = np.array(rows, dtype=np.int64).reshape(-1, 3)
-    return Truth(
+    return SpottingTruth(
         intervals, np.array(emotions, np.int64), tuple(names), tuple(dropped), tuple(flagged)
     )
 
 
-def frame_labels(truth: Truth, num_windows: int, k: int) -> tuple[Floats, Ints]:
+def frame_labels(truth: SpottingTruth, num_windows: int, k: int) -> tuple[Floats, Ints]:
     """Spot target and class id per frame of the stitched axis, ((W + 1) * k/2,) each.
 
     Frames onset + 1 ... offset - 1 of an event are 1 and its emotion, all others 0 and neutral;

@@ -16,7 +16,7 @@ from data.errors import TrainingError
 from data.schema import EVENTS, conform
 from models.me_tst import training
 from models.me_tst.labels import (
-    Truth,
+    SpottingTruth,
     class_weights,
     cut_windows,
     frame_labels,
@@ -109,10 +109,10 @@ def test_emotions_may_come_from_another_column() -> None:
 # --- labels
 
 
-def make_truth(*rows: tuple[int, int, int]) -> Truth:
+def make_truth(*rows: tuple[int, int, int]) -> SpottingTruth:
     spans = np.array([[s, s, e] for s, e, _ in rows], np.int64).reshape(-1, 3)
     ids = tuple(f"e{i}" for i in range(len(rows)))
-    return Truth(spans, np.array([c for *_, c in rows], np.int64), ids)
+    return SpottingTruth(spans, np.array([c for *_, c in rows], np.int64), ids)
 
 
 def test_labels_have_exclusive_ends_and_later_events_overwrite() -> None:
