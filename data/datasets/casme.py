@@ -96,7 +96,7 @@ def read_row(cells: dict[str, Cell], where: str, report: Report) -> Annotation:
         total = frame_number(total).value
     if onset and offset and total and abs((offset - onset + 1) * FRAME_MS - total) > FRAME_MS:
         report.flag(
-            video, "event", "duration_differs",
+            video, "event", "total_differs",
             f"{where}: {offset - onset + 1} frames, {total:.0f} ms", column="Total",
             old=text(cells.get("total")),
         )  # fmt: skip

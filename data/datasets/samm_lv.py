@@ -74,7 +74,7 @@ class SammLongVideos(Adapter):
         names = Counter(text(c["clip"]) for _, c in table.records() if MOVEMENTS.fits(c["clip"]))
         for name in sorted(n for n, count in names.items() if count > 1):
             report.repair(
-                name, "event", "repeated_name", f"{names[name]} rows; the key is (Filename, Type)",
+                name, "event", "repeated_key", f"{names[name]} rows; the key is (Filename, Type)",
                 column="event", old=name, new=f"{name}_macro, {name}_micro", source="column Type",
             )  # fmt: skip
         rows = [

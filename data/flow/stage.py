@@ -140,7 +140,7 @@ def usable_pairs(
     """The pairs, frames without a face replaced by the nearest with one; and which were replaced.
 
     A pair whose frames become one is left out; one asked for as a frame with itself stays. Raises
-    InputError with code `outside_video`, or `unusable_frame` when the pair onset→apex is lost.
+    InputError with code `outside_video`, or `face_absent` when the pair onset→apex is lost.
     """
     frames = sorted({frame for _, *both in wanted for frame in both})
     if frames[0] < crops.first or frames[-1] > crops.last:
@@ -163,7 +163,7 @@ def usable_pairs(
             who,
             expected="a face in both frames of a pair",
             got=f"none in frames {sorted(swaps)}",
-            code="unusable_frame",
+            code="face_absent",
         )
     return good, swaps
 

@@ -14,7 +14,7 @@ apex or 50 frames),
 Attributes: first (index of row 0), reference (the onset, or the first frame that shows the face),
 size, colour, ipd_px, method. With align's own crops (`method: stored`) poses and depth are absent.
 
-Dropped: `no_onset`, `event_outside_video`; `scene_cut`, a new scene begins inside the event;
+Dropped: `no_onset`, `outside_video`; `scene_cut`, a new scene begins inside the event;
 `face_absent`, less than half of its frames show the face. A new reference of alignment's is no cut.
 """
 
@@ -99,7 +99,7 @@ def process(unit: Unit, inputs: UnitInputs, config: RegistrationConfig, part: Pa
 
 
 def event_span(marks: Mapping[str, Any], frames: int, who: str) -> tuple[int, int]:
-    """First and last frame. Raises InputError `event_outside_video`."""
+    """First and last frame. Raises InputError `outside_video`."""
     onset, apex, offset = marks["onset"], marks["apex"], marks["offset"]
     assert onset is not None
     last = offset
@@ -110,7 +110,7 @@ def event_span(marks: Mapping[str, Any], frames: int, who: str) -> tuple[int, in
             who,
             expected=f"an event within frames 0-{frames - 1}",
             got=f"{onset}-{last}",
-            code="event_outside_video",
+            code="outside_video",
         )
     return onset, last
 

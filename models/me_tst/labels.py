@@ -76,7 +76,7 @@ def read_truth(
             continue
         span = view_frames([onset, apex, offset], view_index)
         if not onset <= apex <= offset and apex >= 0:
-            flagged.append((name, "apex_outside_interval"))
+            flagged.append((name, "apex_outside"))
         if span[2] >= length:
             flagged.append((name, "beyond_windows"))
         rows.append([span[0], span[1] if apex >= 0 else -1, span[2]])
@@ -165,5 +165,5 @@ def _rejection(onset: int, offset: int, emotion: Any, view_index: npt.NDArray[An
     if pd.isna(emotion) or str(emotion) not in EMOTIONS:
         return "no_emotion_class"
     if view_frames([onset], view_index)[0] < 0:
-        return "before_first_frame"
+        return "onset_before_first_frame"
     return ""

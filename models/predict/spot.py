@@ -109,7 +109,7 @@ def predict_video(
 def new_folder(out: Path) -> Iterator[None]:
     """Make the folder of the results before the work, and take it away again if that fails.
 
-    Raises `InputError` (`bad_folder`) where it cannot be made.
+    Raises `InputError` (`not_writable`) where it cannot be made.
     """
     made = [p for p in (out, *out.parents) if not p.exists()]
     try:
@@ -119,7 +119,7 @@ def new_folder(out: Path) -> Iterator[None]:
             str(out),
             expected="a folder that can be made or written to",
             got=error.strerror or str(error),
-            code="bad_folder",
+            code="not_writable",
         ) from error
     try:
         yield
@@ -188,7 +188,7 @@ def _motion(
             who,
             expected="frames that can be decoded",
             got=f"none of {source.read}",
-            code="unreadable_frame",
+            code="unreadable_video",
         )
     missing = int((motion.status == NO_FACE).sum())
     if missing == len(motion.status):
