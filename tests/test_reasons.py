@@ -16,6 +16,9 @@ ROOT = Path(__file__).resolve().parent.parent
 ROOMS = ("data", "models", "tasks", "flows")
 PAGE = ROOT / "docs" / "reasons.md"
 CODE = re.compile(r"[a-z][a-z0-9_]*")
+HAS_CODES = re.compile(  # the other sources need no reading
+    r"\b(code|reason|end_problem|ledger_row)\b|STATUS|problems|\bstatus\b|\.(drop|note|flag|repair)\("
+)
 
 # Where a call's positional argument is a code: position by name of the function …
 POSITION = {"_drop": 1, "_from_clip": 1, "_repaired": 3, "correct_number": 3, "ledger_row": 3}
@@ -44,16 +47,22 @@ class Module:
         self.tree = ast.parse(text)
         self.forms: set[str] = set()  # the formatted codes met
         self.unknown: set[str] = set()  # receivers that this collector was not told of
-        self._inside: dict[ast.AST, list[ast.AST]] = {}
-        self.nodes = list(ast.walk(self.tree))
-        self.functions = {n.name: n for n in self.nodes if isinstance(n, ast.FunctionDef)}
+        self.inside: dict[ast.AST, list[ast.AST]] = {}  # of functions, without those inside
+        waiting: list[tuple[ast.AST, ast.AST]] = [(self.tree, self.tree)]
+        while waiting:
+            node, scope = waiting.pop()
+            below = node if isinstance(node, ast.FunctionDef) else scope
+            own = self.inside.setdefault(below, [])
+            for child in ast.iter_child_nodes(node):
+                own.append(child)
+                waiting.append((child, below))
+        self.functions = {f.name: f for f in self.inside if isinstance(f, ast.FunctionDef)}
         self.found = self._codes()
 
     def _codes(self) -> set[str]:
-        scopes = [self.tree, *(n for n in self.nodes if isinstance(n, ast.FunctionDef))]
-        return {word for node in self.nodes for word in self._sinks(node)} | {
+        return {w for own in self.inside.values() for node in own for w in self._sinks(node)} | {
             word
-            for scope in scopes
+            for scope in self.inside
             for value, index in self._written(scope)
             for word in self._words(value, scope, index)
         }
@@ -61,7 +70,7 @@ class Module:
     def read(self) -> set[str]:
         """Codes that the module compares a code or a reason with."""
         found: set[str] = set()
-        for node in self.nodes:
+        for node in itertools.chain.from_iterable(self.inside.values()):
             if isinstance(node, ast.Compare) and _is_code(node.left):
                 for part in ast.walk(node.comparators[0]):
                     if isinstance(part, ast.Constant) and isinstance(part.value, str):
@@ -90,7 +99,7 @@ class Module:
 
     def _written(self, scope: ast.AST) -> Iterator[tuple[ast.AST, int | None]]:
         """(value, which item of it) of everything that takes a code inside a function."""
-        for node in self._own(scope):
+        for node in self.inside[scope]:
             if isinstance(node, ast.Call):
                 for keyword in node.keywords:
                     if keyword.arg in ("code", "reason"):
@@ -212,27 +221,15 @@ class Module:
                     yield from self._items(value, scope, seen)
         elif isinstance(call.func, ast.Name) and call.func.id in self.functions:
             called = self.functions[call.func.id]
-            for node in self._own(called):
+            for node in self.inside[called]:
                 if isinstance(node, ast.Return) and node.value is not None:
                     yield from self._values(node.value, called, index, seen)
-
-    def _own(self, scope: ast.AST) -> list[ast.AST]:
-        """The nodes of a function or module, without those of functions defined inside."""
-        if scope not in self._inside:
-            found, waiting = [], list(ast.iter_child_nodes(scope))
-            while waiting:
-                node = waiting.pop()
-                found.append(node)
-                if not isinstance(node, ast.FunctionDef):
-                    waiting += ast.iter_child_nodes(node)
-            self._inside[scope] = found
-        return self._inside[scope]
 
     def _given(self, name: str, scope: ast.AST) -> Iterator[tuple[ast.AST, int | None]]:
         """What a name is assigned, in its function or else in the module: (value, which item)."""
         found = []
         for place in (scope, self.tree):
-            for node in self._own(place):
+            for node in self.inside[place]:
                 if isinstance(node, ast.Assign):
                     found += [(node.value, at) for t in node.targets for at in _places(t, name)]
                 elif isinstance(node, ast.For | ast.comprehension):
@@ -265,7 +262,8 @@ def _is_code(node: ast.AST) -> bool:
 def modules() -> dict[str, Module]:
     """The project's sources by path."""
     files = (p for room in ROOMS for p in sorted((ROOT / room).rglob("*.py")))
-    return {str(p.relative_to(ROOT)): Module(p.read_text(encoding="utf-8")) for p in files}
+    texts = {str(p.relative_to(ROOT)): p.read_text(encoding="utf-8") for p in files}
+    return {path: Module(text) for path, text in texts.items() if HAS_CODES.search(text)}
 
 
 def corrections() -> set[str]:
@@ -317,7 +315,7 @@ def test_each_code_stands_once_with_place_meaning_and_advice() -> None:
 
 
 def test_the_collector_sees_codes_in_every_form() -> None:
-    text = '''
+    text = """
 STATUS = ("fine", "held")
 class Broken(Exception):
     code = "broken"
@@ -338,7 +336,7 @@ def _why(row):
     return "returned"
 def _both(row):
     return 0, "second_item"
-'''
+"""
     assert Module(text).found == {
         "fine", "held", "broken", "by_default", "first", "returned", "dropped_here",
         "flagged_here", "in_a_list", "a_twice", "b_twice", "in_a_loop", "in_a_dict", "otherwise",

@@ -57,7 +57,7 @@ OPEN_FRAMES = 50  # frames of an event without an offset
 CALM_SECONDS = 0.1  # around the event, left out of the depth too
 MARGIN = 16  # px kept around a frame's crop, for what the last fit still moves
 MOST = 0.5  # share of an event's frames that must show the face
-FAILED = ("no_face", "unreadable", "failed", "missing")  # align's states without a face
+FAILED = ("no_face", "unreadable")  # align's states without a face
 
 
 def list_units(inputs: StageInputs, config: RegistrationConfig) -> list[Unit]:
