@@ -291,7 +291,7 @@ def open_reader(path: Path) -> Reader:
 def check_regular(path: Path) -> None:
     """Refuse what is no regular file: a pipe or a device would be waited for without end.
 
-    Raises InputError `unreadable_video`.
+    Raises InputError `not_a_file`; `unreadable_video` for a file that is not there.
     """
     try:
         mode = path.stat().st_mode
@@ -303,7 +303,8 @@ def check_regular(path: Path) -> None:
             (stat.S_ISDIR, "a folder"),
             (stat.S_ISSOCK, "a socket"),
         )
-        raise unreadable(path, next((word for test, word in kinds if test(mode)), "a device"))
+        got = next((word for test, word in kinds if test(mode)), "a device")
+        raise InputError(path.name, expected="a video file", got=got, code="not_a_file")
 
 
 def _av_open(path: Path) -> Any:

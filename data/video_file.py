@@ -50,8 +50,8 @@ class VideoFacts:
 def examine_video(path: Path) -> VideoFacts:
     """Decode a file once, from end to end, without keeping a picture.
 
-    Raises InputError, code `unreadable_video`: no regular file, no decoder opens it, it opens and
-    yields no frame, or its decoder does not answer.
+    Raises InputError, code `unreadable_video`: no decoder opens it, it opens and yields no frame,
+    or its decoder does not answer; `not_a_file` for a pipe, a device or a folder.
     """
     reader = open_reader(path)
     try:
@@ -66,7 +66,7 @@ def examine_video(path: Path) -> VideoFacts:
     finally:
         reader.close()
     if not seen:
-        raise unreadable(path, "a file that opens and yields no frame")
+        raise unreadable(path, "a file that opens but of which no frame decodes")
     times = np.asarray(seen, np.float64) - seen[0]
     return _facts(path, times, size, declared, duration, rate, tick, name)
 

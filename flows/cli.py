@@ -93,12 +93,24 @@ def run(
     runner: Annotated[
         str, typer.Option(help="prefect, none, or auto: prefect when its server is up.")
     ] = "auto",
+    prove: Annotated[
+        bool,
+        typer.Option(
+            "--prove",
+            help="Train nothing for good: train a fold alone and beside all others for 100 steps, "
+            "and say whether losses and outputs are the same.",
+        ),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Do what a recipe needs and is not up to date; say so in seconds when nothing is."""
     from flows import launch
 
     _show_log(verbose=not as_json)
+    if prove:
+        proof = launch.prove(request)
+        typer.echo(json.dumps(vars(proof)) if as_json else proof.sentence())
+        raise typer.Exit(0 if proof.holds else 1)
     records = launch.run(request, runner)
     typer.echo(json.dumps(records, indent=1, default=str) if as_json else launch.summary(records))
 

@@ -61,7 +61,7 @@ def inject(
     1. python -m flows inject interview.mp4 OUT
 
     2. python -m flows run hsta_cpu -w WORK -d csv=OUT --set data='\\[csv]' --stage ingest
-    --stage align --stage apex --stage flow
+    --stage align --stage registration --stage apex --stage flow
 
     3. python -m flows inject OUT --measure WORK
 

@@ -121,6 +121,17 @@ def _line_by_line(name: str, done: int, total: int, text: str) -> None:
         typer.echo(f"{name}: {done} of {total}  {text}", err=True)
 
 
+def prove(request: RunRequest) -> Any:
+    """Train one fold alone and beside the others, and compare; a `models.stacked.proof.Proof`."""
+    from data.stages.workspace import Workspace
+    from models.runs import training
+    from tasks.context import resolve_recipe, scopes
+
+    recipe, workspace = resolve_recipe(request), Workspace(request.workspace)
+    [scope] = scopes(request, recipe, workspace, training.STEP)
+    return training.prove(scope)
+
+
 def summary(records: list[dict[str, Any]]) -> str:
     """What a run did, for people; ends with the report's path when there is one."""
     from tasks.steps import StepRecord

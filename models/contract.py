@@ -42,11 +42,15 @@ class Network:
 
 @dataclass(frozen=True)
 class Counted:
-    """A run's counts per person (S, ...), and the scores that are functions of their sum."""
+    """A run's counts per person (S, ...), and the scores that are functions of their sum.
+
+    statistics(total) gives the scores over the classes that `total` has, so that two runs are
+    compared over one set of classes.
+    """
 
     people: list[Any]
     counts: npt.NDArray[np.int64]
-    statistics: Mapping[str, Callable[[npt.NDArray[Any]], float]]
+    statistics: Callable[[npt.NDArray[Any]], Mapping[str, Callable[[npt.NDArray[Any]], float]]]
     truth: str  # digest of what is true: two runs can be compared when it is the same
 
 

@@ -10,7 +10,7 @@ is the score of summed counts: see `models/scores/bootstrap.py`.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -176,6 +176,32 @@ def recognition_from_counts(
         classes_used=tuple(label for label, use in zip(labels, used, strict=True) if use),
         absent=tuple(label for label, here in zip(labels, present, strict=True) if not here),
     )
+
+
+def recognition_statistic(
+    name: str, labels: Sequence[Hashable], total: npt.NDArray[np.integer[Any]]
+) -> Callable[[npt.NDArray[Any]], float]:
+    """A recognition score as a function of counts, over the classes that `total` has.
+
+    `total`, (C, C + 1) as of `confusion_counts`, is what is resampled from: a resample that happens
+    to hold no sample of a class would else be scored on fewer classes, which is another measure. A
+    class without a sample in a resample counts 0. UAR is over the classes that are true in `total`,
+    UF1 over those true or predicted.
+    """
+    counts = total.astype(np.int64)
+    true = counts.sum(axis=1) > 0
+    there = true if name == "uar" else true | (counts[:, :-1].sum(axis=0) > 0)
+    chosen = np.flatnonzero(there)
+    kept = [labels[int(i)] for i in chosen]
+
+    def value(counts: npt.NDArray[Any]) -> float:
+        rows = counts[chosen]
+        inside = rows[:, chosen]
+        other = rows.sum(axis=1) - inside.sum(axis=1)
+        part = np.concatenate([inside, other[:, None]], axis=1)
+        return float(getattr(recognition_from_counts(part, kept, "zero"), name))
+
+    return value
 
 
 def spotting(tp: int, fp: int, fn: int) -> Spotting:

@@ -6,8 +6,6 @@ import os
 import struct
 from pathlib import Path
 
-from PIL import Image as Pillow
-
 _TAIL = 4096  # some writers append bytes after an image's end
 _HEADS = (4096, 1 << 16)  # bytes read for a size; a JPEG may have a large preview before it
 
@@ -72,12 +70,23 @@ def _size_in(head: bytes, path: Path) -> tuple[int, int] | None:
 
 
 def _tiff_size(path: Path) -> tuple[int, int] | None:
-    """A TIFF's header may lie anywhere in the file: Pillow finds it without decoding a pixel."""
+    """From the first directory's tags 256 and 257; it may lie anywhere in the file."""
     try:
-        with Pillow.open(path) as header:
-            return int(header.width), int(header.height)
-    except (OSError, ValueError, SyntaxError, Pillow.DecompressionBombError):
+        with open(path, "rb") as file:
+            head = file.read(8)
+            order = "<" if head[:2] == b"II" else ">"
+            file.seek(struct.unpack(order + "I", head[4:8])[0])
+            count = struct.unpack(order + "H", file.read(2))[0]
+            entries = file.read(12 * count)
+    except (OSError, struct.error):
         return None
+    found = {}
+    for at in range(0, len(entries) - 11, 12):
+        tag, kind = struct.unpack(order + "HH", entries[at : at + 4])
+        if tag in (256, 257) and kind in (3, 4):  # SHORT lies left in its four bytes
+            value = entries[at + 8 : at + (10 if kind == 3 else 12)]
+            found[tag] = int(struct.unpack(order + ("H" if kind == 3 else "I"), value)[0])
+    return (found[256], found[257]) if len(found) == 2 else None
 
 
 def _jpeg_size(head: bytes) -> tuple[int, int] | None:

@@ -19,7 +19,6 @@ import numpy as np
 import numpy.typing as npt
 
 from data.datasets.images import is_cut_off
-from data.errors import InputError
 from data.frames import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from data.stages.identity import KEY_LENGTH
 from data.video_file import VideoFacts, examine_video
@@ -353,10 +352,6 @@ def list_video_file(path: Path) -> FrameList:
     `data.video_file`) is a problem. Raises InputError `not_a_file` for a pipe or a device (reading
     it would never end), `unreadable_video`.
     """
-    if not path.is_file():
-        raise InputError(
-            path.name, expected="a video file", got="no ordinary file", code="not_a_file"
-        )
     facts = examine_video(path)
     size = np.zeros(facts.num_frames, np.int64)
     size[:1] = path.stat().st_size

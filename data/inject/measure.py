@@ -97,7 +97,7 @@ def measure(workspace: Path, truth: dict[str, Any], dataset: str = "csv") -> Mea
             str(workspace),
             expected=f"a workspace with stage flow of dataset {dataset}",
             got=f"datasets {', '.join(place.datasets()) or 'none'}",
-            todo="Run a recipe with --stage ingest … flow on the planted dataset first.",
+            todo="Run the stages from ingest to flow on the planted dataset first.",
         )
     recordings = Recordings(place, dataset)
     stores = {name: StageStore(place, dataset, name) for name in ("align", "registration", "flow")}

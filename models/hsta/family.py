@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from data.stages.identity import stable_hash
 from models.contract import Counted, Section
-from models.metrics import confusion_counts, recognition_from_counts
+from models.metrics import confusion_counts, recognition_statistic
 from models.scores.bootstrap import group_counts
 
 if TYPE_CHECKING:
@@ -79,11 +79,11 @@ class ClipFamily:
         people, counts = group_counts([str(p) for p in table.person], each)
         facts = table[["dataset", "event", "person", "label"]].astype(str).to_numpy().tolist()
 
-        def statistic(name: str) -> Callable[[npt.NDArray[Any]], float]:
-            return lambda total: float(getattr(recognition_from_counts(total, classes), name))
+        def statistics(total: npt.NDArray[Any]) -> dict[str, Callable[[npt.NDArray[Any]], float]]:
+            names = ("uf1", "uar", "accuracy")
+            return {name: recognition_statistic(name, classes, total) for name in names}
 
-        names = ("uf1", "uar", "accuracy")
-        return Counted(people, counts, {n: statistic(n) for n in names}, stable_hash(facts))
+        return Counted(people, counts, statistics, stable_hash(facts))
 
     def rules(self, recipe: Recipe) -> dict[str, Any]:
         """A clip is named or not: no rules."""

@@ -37,11 +37,11 @@ from models.hsta.many import fit_many, predict_many
 from models.hsta.network import HSTA
 from models.hsta.settings import HstaTrainConfig
 from models.hsta.training import Fit, FoldTraining, predict
-from models.metrics import confusion_counts, recognition_from_counts
+from models.metrics import confusion_counts, recognition_from_counts, recognition_statistic
 from models.recipe import Recipe
 from models.registry import find_network
 from models.runs.files import FoldJob, RunFiles, Sample, read_tables
-from models.scores.bootstrap import Statistic, group_counts, subject_interval
+from models.scores.bootstrap import group_counts, subject_interval
 from models.stacked.proof import Proof, compare, find_fold
 from models.stacked.trace import Trace
 
@@ -289,6 +289,15 @@ def _events(job: FoldJob) -> pd.DataFrame:
 def _predictions(
     job: FoldJob, events: pd.DataFrame, classes: tuple[str, ...], chances: npt.NDArray[np.float64]
 ) -> pd.DataFrame:
+    if not np.isfinite(chances).all():
+        bad = list(events.event[~np.isfinite(chances).all(axis=1)][:3])
+        raise TrainingError(
+            job.fold,
+            expected="finite class probabilities",
+            got=f"none for {', '.join(map(str, bad))}",
+            todo="The network has diverged: lower train.base_lr.",
+            code="outputs_not_finite",
+        )
     table = events.assign(fold=job.fold, predicted=[classes[i] for i in chances.argmax(1)])
     table = table[list(PREDICTION_COLUMNS)].astype("string").reset_index(drop=True)
     for number, name in enumerate(classes):
@@ -337,8 +346,9 @@ def score(run: RunFiles) -> pd.DataFrame:
     table = run.predictions()
     classes = [c.removeprefix("prob_") for c in table.columns if c.startswith("prob_")]
     rows = _pooled_rows(table, classes)
+    known = int(table.label.nunique())
     for fold, part in table.groupby("fold", sort=True):
-        rows += _score_rows(part, classes, f"fold:{fold}")
+        rows += _score_rows(part, classes, f"fold:{fold}", known)
     counts = _counts(table, classes)
     result = recognition_from_counts(counts, classes)
     for number, name in enumerate(classes):
@@ -355,29 +365,25 @@ def _pooled_rows(table: pd.DataFrame, classes: Sequence[str]) -> list[dict[str, 
     each = np.stack([_counts(table[i : i + 1], classes) for i in range(len(table))])
     _, per_person = group_counts([str(p) for p in table.person], each)
     rows = _score_rows(table, classes, "pooled")
+    total = per_person.sum(axis=0)
     for row in rows:
-        interval = subject_interval(per_person, _statistic(row["name"], classes))
+        statistic = recognition_statistic(row["name"], classes, total)
+        interval = subject_interval(per_person, statistic)
         row["low"], row["high"] = interval.low, interval.high
     return rows
 
 
-def _statistic(name: str, classes: Sequence[str]) -> Statistic:
-    """One score as a function of confusion counts."""
-
-    def value(counts: npt.NDArray[Any]) -> float:
-        return float(getattr(recognition_from_counts(counts, classes), name))
-
-    return value
-
-
-def _score_rows(table: pd.DataFrame, classes: Sequence[str], scope: str) -> list[dict[str, Any]]:
+def _score_rows(
+    table: pd.DataFrame, classes: Sequence[str], scope: str, known: int = 0
+) -> list[dict[str, Any]]:
+    """`known`: classes a guess is among, where that is more than this table shows."""
     counts = _counts(table, classes)
     result = recognition_from_counts(counts, classes)
     majority_counts = np.zeros_like(counts)
     support = counts.sum(axis=1)
     majority_counts[:, int(support.argmax())] = support
     majority = recognition_from_counts(majority_counts, classes)
-    used = max(1, int((support > 0).sum()))
+    used = known or max(1, int((support > 0).sum()))
     return [
         _row(
             name,

@@ -6,11 +6,12 @@ Accepted: settings with `in_channels`, and a forward pass (B, 1, in_channels, k)
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from data.errors import StoreError
 from data.stages.identity import stable_hash
@@ -77,13 +78,17 @@ class WindowFamily:
         people, counts = group_counts(
             [r.curves.person for r in results], np.stack([r.counts for r in results])
         )
-        every = statistics(scored_classes(r.curves.dataset for r in results))
+        classes = scored_classes(r.curves.dataset for r in results)
         truth = [
             [c.dataset, c.video, list(c.truth.events), c.truth.emotions.tolist()]
             for c in (r.curves for r in results)
         ]
-        chosen = {name: every[name] for name in ("spotting_f1", "strs")}
-        return Counted(people, counts, chosen, stable_hash(truth))
+
+        def of(total: npt.NDArray[Any]) -> dict[str, Callable[[npt.NDArray[Any]], float]]:
+            every = statistics(classes, total)
+            return {name: every[name] for name in ("spotting_f1", "strs")}
+
+        return Counted(people, counts, of, stable_hash(truth))
 
     def rules(self, recipe: Recipe) -> dict[str, Any]:
         """What counts as a hit."""

@@ -45,7 +45,7 @@ from models.me_tst.training import FoldTraining, Windows, predict
 from models.recipe import Recipe
 from models.registry import find_network
 from models.runs.files import FoldJob, RunFiles, Sample
-from models.scores.spotting import Protocol, VideoResult, evaluate
+from models.scores.spotting import Protocol, VideoCurves, VideoResult, evaluate
 from models.spotting import CLASS_NAMES, half_width
 from models.stacked.proof import Proof, compare, find_fold
 from models.stacked.trace import Trace
@@ -192,6 +192,19 @@ def prepare(jobs: Sequence[FoldJob]) -> Pack:
     return Pack(windows, folds, train, recipe.decode.strategy, jobs[0].device)
 
 
+def _require_finite(curves: Sequence[VideoCurves], fold: str) -> None:
+    """A network that has diverged gets no score. Raises TrainingError `outputs_not_finite`."""
+    bad = [c.video for c in curves if not (np.isfinite(c.spot).all() & np.isfinite(c.logits).all())]
+    if bad:
+        raise TrainingError(
+            fold,
+            expected="finite outputs",
+            got=f"none for {', '.join(bad[:3])}",
+            todo="The network has diverged: lower train.max_lr.",
+            code="outputs_not_finite",
+        )
+
+
 def finish(pack: Pack, histories: Sequence[list[dict[str, float]]]) -> None:
     """Predict the test videos and write every fold's files."""
     for one, history, (spot, logits) in zip(pack.folds, histories, pack.predict(), strict=True):
@@ -199,6 +212,7 @@ def finish(pack: Pack, histories: Sequence[list[dict[str, float]]]) -> None:
         parts = zip(one.tested, np.split(spot, ends), np.split(logits, ends), strict=True)
         job = one.job
         curves = [curves_of(v, s, e, job.fold, one.k_p, one.everyone) for v, s, e in parts]
+        _require_finite(curves, job.fold)
         job.out.mkdir(parents=True, exist_ok=True)
         save_weights(one.network, job.out / "weights.safetensors")
         write_curves(curves, job.out / "curves.h5")

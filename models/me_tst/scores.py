@@ -271,7 +271,8 @@ def _rows(
     bootstrap: tuple[int, int] | None = None,
 ) -> list[dict[str, Any]]:
     """One row per score; with (draws, seed), its interval over people."""
-    counts, functions = total(results), statistics(classes)
+    counts = total(results)
+    functions = statistics(classes, counts)
     spot, recog = spotting_of(counts), recognition_of(counts, classes)
     texts = {
         "spotting": f"TP {spot.tp}, FP {spot.fp}, FN {spot.fn} in {len(results)} videos",

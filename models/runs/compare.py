@@ -122,7 +122,9 @@ def compare(runs: list[RunFiles]) -> Comparison:
     pairs = [
         RunPair(name, a, b, paired_difference(counted[a].counts, counted[b].counts, statistic))
         for a, b in combinations(range(len(runs)), 2)
-        for name, statistic in counted[a].statistics.items()
+        for name, statistic in counted[a]
+        .statistics(counted[a].counts.sum(axis=0) + counted[b].counts.sum(axis=0))
+        .items()
     ]
     facts = [_facts(run) for run in runs]
     return Comparison(

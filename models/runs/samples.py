@@ -14,6 +14,7 @@ from data.folds import (
     event_ids,
     leave_one_subject_out,
     published_split,
+    shared,
     subject_kfold,
     with_training_events,
 )
@@ -142,7 +143,8 @@ def make_split(recipe: Recipe, samples: pd.DataFrame) -> Split:
             raise ConfigError(
                 "split", expected="name and path of a published split", got=str(config)
             )
-        return published_split(config.name, config.path)
+        split = published_split(config.name, config.path)
+        return _by_our_own_people(split, samples, f"split {config.name} at {config.path}")
     extra = samples[samples.type == "macro"] if "type" in samples else samples[:0]
     tested = samples.drop(extra.index)
     if config.kind == "leave_one_subject_out":
@@ -151,6 +153,34 @@ def make_split(recipe: Recipe, samples: pd.DataFrame) -> Split:
         label = "label" if tested.label.notna().all() else None
         split = subject_kfold(tested, config.k, config.seed, label=label)
     return with_training_events(split, tested, extra) if len(extra) else split
+
+
+def _by_our_own_people(split: Split, samples: pd.DataFrame, who: str) -> Split:
+    """The split with people and videos as ingested, whatever the file's own columns say.
+
+    A list of one's own (`csv`) with a person or a video on both sides of a fold is refused; one
+    that was published so is taken as it is and labelled. Raises SplitError `leaky_split`.
+    """
+    ids = event_ids(samples)
+    people = dict(zip(ids, samples.person.astype(str), strict=True))
+    places = zip(samples.dataset, samples.video, strict=True)
+    videos = dict(zip(ids, (f"{d}:{v}" for d, v in places), strict=True))
+    known = {
+        name: (tuple(i for i in train if i in people), tuple(i for i in test if i in people))
+        for name, (train, test) in split.folds.items()
+    }
+    by_person, by_video = shared(known, people), shared(known, videos)
+    if split.name == "csv" and (by_person or by_video):
+        fold, names = next(iter((by_person or by_video).items()))
+        raise SplitError(
+            who,
+            expected="nobody, and no video, on both sides of a fold",
+            got=f"fold {fold}: {', '.join(names[:5])}",
+            todo="Scores of people who were trained on say nothing about others.",
+            code="leaky_split",
+        )
+    found = {**split.people_shared, **by_person}
+    return Split(split.name, split.folds, found, {**split.videos_shared, **by_video})
 
 
 def fold_name(number: int, name: str) -> str:

@@ -13,11 +13,12 @@ import json
 import os
 import platform
 import shutil
+import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -43,6 +44,9 @@ from models.runs.samples import (
     make_split,
     outside_split,
 )
+
+if TYPE_CHECKING:
+    from models.stacked.proof import Proof
 
 TIMES = "timings.parquet"  # of a fold: seconds per epoch
 VERSION = 2  # bumped by hand when training results change
@@ -334,6 +338,25 @@ def fit_pack(pack: PackJob) -> PackResult:
             raise StoreError(job.fold, expected=f"files {FOLD_FILES}", got=f"without {missing}")
     seconds = (time.perf_counter() - started) / len(jobs)
     return PackResult(pack.folds, seconds, platform.node(), versions_json())
+
+
+def prove(scope: Scope, steps: int = 100) -> Proof:
+    """Train one fold (the first of `scope.folds`, else the first) alone and beside all others.
+
+    Writes nothing into the workspace. Raises as `plan_run` does.
+    """
+    run = plan_run(scope)
+    device = resolve_device(scope.device)
+    asked = [fold for fold in run.jobs if scope.folds and _asked(fold, scope.folds)]
+    with tempfile.TemporaryDirectory(prefix="apexflow-proof-") as folder:
+        inputs = Path(folder) / "inputs.parquet"
+        save_parquet(run.samples.inputs, inputs)
+        jobs = [
+            replace(job, device=device, inputs=inputs, out=Path(folder) / job.fold)
+            for job in run.jobs.values()
+        ]
+        fold = asked[0] if asked else jobs[0].fold
+        return family_of(run.recipe).prove(jobs, fold, steps)
 
 
 def _write_setup(run: RunPlan, scope: Scope) -> None:

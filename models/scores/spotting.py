@@ -194,10 +194,15 @@ def recognition_of(counts: npt.NDArray[Any], classes: Sequence[str]) -> metrics.
 
     With three, events of class "others" are left out and a vote for it stays an error.
     """
+    return metrics.recognition_from_counts(confusion_of(counts, classes), list(classes))
+
+
+def confusion_of(counts: npt.NDArray[Any], classes: Sequence[str]) -> npt.NDArray[np.int64]:
+    """(C, C + 1) confusion of the matched events, as `models.metrics` reads it."""
     confusion = np.asarray(counts[3:]).reshape(len(EMOTIONS), len(EMOTIONS) + 1)
     n = len(classes)
     inside, beyond = confusion[:n, :n], confusion[:n, n:].sum(axis=1, keepdims=True)
-    return metrics.recognition_from_counts(np.concatenate([inside, beyond], axis=1), list(classes))
+    return np.concatenate([inside, beyond], axis=1).astype(np.int64)
 
 
 def scored_classes(datasets: Iterable[str]) -> tuple[str, ...]:
@@ -205,14 +210,25 @@ def scored_classes(datasets: Iterable[str]) -> tuple[str, ...]:
     return THREE_CLASSES if set(datasets) == {"samm_lv"} else FOUR_CLASSES
 
 
-def statistics(classes: Sequence[str]) -> dict[str, Callable[[npt.NDArray[Any]], float]]:
-    """Each score by name, as a function of flat counts."""
+def statistics(
+    classes: Sequence[str], reference: npt.NDArray[Any] | None = None
+) -> dict[str, Callable[[npt.NDArray[Any]], float]]:
+    """Each score by name, as a function of flat counts.
+
+    reference: counts that are resampled from; recognition is then over the classes these have, in
+    every resample (see `models.metrics.recognition_statistic`).
+    """
 
     def recog(name: str) -> Callable[[npt.NDArray[Any]], float]:
-        return lambda counts: float(getattr(recognition_of(counts, classes), name))
+        if reference is None:
+            return lambda counts: float(getattr(recognition_of(counts, classes), name))
+        whole = confusion_of(reference, classes)
+        fixed = metrics.recognition_statistic(name, list(classes), whole)
+        return lambda counts: fixed(confusion_of(counts, classes))
 
+    means = recog("f1_of_means")
     return {
-        "strs": lambda c: metrics.strs(spotting_of(c), recognition_of(c, classes)),
+        "strs": lambda c: spotting_of(c).f1 * means(c),
         "spotting_f1": lambda c: spotting_of(c).f1,
         "spotting_precision": lambda c: spotting_of(c).precision,
         "spotting_recall": lambda c: spotting_of(c).recall,

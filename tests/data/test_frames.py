@@ -76,3 +76,17 @@ def test_what_is_no_regular_file_is_not_waited_for(tmp_path: Path, kind: str) ->
     os.mkfifo(path) if kind == "pipe" else path.symlink_to("/dev/zero")
     with pytest.raises(InputError, match="no regular file"):
         FrameSource([path]).read(0)
+
+
+def test_a_huge_jpeg_is_refused_by_its_header_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = bytearray(bytes(cv2.imencode(".jpg", np.zeros((8, 8), np.uint8))[1]))
+    at = data.index(b"\xff\xc0") + 5
+    data[at : at + 4] = struct.pack(">HH", 60_000, 60_000)
+    path = tmp_path / "1.jpg"
+    path.write_bytes(data)
+    monkeypatch.setattr(cv2, "imdecode", lambda *_: pytest.fail("decoded"))
+    with pytest.raises(InputError, match="at most") as caught:
+        FrameSource([path]).read(0)
+    assert caught.value.code == "unreadable_frame"

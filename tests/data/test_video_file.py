@@ -174,7 +174,7 @@ def film_of_nothing(path: Path) -> Path:
         (lambda path: path.symlink_to("/dev/zero"), "a device"),
         (lambda path: path.write_bytes(b""), "no decoder opens"),
         (lambda path: path.write_bytes(b"no film"), "no decoder opens"),
-        (film_of_nothing, "yields no frame"),
+        (film_of_nothing, "no frame decodes"),
     ],
 )
 def test_what_is_no_film_is_named_and_never_waited_for(tmp_path: Path, make, said: str) -> None:
@@ -182,7 +182,9 @@ def test_what_is_no_film_is_named_and_never_waited_for(tmp_path: Path, make, sai
     make(path)
     with pytest.raises(InputError, match=said) as caught:
         count_video_frames(path)
-    assert caught.value.code == "unreadable_video" and "odd.mp4" in str(caught.value)
+    assert "odd.mp4" in str(caught.value)
+    what = ("a folder", "a pipe", "a device")
+    assert caught.value.code == ("not_a_file" if said in what else "unreadable_video")
 
 
 def test_odd_films_end_themselves_and_not_the_dataset(tmp_path: Path) -> None:
@@ -195,8 +197,10 @@ def test_odd_films_end_themselves_and_not_the_dataset(tmp_path: Path) -> None:
     )
     dataset = open_dataset("csv", tmp_path)
     assert dataset.videos.video.tolist() == ["good.avi"]
-    dropped = dataset.ledger[dataset.ledger.reason == "unreadable_video"]
-    assert set(dropped.unit) == {"empty.mp4", "pipe.webm"} and set(dropped.action) == {"dropped"}
+    lost = dataset.ledger[dataset.ledger.kind == "video"]
+    reasons = dict(zip(lost.unit, lost.reason, strict=True))
+    assert reasons["empty.mp4"] == "unreadable_video" and reasons["pipe.webm"] == "not_a_file"
+    assert set(lost.action) == {"dropped"}
 
 
 def test_a_decoder_that_never_answers_is_given_up(

@@ -21,6 +21,7 @@ from data.inject.measure import draw, expected_field, measure, project, summaris
 from data.inject.stretches import Looks, quiet_stretches
 from data.inject.write import TWIN, InjectOptions, inject, parse_places, read_truth
 from data.optical_flow import tvl1
+from data.registration.settings import RegistrationConfig
 from data.stages.inputs import StageInputs
 from data.stages.planning import run_stage
 from data.stages.workspace import Workspace
@@ -215,7 +216,12 @@ def test_planted_measured_and_found_again(recording: Path, tmp_path: Path) -> No
         assert (pair[0] != pair[1]).any() == inside, index
 
     workspace = Workspace(tmp_path / "ws")
-    configs = {"align": AlignConfig(size=128), "apex": ApexConfig(), "flow": FlowConfig(size=128)}
+    configs = {
+        "align": AlignConfig(size=128),
+        "registration": RegistrationConfig(),
+        "apex": ApexConfig(),
+        "flow": FlowConfig(size=128),
+    }
     inputs = StageInputs(workspace.path, "csv", out, dict(configs))
     with workspace.lock() as token:
         ingest(workspace, "csv", out)
