@@ -40,7 +40,7 @@ def open_own(path: Path, fps: float | None = None) -> OwnVideo:
     """Open a video file or a folder of images, these in natural order of their names.
 
     A stated `fps` that contradicts the file's timestamps is believed (see `seconds_of`). Raises
-    InputError for anything else: `no_frames`, `no_video`, `unreadable_video`.
+    InputError for anything else: `empty_folder`, `not_a_video`, `unreadable_video`.
     """
     if path.is_dir():
         files = image_files(path)
@@ -49,7 +49,7 @@ def open_own(path: Path, fps: float | None = None) -> OwnVideo:
                 str(path),
                 expected=f"images {', '.join(IMAGE_SUFFIXES)}",
                 got="none",
-                code="no_frames",
+                code="empty_folder",
             )
         seconds = seconds_of(np.full(len(files), np.nan), fps)
         return OwnVideo(path, FrameSource(files), tuple(files), fps, seconds, None)
@@ -59,7 +59,7 @@ def open_own(path: Path, fps: float | None = None) -> OwnVideo:
             str(path),
             expected=f"a video ({', '.join(VIDEO_SUFFIXES)}) or a folder of frames",
             got="one image" if one_image else "neither",
-            code="no_video",
+            code="not_a_video",
         )
     facts = examine_video(path)
     known = fps or (float(facts.rate) if np.isfinite(facts.rate) else None)

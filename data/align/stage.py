@@ -41,7 +41,7 @@ from data.align.modes import (
 )
 from data.align.run import Run
 from data.align.settings import AlignConfig
-from data.align.store import BlockWriter, ahead
+from data.align.store import BlockWriter
 from data.errors import InputError
 from data.faces import (
     FaceFinder,
@@ -53,6 +53,7 @@ from data.faces import (
     search_order,
 )
 from data.frames import FrameSource
+from data.prefetch import ahead
 from data.stages.contract import Stage, Unit
 from data.stages.inputs import StageInputs, UnitInputs
 from data.stages.parts import PartWriter

@@ -7,10 +7,8 @@ frame when it is read, bit for bit the one that would have been stored.
 
 from __future__ import annotations
 
-import queue
-import threading
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, TypeVar
+from collections.abc import Sequence
+from typing import Any
 
 import h5py
 import numpy as np
@@ -24,7 +22,6 @@ from data.align.settings import AlignConfig
 from data.errors import StoreError
 from data.frames import FrameSource
 
-T = TypeVar("T")
 Array = npt.NDArray[np.float64]
 
 HOW = ("first", "chained", "landmarks", "cut")  # how a reference was found
@@ -35,44 +32,6 @@ FILTERS: dict[str, dict[str, Any]] = {
     "lzf": {"compression": "lzf"},
     "none": {},
 }
-
-
-def ahead(items: Iterable[T], depth: int = 4) -> Iterator[T]:
-    """The same items, produced by a thread up to `depth` ahead. Errors arrive where they belong."""
-    waiting: queue.Queue[tuple[str, Any]] = queue.Queue(depth)
-    stop = threading.Event()
-
-    def hand_over(kind: str, item: Any) -> bool:
-        while not stop.is_set():
-            try:
-                waiting.put((kind, item), timeout=0.2)
-                return True
-            except queue.Full:
-                continue
-        return False
-
-    def produce() -> None:
-        try:
-            for item in items:
-                if not hand_over("item", item):
-                    return
-            hand_over("end", None)
-        except BaseException as error:
-            hand_over("error", error)
-
-    thread = threading.Thread(target=produce, name="decode", daemon=True)
-    thread.start()
-    try:
-        while True:
-            kind, item = waiting.get()
-            if kind == "end":
-                return
-            if kind == "error":
-                raise item
-            yield item
-    finally:
-        stop.set()
-        thread.join()
 
 
 class BlockWriter:

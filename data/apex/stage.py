@@ -67,7 +67,7 @@ def process(unit: Unit, inputs: UnitInputs, config: ApexConfig, part: PartWriter
     label = event.apex if valid_label(event.onset, event.apex, event.offset) else None
     if label is None and event.apex is not None:
         where = f"apex {event.apex} outside {event.onset}-{event.offset}: spotted instead"
-        part.note(unit.id, "label_outside_event", where)
+        part.note(unit.id, "apex_outside", where)
     who = f"{inputs.dataset}/{unit.id}"
     with open_event(inputs, unit.id) as crops:
         spotted = _spot(crops, event, usable_frames(crops, event.offset), config)
@@ -127,7 +127,7 @@ def _decide(
             who,
             expected="at least four usable frames and half of the event's",
             got="fewer",
-            code="frames_without_face",
+            code="face_absent",
         )
     measured = config.method != "middle" and len(spotted.curve) > 0
     return event.onset + spotted.apex, "spotted" if measured else "middle"

@@ -12,7 +12,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from data.datasets.base import Adapter, Dataset, Video, VideoSpec, is_synthetic
+from data.datasets.base import Adapter, Dataset, ListedVideo, VideoSpec, is_synthetic
 from data.datasets.census import kept_and_dropped, take_census
 from data.datasets.checks import Annotation, EventChecker
 from data.datasets.doubles import EventIds
@@ -84,9 +84,9 @@ def read_dataset(adapter: Adapter, root: Path) -> Dataset:
 
 def _list_videos(
     adapter: Adapter, tree: Tree, specs: list[VideoSpec], report: Report
-) -> dict[str, Video]:
+) -> dict[str, ListedVideo]:
     """Frames, identity and size of every video; folders without a frame are dropped."""
-    videos: dict[str, Video] = {}
+    videos: dict[str, ListedVideo] = {}
     refused = sum(f.kind == "video" and f.action == "dropped" for f in report.findings)
     report.counts["folders"] = len(specs) + refused
     for spec in sorted(specs, key=lambda s: (s.video, s.path)):
@@ -113,7 +113,9 @@ def _with_file(root: Path, spec: VideoSpec) -> VideoSpec:
     return replace(spec, folder=folder, file=name) if film else spec
 
 
-def _list_video(adapter: Adapter, root: Path, spec: VideoSpec, report: Report) -> Video | None:
+def _list_video(
+    adapter: Adapter, root: Path, spec: VideoSpec, report: Report
+) -> ListedVideo | None:
     folder = root / spec.folder
     inside = root.resolve() if adapter.confined else None
     try:
@@ -142,7 +144,7 @@ def _list_video(adapter: Adapter, root: Path, spec: VideoSpec, report: Report) -
         report.flag(spec.video, "frame", "unreadable_frame", f"no image header: {spec.path}")
     elif size[0] * size[1] > MAX_PIXELS:
         report.flag(spec.video, "frame", "huge_image", f"{size[0]}x{size[1]}: frames are refused")
-    return Video(spec, frames, content_identity(folder, frames), size)
+    return ListedVideo(spec, frames, content_identity(folder, frames), size)
 
 
 def _no_folder(path: Path) -> tuple[str, str] | None:
@@ -162,7 +164,7 @@ def _contents(folder: Path, spec: VideoSpec, frames: FrameList) -> str:
 
 
 def _flag_strays(
-    tree: Tree, specs: list[VideoSpec], videos: dict[str, Video], report: Report
+    tree: Tree, specs: list[VideoSpec], videos: dict[str, ListedVideo], report: Report
 ) -> None:
     """Files that are neither frames nor sheets, in a video's folder or the one above it."""
     known = {spec.path for spec in specs}
@@ -179,7 +181,7 @@ def _flag_strays(
 
 
 def _flag_uncoded(
-    adapter: Adapter, rows: list[Annotation], videos: dict[str, Video], report: Report
+    adapter: Adapter, rows: list[Annotation], videos: dict[str, ListedVideo], report: Report
 ) -> None:
     """Clips that no row of the sheet names: every clip is accounted for."""
     if not adapter.rules.every_clip_coded:
@@ -191,7 +193,7 @@ def _flag_uncoded(
 
 
 def _events(
-    adapter: Adapter, rows: list[Annotation], videos: dict[str, Video], report: Report
+    adapter: Adapter, rows: list[Annotation], videos: dict[str, ListedVideo], report: Report
 ) -> pd.DataFrame:
     """Checked events with indices; every annotation is kept, or dropped with a ledger row."""
     checker = EventChecker(adapter.name, adapter.rules, report)
@@ -245,14 +247,14 @@ def _events(
     return conform(pd.DataFrame(found, columns=list(EVENTS)), "events")
 
 
-def _ends(video: Video) -> tuple[int, int] | None:
+def _ends(video: ListedVideo) -> tuple[int, int] | None:
     """First and last file number of a clip cut to its expression, None for any other video."""
     numbers = video.frames.numbers
     return (int(numbers[0]), int(numbers[-1])) if video.spec.trimmed else None
 
 
 def _video_table(
-    adapter: Adapter, videos: dict[str, Video], show: bool, synthetic: bool
+    adapter: Adapter, videos: dict[str, ListedVideo], show: bool, synthetic: bool
 ) -> pd.DataFrame:
     rows = [
         {
@@ -277,7 +279,7 @@ def _video_table(
     return conform(pd.DataFrame(rows, columns=list(VIDEOS)), "videos")
 
 
-def _frame_table(videos: dict[str, Video]) -> pd.DataFrame:
+def _frame_table(videos: dict[str, ListedVideo]) -> pd.DataFrame:
     """The frames table as arrow columns: no Python object per frame survives."""
     ids, paths, times = [], [], []
     for name, video in videos.items():

@@ -86,7 +86,7 @@ class Adapter(ABC):
 
     @abstractmethod
     def read_annotations(
-        self, tree: Tree, videos: dict[str, Video], report: Report
+        self, tree: Tree, videos: dict[str, ListedVideo], report: Report
     ) -> list[Annotation]:
         """All annotations of the dataset's sheets, unchecked. Raises DatasetError without any."""
 
@@ -100,7 +100,7 @@ class Adapter(ABC):
 
 
 @dataclass
-class Video:
+class ListedVideo:
     """A video with its frames listed."""
 
     spec: VideoSpec

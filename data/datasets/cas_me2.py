@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from data.datasets.base import Adapter, Video, VideoSpec
+from data.datasets.base import Adapter, ListedVideo, VideoSpec
 from data.datasets.checks import Annotation, Rules, numbers_of, read_units
 from data.datasets.grouping import choose_group, group_by_pattern, leave_out_strangers
 from data.datasets.label_maps import normalise_emotion
@@ -100,7 +100,7 @@ class CasMe2(Adapter):
         return new
 
     def read_annotations(
-        self, tree: Tree, videos: dict[str, Video], report: Report
+        self, tree: Tree, videos: dict[str, ListedVideo], report: Report
     ) -> list[Annotation]:
         """Rows of the coding sheet, names resolved by the two naming sheets."""
         search = find_sheets(tree, recognise)

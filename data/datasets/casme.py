@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from data.datasets.base import Adapter, Video, VideoSpec
+from data.datasets.base import Adapter, ListedVideo, VideoSpec
 from data.datasets.casme2 import clip_specs, video_id
 from data.datasets.checks import Annotation, numbers_of, read_units
 from data.datasets.grouping import (
@@ -71,7 +71,7 @@ class Casme(Adapter):
         return clip_specs(self, sections, report.variant["frames"])
 
     def read_annotations(
-        self, tree: Tree, videos: dict[str, Video], report: Report
+        self, tree: Tree, videos: dict[str, ListedVideo], report: Report
     ) -> list[Annotation]:
         """Rows of the coding sheet."""
 
@@ -96,7 +96,7 @@ def read_row(cells: dict[str, Cell], where: str, report: Report) -> Annotation:
         total = frame_number(total).value
     if onset and offset and total and abs((offset - onset + 1) * FRAME_MS - total) > FRAME_MS:
         report.flag(
-            video, "event", "duration_differs",
+            video, "event", "total_differs",
             f"{where}: {offset - onset + 1} frames, {total:.0f} ms", column="Total",
             old=text(cells.get("total")),
         )  # fmt: skip

@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from typing import ClassVar
 
-from data.datasets.base import Adapter, Video, VideoSpec
+from data.datasets.base import Adapter, ListedVideo, VideoSpec
 from data.datasets.checks import Annotation, numbers_of, read_units
 from data.datasets.grouping import Group, choose_group, group_by_pattern, leave_out_strangers
 from data.datasets.label_maps import normalise_emotion
@@ -77,7 +77,7 @@ class Casme2(Adapter):
         return clip_specs(self, [best], report.variant["frames"])
 
     def read_annotations(
-        self, tree: Tree, videos: dict[str, Video], report: Report
+        self, tree: Tree, videos: dict[str, ListedVideo], report: Report
     ) -> list[Annotation]:
         """Rows of the coding sheet, objective classes joined on (subject, clip)."""
 

@@ -16,7 +16,7 @@ import re
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from data.datasets.base import Adapter, Video, VideoSpec
+from data.datasets.base import Adapter, ListedVideo, VideoSpec
 from data.datasets.checks import Annotation, numbers_of, read_units
 from data.datasets.grouping import choose_group, group_by_pattern, leave_out_strangers
 from data.datasets.label_maps import normalise_emotion
@@ -111,7 +111,7 @@ class Casme3(Adapter):
         )
 
     def read_annotations(
-        self, tree: Tree, videos: dict[str, Video], report: Report
+        self, tree: Tree, videos: dict[str, ListedVideo], report: Report
     ) -> list[Annotation]:
         """Micro- and macro-expressions with emotions where there are any, and blinks."""
         clips = not any("/" in name for name in videos)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from typing import ClassVar
 
-from data.datasets.base import Adapter, Video, VideoSpec
+from data.datasets.base import Adapter, ListedVideo, VideoSpec
 from data.datasets.checks import Annotation, Rules, numbers_of, read_units
 from data.datasets.grouping import choose_group, group_by_pattern, leave_out_strangers
 from data.datasets.label_maps import normalise_emotion
@@ -82,7 +82,7 @@ class Casme3C(Adapter):
         ]
 
     def read_annotations(
-        self, tree: Tree, videos: dict[str, Video], report: Report
+        self, tree: Tree, videos: dict[str, ListedVideo], report: Report
     ) -> list[Annotation]:
         """Rows of the sheet `mockCrimeME`."""
 

@@ -11,14 +11,14 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import pandas as pd
 
-from data.datasets.base import Video
+from data.datasets.base import ListedVideo
 from data.datasets.checks import Annotation
 from data.datasets.parsing import UNREAD
 
 Census = dict[str, dict[str, int]]
 
 
-def take_census(rows: Sequence[Annotation], videos: Mapping[str, Video]) -> Census:
+def take_census(rows: Sequence[Annotation], videos: Mapping[str, ListedVideo]) -> Census:
     """Counts by kind of event (micro, macro, blink), in the sheet's own values.
 
     Of each kind: `rows`, `subjects`, `videos`, and every oddity that occurs (`apex_equals_onset`,
@@ -37,7 +37,7 @@ def take_census(rows: Sequence[Annotation], videos: Mapping[str, Video]) -> Cens
     return census
 
 
-def _oddities(row: Annotation, video: Video | None) -> Iterator[str]:
+def _oddities(row: Annotation, video: ListedVideo | None) -> Iterator[str]:
     onset, apex, offset = row.onset.value, row.apex.value, row.offset.value
     parts = {"onset": row.onset, "apex": row.apex, "offset": row.offset}
     if any(number.note == "fractional_frame_number" for number in parts.values()):

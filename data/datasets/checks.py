@@ -308,7 +308,10 @@ class EventChecker:
         stop = int(np.searchsorted(numbers, offset, side="right")) - 1
         if start > stop:
             self.report.drop(
-                row.who, "row", "frames_missing", f"{row.where}: no file for {onset}..{offset}"
+                row.who,
+                "row",
+                "no_frame_in_interval",
+                f"{row.where}: no file for {onset}..{offset}",
             )
             return None
         self._moved(row, "onset", onset, int(numbers[start]), onset < first)

@@ -19,7 +19,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-from data.datasets.base import Adapter, Video, VideoSpec
+from data.datasets.base import Adapter, ListedVideo, VideoSpec
 from data.datasets.checks import Annotation, Rules, numbers_of, read_units
 from data.datasets.grouping import no_videos
 from data.datasets.label_maps import MAPS, normalise_emotion
@@ -96,7 +96,7 @@ class CsvManifest(Adapter):
         )
 
     def read_annotations(
-        self, tree: Tree, videos: dict[str, Video], report: Report
+        self, tree: Tree, videos: dict[str, ListedVideo], report: Report
     ) -> list[Annotation]:
         """Rows that have an onset or an offset."""
         annotations: list[Annotation] = []

@@ -19,7 +19,7 @@ import re
 from typing import ClassVar
 
 from data.datasets.action_units import unit_numbers
-from data.datasets.base import Adapter, Video, VideoSpec
+from data.datasets.base import Adapter, ListedVideo, VideoSpec
 from data.datasets.checks import Annotation, numbers_of, read_units
 from data.datasets.grouping import Group, choose_group, leave_out_strangers
 from data.datasets.label_maps import normalise_emotion
@@ -100,7 +100,7 @@ class FourD(Adapter):
         )
 
     def read_annotations(
-        self, tree: Tree, videos: dict[str, Video], report: Report
+        self, tree: Tree, videos: dict[str, ListedVideo], report: Report
     ) -> list[Annotation]:
         """Rows of the sheet; the 0/1 columns are compared with the text they repeat."""
         table = self.table(tree, report)

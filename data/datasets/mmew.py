@@ -15,7 +15,7 @@ import re
 from dataclasses import replace
 from typing import ClassVar
 
-from data.datasets.base import Adapter, Video, VideoSpec
+from data.datasets.base import Adapter, ListedVideo, VideoSpec
 from data.datasets.checks import Annotation, numbers_of, read_units
 from data.datasets.grouping import Group, no_videos
 from data.datasets.label_maps import normalise_emotion
@@ -81,7 +81,7 @@ class Mmew(Adapter):
         ]
 
     def read_annotations(
-        self, tree: Tree, videos: dict[str, Video], report: Report
+        self, tree: Tree, videos: dict[str, ListedVideo], report: Report
     ) -> list[Annotation]:
         """Rows of the sheet, numbers shifted to the clip where they count elsewhere."""
 
@@ -130,7 +130,7 @@ def read_row(cells: dict[str, Cell], where: str, report: Report) -> Annotation:
     )
 
 
-def check_folder_emotion(tree: Tree, row: Annotation, video: Video, report: Report) -> None:
+def check_folder_emotion(tree: Tree, row: Annotation, video: ListedVideo, report: Report) -> None:
     """The emotion of the folder against the sheet's; others and repression are one."""
     above = tree.parts(video.spec.path)[-2]
     folder = normalise_emotion(above)
@@ -148,7 +148,7 @@ def check_folder_emotion(tree: Tree, row: Annotation, video: Video, report: Repo
 KNOWN = {"happiness", "anger", "surprise", "disgust", "fear", "sadness", "others", "repression"}
 
 
-def rebased(row: Annotation, video: Video, report: Report) -> Annotation:
+def rebased(row: Annotation, video: ListedVideo, report: Report) -> Annotation:
     """Numbers of the uncut video shifted so that the onset is the clip's first file."""
     first, last = int(video.frames.numbers[0]), int(video.frames.numbers[-1])
     onset, apex = row.onset.value, row.apex.value

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import ClassVar
 
-from data.datasets.base import Adapter, Video, VideoSpec
+from data.datasets.base import Adapter, ListedVideo, VideoSpec
 from data.datasets.checks import Annotation, numbers_of, read_units
 from data.datasets.label_maps import normalise_emotion
 from data.datasets.listing import Tree
@@ -62,7 +62,7 @@ class SammLongVideos(Adapter):
         return recordings(self, tree, r"(\d{3})_\d+", report)
 
     def read_annotations(
-        self, tree: Tree, videos: dict[str, Video], report: Report
+        self, tree: Tree, videos: dict[str, ListedVideo], report: Report
     ) -> list[Annotation]:
         """Rows of the movements sheet with the micro-expressions' emotions joined on."""
 
@@ -74,7 +74,7 @@ class SammLongVideos(Adapter):
         names = Counter(text(c["clip"]) for _, c in table.records() if MOVEMENTS.fits(c["clip"]))
         for name in sorted(n for n, count in names.items() if count > 1):
             report.repair(
-                name, "event", "repeated_name", f"{names[name]} rows; the key is (Filename, Type)",
+                name, "event", "repeated_key", f"{names[name]} rows; the key is (Filename, Type)",
                 column="event", old=name, new=f"{name}_macro, {name}_micro", source="column Type",
             )  # fmt: skip
         rows = [

@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 from typing import ClassVar
 
-from data.datasets.base import Adapter, Video, VideoSpec
+from data.datasets.base import Adapter, ListedVideo, VideoSpec
 from data.datasets.checks import Annotation, Rules
 from data.datasets.grouping import no_videos
 from data.datasets.listing import Folder, Tree
@@ -78,7 +78,7 @@ class Smic(Adapter):
         )
 
     def read_annotations(
-        self, tree: Tree, videos: dict[str, Video], report: Report
+        self, tree: Tree, videos: dict[str, ListedVideo], report: Report
     ) -> list[Annotation]:
         """One event a clip, over all its frames."""
         rows = []

@@ -17,7 +17,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from data.datasets.base import Adapter, Video, VideoSpec
+from data.datasets.base import Adapter, ListedVideo, VideoSpec
 from data.datasets.checks import Annotation, Rules
 from data.datasets.grouping import no_videos
 from data.datasets.label_maps import normalise_emotion
@@ -106,7 +106,7 @@ class SmicE(Adapter):
         return specs
 
     def read_annotations(
-        self, tree: Tree, videos: dict[str, Video], report: Report
+        self, tree: Tree, videos: dict[str, ListedVideo], report: Report
     ) -> list[Annotation]:
         """First, second and third events of every row, from the best sheet of each camera."""
         search = find_sheets(tree, ROWS.accept)
@@ -149,7 +149,7 @@ def camera_of_table(table: Table) -> str:
     return "HS"
 
 
-def known(table: Table, camera: str, videos: dict[str, Video]) -> int:
+def known(table: Table, camera: str, videos: dict[str, ListedVideo]) -> int:
     """Rows whose clip is on disk."""
     return sum(f"{camera}/{clip_name(c)}" in videos for _, c in table.records())
 
@@ -161,7 +161,7 @@ def clip_name(cells: dict[str, Cell]) -> str:
 
 
 def read_row(
-    cells: dict[str, Cell], camera: str, where: str, videos: dict[str, Video], report: Report
+    cells: dict[str, Cell], camera: str, where: str, videos: dict[str, ListedVideo], report: Report
 ) -> list[Annotation]:
     """The one to three events of a row."""
     name = clip_name(cells)
@@ -222,7 +222,7 @@ def emotion_of(
     return said or named
 
 
-def check_length(cells: dict[str, Cell], video: Video, where: str, report: Report) -> None:
+def check_length(cells: dict[str, Cell], video: ListedVideo, where: str, report: Report) -> None:
     """The sheet's length of the long clip against the files."""
     length = frame_number(cells.get("length")).value
     if length is not None and length != len(video.frames):
@@ -238,7 +238,7 @@ def check_length(cells: dict[str, Cell], video: Video, where: str, report: Repor
         )  # fmt: skip
 
 
-def renumbered(row: Annotation, first: Number, video: Video, report: Report) -> Annotation:
+def renumbered(row: Annotation, first: Number, video: ListedVideo, report: Report) -> Annotation:
     """Counter values turned into file numbers where a copy counts its files anew."""
     numbers, onset, offset = video.frames.numbers, row.onset.value, row.offset.value
     if onset is None or offset is None or first.value is None:

@@ -11,11 +11,11 @@ import numpy.typing as npt
 from data.optical_flow.numba_backend import strain_and_half
 
 MAX_LOSS_PX = 0.005
-Field = npt.NDArray[np.float32]
+FlowField = npt.NDArray[np.float32]
 
 
 def quantise(
-    fields: Field, store: str
+    fields: FlowField, store: str
 ) -> tuple[npt.NDArray[Any], float, float, npt.NDArray[np.float16]]:
     """Flows in the number format `store`, what to multiply by to have pixels, the loss, the strain.
 
@@ -34,11 +34,11 @@ def quantise(
     return fields, 1.0, 0.0, strain
 
 
-def _largest(values: Field) -> float:
+def _largest(values: FlowField) -> float:
     return float(max(values.max(initial=0), -values.min(initial=0)))
 
 
-def read_flow(group: h5py.Group, index: int | None = None) -> Field:
+def read_flow(group: h5py.Group, index: int | None = None) -> FlowField:
     """Stored flow in pixels, float32: one pair (H,W,2), or all (P,H,W,2)."""
     flow = group["flow"]
     values = flow[:] if index is None else flow[index]

@@ -29,7 +29,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from data.errors import InputError
-from data.flow.fields import Field, quantise
+from data.flow.fields import FlowField, quantise
 from data.flow.settings import FlowConfig
 from data.optical_flow import choose_backend, tvl1, tvl1_sequence
 from data.registration.store import EventCrops, open_event
@@ -46,8 +46,10 @@ KIND = h5py.string_dtype("utf-8", 12)  # the longest pair kind, "apex_offset", r
 TUKEY = 4.685  # tuning constant of the biweight, in robust standard deviations
 
 Grey = npt.NDArray[np.uint8]
-Pair = tuple[str, int, int]  # kind, from, to
-Event = tuple[dict[int, Grey], list[Pair]]  # grey crops by video frame, the pairs they are for
+FramePair = tuple[str, int, int]  # kind, from, to
+EventPairs = tuple[
+    dict[int, Grey], list[FramePair]
+]  # grey crops by video frame, the pairs they are for
 
 
 def list_units(inputs: StageInputs, config: FlowConfig) -> list[Unit]:
@@ -73,7 +75,7 @@ def process(unit: Unit, inputs: UnitInputs, config: FlowConfig, part: PartWriter
 
 def read_event(
     unit: Unit, inputs: UnitInputs, config: FlowConfig, part: PartWriter
-) -> Event | None:
+) -> EventPairs | None:
     """The event's usable pairs and the grey crops they need, or None if it was dropped."""
     onset, offset = unit.facts["onset"], unit.facts["offset"]
     if onset is None:
@@ -105,7 +107,7 @@ def read_event(
 
 
 def write_event(
-    unit: Unit, event: Event, fields: Field, config: FlowConfig, part: PartWriter
+    unit: Unit, event: EventPairs, fields: FlowField, config: FlowConfig, part: PartWriter
 ) -> None:
     """Store the fields (P,H,W,2) of an event's pairs."""
     _, usable = event
@@ -115,10 +117,10 @@ def write_event(
 
 def choose_pairs(
     onset: int, apex: int | None, offset: int | None, config: FlowConfig
-) -> list[Pair]:
+) -> list[FramePair]:
     """(kind, from, to) in the order of config.pairs; without pairs of a frame with itself."""
     last = offset if offset is not None else apex
-    chosen: list[Pair] = []
+    chosen: list[FramePair] = []
     for kind in dict.fromkeys(config.pairs):
         if kind == "onset_apex" and apex is not None:
             chosen.append((kind, onset, apex))
@@ -133,12 +135,12 @@ def choose_pairs(
 
 
 def usable_pairs(
-    wanted: list[Pair], crops: EventCrops, who: str
-) -> tuple[list[Pair], dict[int, int]]:
+    wanted: list[FramePair], crops: EventCrops, who: str
+) -> tuple[list[FramePair], dict[int, int]]:
     """The pairs, frames without a face replaced by the nearest with one; and which were replaced.
 
     A pair whose frames become one is left out; one asked for as a frame with itself stays. Raises
-    InputError with code `outside_video`, or `unusable_frame` when the pair onset→apex is lost.
+    InputError with code `outside_video`, or `face_absent` when the pair onset→apex is lost.
     """
     frames = sorted({frame for _, *both in wanted for frame in both})
     if frames[0] < crops.first or frames[-1] > crops.last:
@@ -161,12 +163,12 @@ def usable_pairs(
             who,
             expected="a face in both frames of a pair",
             got=f"none in frames {sorted(swaps)}",
-            code="unusable_frame",
+            code="face_absent",
         )
     return good, swaps
 
 
-def _read_crops(crops: EventCrops, wanted: list[Pair], size: int | None) -> dict[int, Grey]:
+def _read_crops(crops: EventCrops, wanted: list[FramePair], size: int | None) -> dict[int, Grey]:
     """Grey crops of every frame that a pair needs, reduced to `size`."""
     used = sorted({frame for _, *pair in wanted for frame in pair})
     clip = {}
@@ -179,7 +181,7 @@ def _read_crops(crops: EventCrops, wanted: list[Pair], size: int | None) -> dict
     return clip
 
 
-def compute_fields(clip: dict[int, Grey], wanted: list[Pair], config: FlowConfig) -> Field:
+def compute_fields(clip: dict[int, Grey], wanted: list[FramePair], config: FlowConfig) -> FlowField:
     """Flow (P,H,W,2) of the pairs; pairs that share a frame share its pyramid."""
     options: dict[str, Any] = {"preset": config.preset, "backend": config.backend, "threads": 1}
     fields = np.empty((len(wanted), *next(iter(clip.values())).shape, 2), np.float32)
@@ -195,7 +197,7 @@ def compute_fields(clip: dict[int, Grey], wanted: list[Pair], config: FlowConfig
     return _registered(fields, config)
 
 
-def _registered(fields: Field, config: FlowConfig) -> Field:
+def _registered(fields: FlowField, config: FlowConfig) -> FlowField:
     """The fields, with what head motion is left taken out if so configured; in place."""
     if config.register_to_onset == "residual":
         for field in fields:
@@ -216,18 +218,18 @@ def wants_batches(config: FlowConfig) -> bool:
     return check_device(backend) == "cuda"
 
 
-def result_bytes(event: Event) -> int:
+def result_bytes(event: EventPairs) -> int:
     """Bytes of the event's fields."""
     clip, pairs = event
     return 8 * len(pairs) * next(iter(clip.values())).size
 
 
-def compute_many(events: list[Event], config: FlowConfig) -> list[Field]:
+def compute_many(events: list[EventPairs], config: FlowConfig) -> list[FlowField]:
     """`compute_fields` of each event, all pairs of one image size in one call."""
     by_size: dict[tuple[int, ...], list[int]] = {}
     for number, (clip, _) in enumerate(events):
         by_size.setdefault(next(iter(clip.values())).shape, []).append(number)
-    fields: list[Field] = [np.empty(0, np.float32)] * len(events)
+    fields: list[FlowField] = [np.empty(0, np.float32)] * len(events)
     for shape, numbers in by_size.items():
         pairs = [(events[n][0][a], events[n][0][b]) for n in numbers for _, a, b in events[n][1]]
         if not pairs:
@@ -242,7 +244,7 @@ def compute_many(events: list[Event], config: FlowConfig) -> list[Field]:
     return fields
 
 
-def _chains(wanted: list[Pair]) -> list[list[int]]:
+def _chains(wanted: list[FramePair]) -> list[list[int]]:
     """Neighbouring pairs each of which begins at the frame the one before ended with."""
     chains: list[list[int]] = []
     for i, (_, first, _) in enumerate(wanted):
@@ -253,7 +255,7 @@ def _chains(wanted: list[Pair]) -> list[list[int]]:
     return chains
 
 
-def similarity_motion(field: Field) -> Field:
+def similarity_motion(field: FlowField) -> FlowField:
     """The shift, turn and zoom (H,W,2) that most of a field (H,W,2) agrees on.
 
     Least squares of dx = a·x − b·y + c, dy = b·x + a·y + d with Tukey's biweight, so that the
@@ -279,7 +281,9 @@ def similarity_motion(field: Field) -> Field:
     return np.stack([a * x - b * y + c, b * x + a * y + d], -1).astype(np.float32)
 
 
-def _write(group: h5py.Group, wanted: list[Pair], fields: Field, config: FlowConfig) -> None:
+def _write(
+    group: h5py.Group, wanted: list[FramePair], fields: FlowField, config: FlowConfig
+) -> None:
     """Fill the unit's group."""
     stored, scale, loss, strain = quantise(fields, config.store)
     chunked = len(stored) > 0 or None  # an empty dataset has no chunks

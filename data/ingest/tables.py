@@ -78,6 +78,9 @@ def _with_account(dataset: Dataset) -> pd.DataFrame:
     """The ledger after a row about the dataset: rows of the sheet = events kept + rows dropped."""
     said = account(dataset.sheet, dataset.counts.get("rows_refused", 0))
     name = dataset.name
-    row = ["ingest", name, name, "dataset", "annotation_account", said, "flagged", None]
+    row = {
+        "stage": "ingest", "dataset": name, "unit": name, "kind": "dataset",
+        "reason": "annotation_account", "detail": said, "action": "flagged",
+    }  # fmt: skip
     first = conform(pd.DataFrame([row], columns=list(LEDGER)), "ledger")
     return pd.concat([first, dataset.ledger], ignore_index=True)

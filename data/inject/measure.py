@@ -38,7 +38,7 @@ LEVEL = 0.95  # of the twins' displacements that the detection level lies above
 SEEN = 0.9  # share of events detected from which an amplitude counts as seen
 FILES = ("measured_events.csv", "measured.csv", "measured.json", "measured.png")
 
-Field = np.ndarray[Any, np.dtype[np.float32]]
+FlowField = np.ndarray[Any, np.dtype[np.float32]]
 
 
 @dataclass(frozen=True)
@@ -195,7 +195,7 @@ def expected_field(
     crop: int,
     side: int,
     size: tuple[int, int],
-) -> Field:
+) -> FlowField:
     """The planted field (side, side, 2) in pixels of the flow.
 
     The field is made as it was planted, on the frame, and brought into the crop by `to_crop`
@@ -213,7 +213,7 @@ def expected_field(
     return np.asarray(moved @ linear.T, np.float32)
 
 
-def project(field: Field, expected: Field) -> tuple[float, float]:
+def project(field: FlowField, expected: FlowField) -> tuple[float, float]:
     """How much of the expected field (H, W, 2) is in the field: (share, correlation)."""
     size = np.hypot(expected[..., 0], expected[..., 1])
     core = size >= CORE * max(float(size.max(initial=0.0)), 1e-9)

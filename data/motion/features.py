@@ -163,7 +163,7 @@ def _decoded(source: Frames, indices: list[int], find_face: FindFace) -> Iterabl
         yield frame
 
 
-class Reference(Protocol):
+class ReferencePatch(Protocol):
     """A patch that flow is measured from."""
 
     def to(self, current: Grey) -> F32:
@@ -181,7 +181,7 @@ class _Tvl1Reference:
         return np.ascontiguousarray(np.moveaxis(flow, -1, 0))
 
 
-def make_reference(flow: str, patch: Grey) -> Reference:
+def make_reference(flow: str, patch: Grey) -> ReferencePatch:
     """The named flow, prepared for this reference patch."""
     if flow == "tvl1":
         return _Tvl1Reference(patch)
@@ -238,7 +238,7 @@ class _Patch:
     """A patch and what flow is measured from; None where the patch has no pixels."""
 
     plan: PatchPlan
-    reference: Reference | None
+    reference: ReferencePatch | None
 
     def means(self, face: Grey) -> npt.NDArray[np.float64]:
         """(n,2) mean of the largest vectors of each window."""

@@ -14,7 +14,7 @@ apex or 50 frames),
 Attributes: first (index of row 0), reference (the onset, or the first frame that shows the face),
 size, colour, ipd_px, method. With align's own crops (`method: stored`) poses and depth are absent.
 
-Dropped: `no_onset`, `event_outside_video`; `scene_cut`, a new scene begins inside the event;
+Dropped: `no_onset`, `outside_video`; `scene_cut`, a new scene begins inside the event;
 `face_absent`, less than half of its frames show the face. A new reference of alignment's is no cut.
 """
 
@@ -31,9 +31,10 @@ import numpy.typing as npt
 
 from data.align.geometry import CropMaker
 from data.align.modes import Image
-from data.align.store import FILTERS, StoredPoses, ahead, depth_without, open_crops
+from data.align.store import FILTERS, StoredPoses, depth_without, open_crops
 from data.errors import InputError
 from data.frames import FrameSource
+from data.prefetch import ahead
 from data.registration.events import (
     STATUS,
     USABLE,
@@ -56,7 +57,7 @@ OPEN_FRAMES = 50  # frames of an event without an offset
 CALM_SECONDS = 0.1  # around the event, left out of the depth too
 MARGIN = 16  # px kept around a frame's crop, for what the last fit still moves
 MOST = 0.5  # share of an event's frames that must show the face
-FAILED = ("no_face", "unreadable", "failed", "missing")  # align's states without a face
+FAILED = ("no_face", "unreadable")  # align's states without a face
 
 
 def list_units(inputs: StageInputs, config: RegistrationConfig) -> list[Unit]:
@@ -98,7 +99,7 @@ def process(unit: Unit, inputs: UnitInputs, config: RegistrationConfig, part: Pa
 
 
 def event_span(marks: Mapping[str, Any], frames: int, who: str) -> tuple[int, int]:
-    """First and last frame. Raises InputError `event_outside_video`."""
+    """First and last frame. Raises InputError `outside_video`."""
     onset, apex, offset = marks["onset"], marks["apex"], marks["offset"]
     assert onset is not None
     last = offset
@@ -109,7 +110,7 @@ def event_span(marks: Mapping[str, Any], frames: int, who: str) -> tuple[int, in
             who,
             expected=f"an event within frames 0-{frames - 1}",
             got=f"{onset}-{last}",
-            code="event_outside_video",
+            code="outside_video",
         )
     return onset, last
 

@@ -179,9 +179,9 @@ def read_records(folder: Path) -> Records:
     try:
         manifest, facts = _read_manifest(folder)
         if not facts:
-            raise StoreError(str(folder), expected="a manifest", got="none", code="no_manifest")
+            raise StoreError(str(folder), expected="a manifest", got="none", code="no_data")
     except StoreError as error:
-        word = {"old_store": "made by an earlier version", "no_manifest": "manifest missing"}
+        word = {"old_store": "made by an earlier version", "no_data": "manifest missing"}
         trouble = word.get(error.code, "manifest damaged")
         return Records(*read_from_parts(folder), trouble)
     sound = _as_summed(folder)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from data.synthetic.action_units import UnitFields
 from data.synthetic.geometry import Head, PoseMaps
-from data.synthetic.layouts.base import ActionUnit, Event
+from data.synthetic.layouts.base import ActionUnit, PlannedEvent
 from data.synthetic.rng import generator
 from data.synthetic.script import Script
 from data.synthetic.subjects import Subject
@@ -45,7 +45,9 @@ def unit_peaks(units: tuple[ActionUnit, ...]) -> dict[int, tuple[float, float]]:
     return {u.number: (u.left, u.right) for u in units}
 
 
-def expression_field(subject: Subject, box: Box, event: Event, shading: float) -> ExpressionField:
+def expression_field(
+    subject: Subject, box: Box, event: PlannedEvent, shading: float
+) -> ExpressionField:
     """The field of an event, cut to where it moves anything, scaled down where it would fold."""
     fields = UnitFields(subject.landmarks, box)
     u = fields.displacement(unit_peaks(event.units))

@@ -25,7 +25,7 @@ from data.synthetic.dynamics import (
     slow_light,
     talk_curve,
 )
-from data.synthetic.layouts.base import ActionUnit, Camera, Event, Layout, PlannedVideo
+from data.synthetic.layouts.base import ActionUnit, Camera, Layout, PlannedEvent, PlannedVideo
 from data.synthetic.presets import Preset
 from data.synthetic.rng import generator
 from data.synthetic.subjects import Subject
@@ -57,7 +57,7 @@ class Script:
 
     plan: PlannedVideo
     track: Track
-    speech: Event | None = None
+    speech: PlannedEvent | None = None
 
 
 @dataclass(frozen=True)
@@ -259,7 +259,7 @@ def _film(
 
 def _speech(
     name: tuple[int, str, int, int], preset: Preset, frames: int, fps: float, unit: float
-) -> tuple[Event | None, Floats]:
+) -> tuple[PlannedEvent | None, Floats]:
     """A speaking mouth: the lower lip and chin down, the corners a little in and out."""
     if preset.talk <= 0:
         return None, np.zeros(frames)
@@ -286,14 +286,14 @@ def _event(
     emotion: str | None,
     units: tuple[ActionUnit, ...],
     unit: float,
-) -> Event:
+) -> PlannedEvent:
     onset, apex, end, centre, offset = labels
     last = frames - 1
     scaled = tuple(
         ActionUnit(u.number, round(u.left * unit, 4), round(u.right * unit, 4), u.coded)
         for u in units
     )
-    return Event(
+    return PlannedEvent(
         kind=kind,  # type: ignore[arg-type]
         onset=min(max(onset, 0), last),
         apex=min(max(apex, 0), last),

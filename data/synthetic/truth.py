@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from data.errors import DatasetError
 from data.synthetic.action_units import objective_class
 from data.synthetic.geometry import Head
-from data.synthetic.layouts.base import ActionUnit, Event, Planted, Video
+from data.synthetic.layouts.base import ActionUnit, PlacedVideo, PlannedEvent, Planted
 from data.synthetic.render import expression_field
 from data.synthetic.script import Script
 from data.synthetic.subjects import Subject, make_subject
@@ -37,7 +37,7 @@ def truth_record(
     parameters: dict[str, Any],
     people: Sequence[Subject],
     scripts: Sequence[Script],
-    videos: Sequence[Video],
+    videos: Sequence[PlacedVideo],
     planted: Sequence[Planted],
 ) -> dict[str, Any]:
     """The content of `truth.json`, plain JSON types only."""
@@ -88,7 +88,9 @@ def _defect_record(
     return record
 
 
-def _video_record(script: Script, video: Video, name: str, moved: dict[str, str]) -> dict[str, Any]:
+def _video_record(
+    script: Script, video: PlacedVideo, name: str, moved: dict[str, str]
+) -> dict[str, Any]:
     plan, place, released = video.plan, video.place, video.released
     part = slice(released.start, released.stop)
     curves = iter(script.track.curves[:, part].tolist())
@@ -126,7 +128,7 @@ def _speech_record(script: Script, part: slice) -> dict[str, Any]:
 
 
 def _event_record(
-    event: Event, start: int, video: Video, curve: list[float] | None
+    event: PlannedEvent, start: int, video: PlacedVideo, curve: list[float] | None
 ) -> dict[str, Any]:
     record: dict[str, Any] = {"type": event.kind}
     event = video.cut(event)
@@ -273,8 +275,8 @@ _NO_EVENT = {"type": "talk", "emotion": None} | dict.fromkeys(
 )
 
 
-def _event(record: dict[str, Any]) -> Event:
-    return Event(
+def _event(record: dict[str, Any]) -> PlannedEvent:
+    return PlannedEvent(
         record["type"], record["onset"], record["apex"], record["apex_end"],
         record["apex_centre"], record["offset"], record["emotion"],
         tuple(ActionUnit(**u) for u in record["units"]),

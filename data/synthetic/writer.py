@@ -26,7 +26,7 @@ from data.errors import ConfigError, DatasetError
 from data.stages.pool import WorkerDiedError, cpu_count, map_jobs
 from data.synthetic.codec import compressed
 from data.synthetic.layouts import get_layout
-from data.synthetic.layouts.base import Layout, Planted, Video
+from data.synthetic.layouts.base import Layout, PlacedVideo, Planted
 from data.synthetic.presets import Preset, resolve
 from data.synthetic.render import Renderer
 from data.synthetic.rng import generator
@@ -49,7 +49,7 @@ class _Job:
     people: str
     preset: Preset
     script: Script
-    video: Video
+    video: PlacedVideo
 
 
 def write_dataset(
@@ -120,13 +120,13 @@ def _writable(root: Path) -> Iterator[None]:
 
 def _plan(
     layout: Layout, preset: Preset, seed: int
-) -> tuple[list[Subject], list[Script], list[Video]]:
+) -> tuple[list[Subject], list[Script], list[PlacedVideo]]:
     """Who, what happens, and under which names; variants of a layout show one performance."""
     people = [make_subject(layout.population(seed), i, preset.size, preset.expressivity)
               for i in range(preset.subjects)]  # fmt: skip
     scripts = write_scripts(layout, preset, seed, people)
     places = layout.place([s.plan for s in scripts], generator(seed, layout.name, "place"))
-    videos = [Video(s.plan, p) for s, p in zip(scripts, places, strict=True)]
+    videos = [PlacedVideo(s.plan, p) for s, p in zip(scripts, places, strict=True)]
     _check_places(layout, videos)
     return people, scripts, videos
 
@@ -182,7 +182,7 @@ def _finish(root: Path, record: dict[str, Any]) -> None:
     (root / _MARKER).unlink()
 
 
-def _check_places(layout: Layout, videos: Sequence[Video]) -> None:
+def _check_places(layout: Layout, videos: Sequence[PlacedVideo]) -> None:
     for field in ("video", "folder"):
         names = [getattr(v.place, field) for v in videos]
         if len(set(names)) != len(names):

@@ -7,9 +7,7 @@ ahead keeps a GPU busy; no worker processes are needed.
 
 from __future__ import annotations
 
-import queue
-import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -280,38 +278,3 @@ def to_clip(batch: Batch, device: torch.device, scale: Scale | Tensor) -> Tensor
         if batch.change is not None:  # a stronger expression shifts more, in frames as in flow
             clip = clip * batch.change[:, 6].to(clip).view(-1, 1, 1, 1, 1)
     return clip if special is None else torch.cat([clip[:, :, :-2], special], dim=2)
-
-
-def prefetched(batches: Iterable[Batch], depth: int = 3) -> Iterator[Batch]:
-    """The same batches, drawn ahead by one thread into page-locked memory."""
-    ready: queue.Queue[Batch | BaseException | None] = queue.Queue(depth)
-    stop = threading.Event()
-
-    def put(item: Batch | BaseException | None) -> bool:
-        while not stop.is_set():
-            try:
-                ready.put(item, timeout=0.1)
-                return True
-            except queue.Full:
-                continue
-        return False
-
-    def work() -> None:
-        try:
-            for batch in batches:
-                if not put(batch.pinned()):
-                    return
-            put(None)
-        except BaseException as error:  # handed to the consumer, raised there
-            put(error)
-
-    thread = threading.Thread(target=work, daemon=True)
-    thread.start()
-    try:
-        while (item := ready.get()) is not None:
-            if isinstance(item, BaseException):
-                raise item
-            yield item
-    finally:
-        stop.set()
-        thread.join()

@@ -218,7 +218,7 @@ def prove_fold(jobs: Sequence[FoldJob], fold: str, steps: int = 100) -> Proof:
 
 
 @dataclass(frozen=True)
-class TrainedFold:
+class TrainedHsta:
     """A fold's network as it was left, in eval mode, and what its inputs and outputs mean."""
 
     model: HSTA
@@ -241,7 +241,7 @@ class TrainedFold:
         )
 
 
-def load_fold(folder: Path) -> TrainedFold:
+def load_fold(folder: Path) -> TrainedHsta:
     """Read a fold's weights and side file. Raises TrainingError when they are not of one kind."""
     try:
         facts = read_object(folder / "model.json")
@@ -257,7 +257,7 @@ def load_fold(folder: Path) -> TrainedFold:
     model = network.code().create(config)
     load_weights(model, folder / "weights.safetensors")
     scale = (u, v, strain, change, rest[0] if rest else 1.0)
-    return TrainedFold(model.eval(), train, classes, scale, seed)
+    return TrainedHsta(model.eval(), train, classes, scale, seed)
 
 
 def _train_config(recipe: Recipe) -> HstaTrainConfig:

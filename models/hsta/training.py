@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from data.prefetch import ahead
 from models.fitting import (
     autocast_type,
     load_resume_point,
@@ -28,7 +29,7 @@ from models.fitting import (
     seed_everything,
     seed_of,
 )
-from models.hsta.clips import Batch, ClipBank, Scale, draw_batch, prefetched, to_clip
+from models.hsta.clips import Batch, ClipBank, Scale, draw_batch, to_clip
 from models.hsta.epochs import Done, check_finite, epoch_cost, epoch_scores, pace_of
 from models.hsta.input import MIRROR
 from models.hsta.network import HSTA
@@ -209,7 +210,7 @@ def fit_one(
             for part in at
         )
         if device.type == "cuda":
-            batches = prefetched(batches)
+            batches = ahead((batch.pinned() for batch in batches), depth=3)
         facts = _run_epoch(step, batches, epoch, len(at), who)
         if step.stopped:
             break

@@ -30,7 +30,7 @@ from data.errors import ConfigError, StoreError
 from data.stages.files import replacing
 from data.stages.stores import StageStore
 from data.stages.workspace import Workspace
-from models.me_tst.labels import Truth, cut_windows, frame_labels, read_truth, view_frames
+from models.me_tst.labels import SpottingTruth, cut_windows, frame_labels, read_truth, view_frames
 from models.recipe import Recipe
 from models.runs.files import Sample, read_tables
 from models.scores.baselines import flow_magnitude
@@ -48,7 +48,7 @@ class VideoMotion:
     person: str
     k: int
     motion: npt.NDArray[np.float32]
-    truth: Truth
+    truth: SpottingTruth
     others: npt.NDArray[np.int64]
     view_index: npt.NDArray[np.int32]
     seconds_per_frame: float
@@ -204,7 +204,7 @@ def _collect(item: Any, found: list[VideoCurves]) -> None:
     if not isinstance(item, h5py.Group) or "score" not in item:
         return
     a = item.attrs
-    truth = Truth(
+    truth = SpottingTruth(
         item["events"][:].reshape(-1, 3),
         item["emotions"][:],
         tuple(item["event_ids"].asstr()[:]),

@@ -329,7 +329,7 @@ def score(run: RunFiles) -> pd.DataFrame:
 
 
 @dataclass(frozen=True)
-class TrainedFold:
+class TrainedMeTst:
     """A fold's network as it was left, in eval mode, with what its outputs mean."""
 
     network: nn.Module
@@ -339,7 +339,7 @@ class TrainedFold:
     fold: str
 
 
-def load_fold(folder: Path) -> TrainedFold:
+def load_fold(folder: Path) -> TrainedMeTst:
     """Read a fold's weights and side file. Raises `TrainingError` when they are not of one kind."""
     try:
         facts = read_object(folder / "model.json")
@@ -352,7 +352,7 @@ def load_fold(folder: Path) -> TrainedFold:
         ) from error
     network = _create(config)
     load_weights(network, folder / "weights.safetensors")
-    return TrainedFold(network.eval(), config, train, k_p, fold)
+    return TrainedMeTst(network.eval(), config, train, k_p, fold)
 
 
 def _create(config: Any) -> nn.Module:

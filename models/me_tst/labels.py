@@ -26,7 +26,7 @@ JITTER_STEP = 0.01
 
 
 @dataclass(frozen=True)
-class Truth:
+class SpottingTruth:
     """The accepted micro-expressions of one video, on the view, in sheet order.
 
     `intervals` (n, 3): onset, apex, offset, view frames, inclusive; apex -1 where unknown.
@@ -54,7 +54,7 @@ def view_frames(frames: npt.ArrayLike, view_index: npt.NDArray[Any]) -> Ints:
 
 def read_truth(
     events: pd.DataFrame, view_index: npt.NDArray[Any], num_windows: int, k: int, label: str
-) -> Truth:
+) -> SpottingTruth:
     """Accept the micro-expressions of one video.
 
     events: this video's rows of the `events` table; `label` names the column with the emotion.
@@ -76,19 +76,19 @@ def read_truth(
             continue
         span = view_frames([onset, apex, offset], view_index)
         if not onset <= apex <= offset and apex >= 0:
-            flagged.append((name, "apex_outside_interval"))
+            flagged.append((name, "apex_outside"))
         if span[2] >= length:
             flagged.append((name, "beyond_windows"))
         rows.append([span[0], span[1] if apex >= 0 else -1, span[2]])
         emotions.append(EMOTIONS.index(str(emotion)))
         names.append(name)
     intervals = np.array(rows, dtype=np.int64).reshape(-1, 3)
-    return Truth(
+    return SpottingTruth(
         intervals, np.array(emotions, np.int64), tuple(names), tuple(dropped), tuple(flagged)
     )
 
 
-def frame_labels(truth: Truth, num_windows: int, k: int) -> tuple[Floats, Ints]:
+def frame_labels(truth: SpottingTruth, num_windows: int, k: int) -> tuple[Floats, Ints]:
     """Spot target and class id per frame of the stitched axis, ((W + 1) * k/2,) each.
 
     Frames onset + 1 ... offset - 1 of an event are 1 and its emotion, all others 0 and neutral;
@@ -165,5 +165,5 @@ def _rejection(onset: int, offset: int, emotion: Any, view_index: npt.NDArray[An
     if pd.isna(emotion) or str(emotion) not in EMOTIONS:
         return "no_emotion_class"
     if view_frames([onset], view_index)[0] < 0:
-        return "before_first_frame"
+        return "onset_before_first_frame"
     return ""

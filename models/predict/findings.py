@@ -12,7 +12,7 @@ Reals = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Spotted:
+class SpottedInterval:
     """One interval in the video's own frames; `score` is the smoothed score at its peak."""
 
     start: int
@@ -41,7 +41,7 @@ class Prediction:
     windows_without_face: int
     num_windows: int
     unreadable_frames: int
-    intervals: tuple[Spotted, ...]
+    intervals: tuple[SpottedInterval, ...]
     trained_on: str = "unknown"  # synthetic | people | both | unknown
     notes: tuple[str, ...] = ()
     files: tuple[str, ...] = field(default=())

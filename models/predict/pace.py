@@ -42,7 +42,7 @@ class Pace:
 def choose_frames(own: OwnVideo, trained: float | None, skip: int) -> Pace:
     """The frames whose rate is nearest to `trained` frames/s; every `skip`-th where none is known.
 
-    Raises InputError, code `frame_rate`, for a video slower than three quarters of it.
+    Raises InputError, code `frame_rate_too_low`, for a video slower than three quarters of it.
     """
     count = len(own.source)
     if own.fps is None or trained is None:
@@ -56,7 +56,7 @@ def choose_frames(own: OwnVideo, trained: float | None, skip: int) -> Pace:
             got=f"{own.fps:.3g}",
             todo="Use a run trained at a lower rate (motion.frame_skip), or record faster. Where "
             "the file's rate is wrong, give --fps.",
-            code="frame_rate",
+            code="frame_rate_too_low",
         )
     every = max(1, round(own.fps / trained))
     even = own.fps <= trained or abs(own.fps / every / trained - 1) <= EVEN

@@ -21,12 +21,12 @@ DEFAULT_FPS = 30.0  # of an overlay when the frame rate is unknown
 def timeline(prediction: Prediction, curves: Curves) -> bytes:
     """Score and threshold above the spotted intervals; seconds where known, else view frames."""
     from data.pictures.drawing import png_bytes
-    from models.report.figures import Interval, timeline_figure
+    from models.report.figures import TimelineSpan, timeline_figure
 
     step = 1 / prediction.view_fps if prediction.view_fps else 1.0
     places = [_place(curves, one.start, one.end) for one in prediction.intervals]
     predicted = [
-        Interval(start, end, one.emotion, "hit")
+        TimelineSpan(start, end, one.emotion, "hit")
         for one, (start, end) in zip(prediction.intervals, places, strict=True)
     ]
     fig = timeline_figure(curves.smoothed, curves.threshold, predicted, [], seconds_per_frame=step)

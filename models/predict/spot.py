@@ -28,9 +28,9 @@ from data.frames import FrameSource
 from data.own_video import OwnVideo, open_own
 from data.stages.files import replacing
 from models.family import family_of
-from models.me_tst.fold import TrainedFold, load_fold
+from models.me_tst.fold import TrainedMeTst, load_fold
 from models.me_tst.training import predict
-from models.predict.findings import Curves, Prediction, Reals, Spotted
+from models.predict.findings import Curves, Prediction, Reals, SpottedInterval
 from models.predict.pace import NEVER_SEEN, choose_frames, company, trained_on
 from models.predict.pictures import DEFAULT_FPS, timeline, write_overlay
 from models.runs.files import RunFiles, read_tables
@@ -109,7 +109,7 @@ def predict_video(
 def new_folder(out: Path) -> Iterator[None]:
     """Make the folder of the results before the work, and take it away again if that fails.
 
-    Raises `InputError` (`bad_folder`) where it cannot be made.
+    Raises `InputError` (`not_writable`) where it cannot be made.
     """
     made = [p for p in (out, *out.parents) if not p.exists()]
     try:
@@ -119,7 +119,7 @@ def new_folder(out: Path) -> Iterator[None]:
             str(out),
             expected="a folder that can be made or written to",
             got=error.strerror or str(error),
-            code="bad_folder",
+            code="not_writable",
         ) from error
     try:
         yield
@@ -138,7 +138,7 @@ def trained_rate(run: RunFiles) -> float | None:
     return rate / run.recipe.stage_config("motion").frame_skip if rate > 0 else None
 
 
-def _folds(run: RunFiles, name: str | None) -> list[TrainedFold]:
+def _folds(run: RunFiles, name: str | None) -> list[TrainedMeTst]:
     folders = [f for f in run.folds if name in (None, f.name)]
     if not folders:
         raise ConfigError(
@@ -188,7 +188,7 @@ def _motion(
             who,
             expected="frames that can be decoded",
             got=f"none of {source.read}",
-            code="unreadable_frame",
+            code="unreadable_video",
         )
     missing = int((motion.status == NO_FACE).sum())
     if missing == len(motion.status):
@@ -212,7 +212,7 @@ def _reported(frames: Sequence[int], progress: Progress | None) -> Iterable[int]
 def _curves(
     features: npt.NDArray[np.float32],
     view: npt.NDArray[np.int64],
-    folds: Sequence[TrainedFold],
+    folds: Sequence[TrainedMeTst],
     run: RunFiles,
     device: str,
 ) -> tuple[Curves, int]:
@@ -229,7 +229,7 @@ def _curves(
     return Curves(score, smoothed, classes, view[: len(score)], level), k_p
 
 
-def _intervals(curves: Curves, k_p: int, seconds: Reals, p: float) -> list[Spotted]:
+def _intervals(curves: Curves, k_p: int, seconds: Reals, p: float) -> list[SpottedInterval]:
     """Decoded intervals without those voted neutral, clipped to the video."""
     last = len(curves.frames) - 1
     found = []
@@ -240,7 +240,7 @@ def _intervals(curves: Curves, k_p: int, seconds: Reals, p: float) -> list[Spott
         own = [int(curves.frames[min(max(0, t), last)]) for t in (start, end, peak)]
         times = [None if np.isnan(seconds[f]) else round(float(seconds[f]), 4) for f in own]
         found.append(
-            Spotted(
+            SpottedInterval(
                 start=own[0],
                 end=own[1],
                 peak=own[2],
@@ -255,8 +255,8 @@ def _intervals(curves: Curves, k_p: int, seconds: Reals, p: float) -> list[Spott
 
 
 def _recognised(
-    intervals: Sequence[Spotted], own: OwnVideo, run: RunFiles, device: str
-) -> list[Spotted]:
+    intervals: Sequence[SpottedInterval], own: OwnVideo, run: RunFiles, device: str
+) -> list[SpottedInterval]:
     """The intervals with HSTA's most probable class; None where its preprocessing failed."""
     from models.predict.recognise import recognise
 
@@ -278,7 +278,7 @@ def _write(
     names = ["prediction.json", "intervals.csv", "scores.csv", "timeline.png"]
     with replacing(out / "intervals.csv") as path:
         rows = [list(asdict(one).values()) for one in prediction.intervals]
-        _csv(path, list(Spotted.__dataclass_fields__), rows)
+        _csv(path, list(SpottedInterval.__dataclass_fields__), rows)
     with replacing(out / "scores.csv") as path:
         _csv(path, ["frame", "score", "smoothed", "class"], _score_rows(curves))
     with replacing(out / "timeline.png") as path:

@@ -18,7 +18,7 @@ from data.pictures.drawing import evenly, side_by_side, thumbnail
 from models.report.data import videos_with_faces
 
 if TYPE_CHECKING:
-    from models.hsta.fold import TrainedFold
+    from models.hsta.fold import TrainedHsta
     from models.runs.files import RunFiles
 
 CLIPS = 3
@@ -84,7 +84,7 @@ def _strip(run: RunFiles, folder: Path, row: Any, with_face: bool) -> Any:
     return side_by_side(shown, gap=18)
 
 
-def _special(frames: Any, fold: TrainedFold) -> Any:
+def _special(frames: Any, fold: TrainedHsta) -> Any:
     """Images under the special branch's maps: onset and apex, or the first frame under flow."""
     count = fold.model.config.num_frames
     return frames[count:] if len(frames) > count else frames[:1]

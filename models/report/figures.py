@@ -35,7 +35,7 @@ MOST_POINTS = 900  # of a drawn curve: about one per pixel
 
 
 @dataclass(frozen=True)
-class Interval:
+class TimelineSpan:
     """An interval on a timeline, frame indices inclusive.
 
     `kind`: "micro" or "macro" for what is annotated; "hit" or "false" for what is predicted.
@@ -63,8 +63,8 @@ def thin(curve: npt.ArrayLike, most: int = MOST_POINTS) -> tuple[Any, Any]:
 def timeline_figure(
     score: npt.ArrayLike,
     threshold: float | None,
-    predicted: Sequence[Interval],
-    annotated: Sequence[Interval],
+    predicted: Sequence[TimelineSpan],
+    annotated: Sequence[TimelineSpan],
     *,
     seconds_per_frame: float,
     width: int = 860,
@@ -100,7 +100,7 @@ def timeline_figure(
     return fig
 
 
-def _lane(axis: Axes, intervals: Sequence[Interval], y: float, scale: float) -> None:
+def _lane(axis: Axes, intervals: Sequence[TimelineSpan], y: float, scale: float) -> None:
     styles: dict[str, dict[str, Any]] = {
         "macro": {"facecolor": "none", "edgecolor": MUTED, "linewidth": 0.8},
         "hit": {"linewidth": 0},

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from data.pictures.drawing import EMOTION_COLOURS, evenly
-from models.report.figures import Interval, timeline_figure
+from models.report.figures import TimelineSpan, timeline_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -95,25 +95,25 @@ def _timeline(result: VideoResult, smoothed: Any, level: float) -> Timeline:
     return Timeline(fig, text)
 
 
-def _predicted(result: VideoResult) -> Iterator[Interval]:
+def _predicted(result: VideoResult) -> Iterator[TimelineSpan]:
     from models.spotting import CLASS_NAMES
 
     for (start, end, _), voted, index in zip(
         result.intervals, result.votes, result.gt_index, strict=True
     ):
         kind = "hit" if index >= 0 else "false"
-        yield Interval(float(start), float(end), CLASS_NAMES[voted], kind)
+        yield TimelineSpan(float(start), float(end), CLASS_NAMES[voted], kind)
 
 
-def _annotated(curves: VideoCurves) -> Iterator[Interval]:
+def _annotated(curves: VideoCurves) -> Iterator[TimelineSpan]:
     from models.me_tst.labels import EMOTIONS
 
     for start, end in curves.others:
-        yield Interval(float(start), float(end), "", "macro")
+        yield TimelineSpan(float(start), float(end), "", "macro")
     for (onset, _, offset), emotion in zip(
         curves.truth.intervals, curves.truth.emotions, strict=True
     ):
-        yield Interval(float(onset), float(offset), EMOTIONS[emotion], "micro")
+        yield TimelineSpan(float(onset), float(offset), EMOTIONS[emotion], "micro")
 
 
 def megc_rows(run: RunFiles) -> dict[str, list[tuple[str, int, int, str]]]:

@@ -27,7 +27,7 @@ SHOWN_IDS = 5
 
 
 @dataclass(frozen=True)
-class Pair:
+class RunPair:
     """Score of run `a` minus score of run `b` (positions in the list of runs)."""
 
     score: str
@@ -55,7 +55,7 @@ class Comparison:
     """Several runs on one sample list."""
 
     runs: list[dict[str, Any]]
-    pairs: list[Pair]
+    pairs: list[RunPair]
     seeds: list[dict[str, Any]]
     protocol: str
     people: int
@@ -120,7 +120,7 @@ def compare(runs: list[RunFiles]) -> Comparison:
         if counts.truth != counted[0].truth:
             raise _differs(runs[0], run, "true labels", "the same ones", "others: ingest again")
     pairs = [
-        Pair(name, a, b, paired_difference(counted[a].counts, counted[b].counts, statistic))
+        RunPair(name, a, b, paired_difference(counted[a].counts, counted[b].counts, statistic))
         for a, b in combinations(range(len(runs)), 2)
         for name, statistic in counted[a]
         .statistics(counted[a].counts.sum(axis=0) + counted[b].counts.sum(axis=0))

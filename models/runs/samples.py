@@ -159,7 +159,8 @@ def _by_our_own_people(split: Split, samples: pd.DataFrame, who: str) -> Split:
     """The split with people and videos as ingested, whatever the file's own columns say.
 
     A list of one's own (`csv`) with a person or a video on both sides of a fold is refused; one
-    that was published so is taken as it is and labelled. Raises SplitError `leaky_split`.
+    that was published so is taken as it is and labelled. Raises SplitError `people_shared` or
+    `videos_shared`.
     """
     ids = event_ids(samples)
     people = dict(zip(ids, samples.person.astype(str), strict=True))
@@ -177,7 +178,7 @@ def _by_our_own_people(split: Split, samples: pd.DataFrame, who: str) -> Split:
             expected="nobody, and no video, on both sides of a fold",
             got=f"fold {fold}: {', '.join(names[:5])}",
             todo="Scores of people who were trained on say nothing about others.",
-            code="leaky_split",
+            code="people_shared" if by_person else "videos_shared",
         )
     found = {**split.people_shared, **by_person}
     return Split(split.name, split.folds, found, {**split.videos_shared, **by_video})

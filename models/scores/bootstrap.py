@@ -21,7 +21,7 @@ Statistic = Callable[[npt.NDArray[Any]], float]
 
 
 @dataclass(frozen=True)
-class Interval:
+class ScoreInterval:
     """A score with its percentile interval.
 
     `draws` counts the resamples whose score was defined; `low` and `high` are NaN when fewer than
@@ -74,17 +74,17 @@ def subject_interval(
     draws: int = 1000,
     level: float = 0.95,
     seed: int = 0,
-) -> Interval:
+) -> ScoreInterval:
     """Percentile interval of `statistic(counts summed over subjects)`.
 
     per_subject: (S, ...) counts of each subject, in an order that does not depend on the run.
     """
     value = float(statistic(per_subject.sum(axis=0)))
     if len(per_subject) < 2:
-        return Interval(value, float("nan"), float("nan"), 0)
+        return ScoreInterval(value, float("nan"), float("nan"), 0)
     scores = _resampled(per_subject, statistic, draws, seed)
     low, high, defined = _percentiles(scores, level)
-    return Interval(value, low, high, defined)
+    return ScoreInterval(value, low, high, defined)
 
 
 def paired_difference(

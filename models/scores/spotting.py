@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from models import metrics
-from models.me_tst.labels import EMOTIONS, Truth
+from models.me_tst.labels import EMOTIONS, SpottingTruth
 from models.spotting import (
     NEUTRAL,
     Matcher,
@@ -60,7 +60,7 @@ class VideoCurves:
     spot: npt.NDArray[np.float32]
     logits: npt.NDArray[np.float32]
     magnitude: npt.NDArray[np.float32]
-    truth: Truth
+    truth: SpottingTruth
     others: Ints
     view_index: npt.NDArray[np.int32]
     seconds_per_frame: float

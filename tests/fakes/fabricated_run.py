@@ -14,7 +14,9 @@ import h5py
 import numpy as np
 import pandas as pd
 
+from data.align.modes import STATUS
 from data.folds import event_ids
+from data.motion.features import STATUS_NAMES
 from data.schema import EVENTS, FRAMES, VIDEOS, conform
 from data.stages import stores
 from data.stages.files import read_table, save_parquet, write_table
@@ -201,7 +203,7 @@ def write_clip_stores(
         group["landmarks"] = np.zeros((68, 2), np.float32)
         group["landmarks_crop"] = rng.uniform(12, 36, (68, 2)).astype(np.float32)
         group["status"] = np.zeros(frames, np.uint8)
-        group["status"].attrs["status_names"] = ["tracked", "first", "no_face"]
+        group["status"].attrs["status_names"] = list(STATUS)
         group["inlier_ratio"] = np.full(frames, 0.9, np.float32)
         group["residual_px"] = rng.uniform(0.05, 0.25, frames).astype(np.float32)
         group["segment"] = np.zeros(frames, np.int16)
@@ -362,7 +364,7 @@ def write_motion_store(
     def fill(group: h5py.Group) -> None:
         group["features"] = rng.normal(0, 0.2, (23, 10, k)).astype(np.float32)
         group["status"] = np.zeros(23, np.uint8)
-        group["status"].attrs["status_names"] = ["ok", "no_face"]
+        group["status"].attrs["status_names"] = list(STATUS_NAMES)
         group["view_index"] = np.arange(240, dtype=np.int32)
         group.attrs.update(k=k, stride=k // 2, frame_skip=1, gaps="list", roi_set="coarse10",
                            flow="farneback", clamp=True)  # fmt: skip

@@ -63,7 +63,7 @@ class ActionUnit:
 
 
 @dataclass(frozen=True)
-class Event:
+class PlannedEvent:
     """One expression or blink. All frame fields are 0-based indices of *rendered* frames.
 
     `apex` is the first frame of the plateau, `apex_end` its last, `apex_centre` the plateau's
@@ -112,7 +112,7 @@ class Place:
     stop: int | None = None
     extra: dict[str, Cell] = field(default_factory=dict)
 
-    def trimmed(self, event: Event) -> Place:
+    def trimmed(self, event: PlannedEvent) -> Place:
         """The place of a clip that is released from onset to offset only."""
         return replace(self, start=event.onset, stop=event.offset + 1)
 
@@ -135,7 +135,7 @@ class PlannedVideo:
     fps: float
     frames: int
     size: tuple[int, int]
-    events: tuple[Event, ...]
+    events: tuple[PlannedEvent, ...]
 
     @property
     def emotion(self) -> str:
@@ -143,13 +143,13 @@ class PlannedVideo:
         return next((e.emotion for e in self.events if e.emotion), "")
 
     @property
-    def expressions(self) -> tuple[Event, ...]:
+    def expressions(self) -> tuple[PlannedEvent, ...]:
         """Micro- and macro-expressions, by onset, without the blinks."""
         return tuple(e for e in self.events if e.kind != "blink")
 
 
 @dataclass(frozen=True)
-class Video:
+class PlacedVideo:
     """A planned video with its place: what sheets and defects are written from."""
 
     plan: PlannedVideo
@@ -161,7 +161,7 @@ class Video:
         stop = self.plan.frames if self.place.stop is None else self.place.stop
         return range(self.place.start, stop)
 
-    def cut(self, event: Event) -> Event:
+    def cut(self, event: PlannedEvent) -> PlannedEvent:
         """The event as far as it lies in the released frames (a blink may stand out of them)."""
         first, last = self.released.start, self.released.stop - 1
         frames = ("onset", "apex", "apex_end", "offset")
@@ -251,7 +251,7 @@ class Layout(ABC):
         """Name every video; same order and length as `videos` (sorted by subject, number)."""
 
     @abstractmethod
-    def tables(self, videos: Sequence[Video], rng: np.random.Generator) -> Tables:
+    def tables(self, videos: Sequence[PlacedVideo], rng: np.random.Generator) -> Tables:
         """Sheet rows as the coders would have written them, table name -> rows."""
 
     @abstractmethod
@@ -263,7 +263,7 @@ class Layout(ABC):
         return f"{seed}/{self.people or self.name}"
 
     def plant(
-        self, tables: Tables, videos: Sequence[Video], out: Path, rng: np.random.Generator
+        self, tables: Tables, videos: Sequence[PlacedVideo], out: Path, rng: np.random.Generator
     ) -> list[Planted]:
         """Put this dataset's known defects into `tables` (in place) and the files under `out`.
 

@@ -21,11 +21,11 @@ from data.synthetic.layouts.base import (
     Cell,
     Layout,
     Place,
+    PlacedVideo,
     PlannedVideo,
     Planted,
     Row,
     Tables,
-    Video,
     films,
     lines,
 )
@@ -85,7 +85,7 @@ class CasMe2(Layout):
             places.append(place.filmed() if self.variant == "films" else place)
         return places
 
-    def tables(self, videos: Sequence[Video], rng: np.random.Generator) -> Tables:
+    def tables(self, videos: Sequence[PlacedVideo], rng: np.random.Generator) -> Tables:
         coding: list[Row] = []
         people: list[Row] = []
         films = {}
@@ -129,7 +129,7 @@ class CasMe2(Layout):
         )
 
     def plant(
-        self, tables: Tables, videos: Sequence[Video], out: Path, rng: np.random.Generator
+        self, tables: Tables, videos: Sequence[PlacedVideo], out: Path, rng: np.random.Generator
     ) -> list[Planted]:
         coding = tables["coding"]
         rows = Planter("coding", coding, lambda r: f"{r['subject']}_{r['clip']}", rng)

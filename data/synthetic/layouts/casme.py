@@ -21,11 +21,11 @@ from data.synthetic.layouts.base import (
     Camera,
     Layout,
     Place,
+    PlacedVideo,
     PlannedVideo,
     Planted,
     Row,
     Tables,
-    Video,
     lines,
 )
 from data.synthetic.layouts.planting import Planter, damage_frames, number, stray_file
@@ -75,7 +75,7 @@ class Casme(Layout):
             places.append(place.trimmed(video.expressions[0]) if self.variant else place)
         return places
 
-    def tables(self, videos: Sequence[Video], rng: np.random.Generator) -> Tables:
+    def tables(self, videos: Sequence[PlacedVideo], rng: np.random.Generator) -> Tables:
         rows: list[Row] = []
         for video in videos:
             event = video.plan.expressions[0]
@@ -101,7 +101,7 @@ class Casme(Layout):
         write_xls(out / "CASME-coded-20190721.xls", {"Sheet1": [_COLUMNS, *rows]})
 
     def plant(
-        self, tables: Tables, videos: Sequence[Video], out: Path, rng: np.random.Generator
+        self, tables: Tables, videos: Sequence[PlacedVideo], out: Path, rng: np.random.Generator
     ) -> list[Planted]:
         rows = Planter("coding", tables["coding"], _name, rng)
         rows.plant(

@@ -22,11 +22,11 @@ from data.synthetic.layouts.base import (
     Cell,
     Layout,
     Place,
+    PlacedVideo,
     PlannedVideo,
     Planted,
     Row,
     Tables,
-    Video,
     films,
     lines,
 )
@@ -91,7 +91,7 @@ class Casme2(Layout):
             places.append(place.filmed() if self.variant == "films" else place)
         return places
 
-    def tables(self, videos: Sequence[Video], rng: np.random.Generator) -> Tables:
+    def tables(self, videos: Sequence[PlacedVideo], rng: np.random.Generator) -> Tables:
         coding, classes = [], []
         for video in videos:
             event = video.plan.expressions[0]
@@ -123,7 +123,7 @@ class Casme2(Layout):
         )
 
     def plant(
-        self, tables: Tables, videos: Sequence[Video], out: Path, rng: np.random.Generator
+        self, tables: Tables, videos: Sequence[PlacedVideo], out: Path, rng: np.random.Generator
     ) -> list[Planted]:
         coding = tables["coding"]
         order = [int(i) for i in rng.permutation(len(coding))]

@@ -26,14 +26,14 @@ from data.synthetic.action_units import objective_class
 from data.synthetic.layouts.base import (
     Camera,
     Cell,
-    Event,
     Layout,
     Place,
+    PlacedVideo,
+    PlannedEvent,
     PlannedVideo,
     Planted,
     Row,
     Tables,
-    Video,
     lines,
 )
 from data.synthetic.layouts.planting import (
@@ -115,7 +115,7 @@ class Casme3(Layout):
             )
         return places
 
-    def tables(self, videos: Sequence[Video], rng: np.random.Generator) -> Tables:
+    def tables(self, videos: Sequence[PlacedVideo], rng: np.random.Generator) -> Tables:
         tables: Tables = {"micro": [], "macro": [], "blink": [], "depth": []}
         for video in videos:
             who: Row = {
@@ -151,7 +151,7 @@ class Casme3(Layout):
         _write_depth(out, [str(row["path"]) for row in tables["depth"]])
 
     def plant(
-        self, tables: Tables, videos: Sequence[Video], out: Path, rng: np.random.Generator
+        self, tables: Tables, videos: Sequence[PlacedVideo], out: Path, rng: np.random.Generator
     ) -> list[Planted]:
         files = damage_frames(videos, out, rng)
         clips = self.variant == "clips"
@@ -224,7 +224,7 @@ def _write_first_release(folder: Path, tables: Tables) -> None:
     _write_codes(folder / "CAS(ME)3_part_A_v1.xls", tables)
 
 
-def _row(video: Video, event: Event, rng: np.random.Generator) -> Row:
+def _row(video: PlacedVideo, event: PlannedEvent, rng: np.random.Generator) -> Row:
     emotion = str(event.emotion)
     if emotion == "others" and rng.random() < 0.2:
         emotion = "Others"
@@ -244,7 +244,7 @@ def _side(unit: str, rng: np.random.Generator) -> str:
     return f"{rng.choice(['L', 'R', 'T'])}{unit}" if rng.random() < 0.1 else unit
 
 
-def _blinks(video: Video) -> list[Row]:
+def _blinks(video: PlacedVideo) -> list[Row]:
     first, last = video.released.start, video.released.stop - 1
     whole = [e for e in video.plan.events if e.kind == "blink" and first <= e.offset]
     cut = [video.cut(e) for e in whole if e.onset <= last]
@@ -260,7 +260,7 @@ def _write_depth(out: Path, paths: list[str]) -> None:
         (out / path).write_bytes(content)
 
 
-def _upper_case(tables: Tables, video: Video, out: Path) -> Planted:
+def _upper_case(tables: Tables, video: PlacedVideo, out: Path) -> Planted:
     """The video's letter in upper case, in all sheets and on disk, as spNO.14/J."""
     old, letter = video.place.folder.removesuffix("/color"), str(video.place.extra["letter"])
     below = video.place.folder.removeprefix(old)

@@ -20,11 +20,11 @@ from data.synthetic.layouts.base import (
     Cell,
     Layout,
     Place,
+    PlacedVideo,
     PlannedVideo,
     Planted,
     Row,
     Tables,
-    Video,
     lines,
 )
 from data.synthetic.layouts.planting import (
@@ -68,7 +68,7 @@ class Casme3C(Layout):
             )
         return places
 
-    def tables(self, videos: Sequence[Video], rng: np.random.Generator) -> Tables:
+    def tables(self, videos: Sequence[PlacedVideo], rng: np.random.Generator) -> Tables:
         rows: list[Row] = []
         other: list[Row] = []
         comma = "，"
@@ -113,7 +113,7 @@ class Casme3C(Layout):
         )
 
     def plant(
-        self, tables: Tables, videos: Sequence[Video], out: Path, rng: np.random.Generator
+        self, tables: Tables, videos: Sequence[PlacedVideo], out: Path, rng: np.random.Generator
     ) -> list[Planted]:
         last = {v.place.extra["sub"]: v.number(v.released.stop - 1) for v in videos}
         rows = Planter("me", tables["me"], _event_name, rng)

@@ -20,11 +20,11 @@ from data.synthetic.layouts.base import (
     Camera,
     Layout,
     Place,
+    PlacedVideo,
     PlannedVideo,
     Planted,
     Row,
     Tables,
-    Video,
 )
 from data.synthetic.layouts.planting import Planter, damage_frames, number, stray_file
 
@@ -63,7 +63,7 @@ class CsvManifest(Layout):
             )
         return places
 
-    def tables(self, videos: Sequence[Video], rng: np.random.Generator) -> Tables:
+    def tables(self, videos: Sequence[PlacedVideo], rng: np.random.Generator) -> Tables:
         return {"manifest": [_row(video) for video in videos]}
 
     def write_sheets(self, out: Path, tables: Tables) -> None:
@@ -74,7 +74,7 @@ class CsvManifest(Layout):
         (out / "manifest.csv").write_text(text.getvalue(), encoding="utf-8", newline="")
 
     def plant(
-        self, tables: Tables, videos: Sequence[Video], out: Path, rng: np.random.Generator
+        self, tables: Tables, videos: Sequence[PlacedVideo], out: Path, rng: np.random.Generator
     ) -> list[Planted]:
         sheet = tables["manifest"]
         sound = dict(sheet[0])
@@ -103,7 +103,7 @@ class CsvManifest(Layout):
         return planted
 
 
-def _row(video: Video) -> Row:
+def _row(video: PlacedVideo) -> Row:
     event = video.plan.expressions[0]
     return {
         "subject": video.place.subject,
@@ -124,7 +124,7 @@ def _row(video: Video) -> Row:
     }
 
 
-def _cut_film(video: Video, out: Path) -> Planted:
+def _cut_film(video: PlacedVideo, out: Path) -> Planted:
     """Leave the first kilobyte of a video file, as a broken transfer does."""
     path = out / video.place.folder
     size = path.stat().st_size

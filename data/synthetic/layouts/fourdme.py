@@ -21,11 +21,11 @@ from data.synthetic.layouts.base import (
     Camera,
     Layout,
     Place,
+    PlacedVideo,
     PlannedVideo,
     Planted,
     Row,
     Tables,
-    Video,
     lines,
 )
 from data.synthetic.layouts.planting import (
@@ -85,7 +85,7 @@ class FourDme(Layout):
             )
         return places
 
-    def tables(self, videos: Sequence[Video], rng: np.random.Generator) -> Tables:
+    def tables(self, videos: Sequence[PlacedVideo], rng: np.random.Generator) -> Tables:
         rows: list[Row] = []
         extras: list[Row] = []
         for video in videos:
@@ -115,7 +115,7 @@ class FourDme(Layout):
             write_xlsx(out / f"4DME_Labelling_Micro_{name}.xlsx", {"Sheet1": [columns, *rows]})
 
     def plant(
-        self, tables: Tables, videos: Sequence[Video], out: Path, rng: np.random.Generator
+        self, tables: Tables, videos: Sequence[PlacedVideo], out: Path, rng: np.random.Generator
     ) -> list[Planted]:
         """The real sheet's exchange of two rows begins at `AUs` and cannot be seen in the sheet
         alone; here it begins behind `AUs` and `Emotion`, where the row contradicts itself."""

@@ -20,11 +20,11 @@ from data.synthetic.layouts.base import (
     Camera,
     Layout,
     Place,
+    PlacedVideo,
     PlannedVideo,
     Planted,
     Row,
     Tables,
-    Video,
     lines,
 )
 from data.synthetic.layouts.planting import (
@@ -80,7 +80,7 @@ class Mmew(Layout):
             )
         return places
 
-    def tables(self, videos: Sequence[Video], rng: np.random.Generator) -> Tables:
+    def tables(self, videos: Sequence[PlacedVideo], rng: np.random.Generator) -> Tables:
         rows: list[Row] = []
         stills: list[Row] = []
         for video in videos:
@@ -109,7 +109,7 @@ class Mmew(Layout):
         copy_frames(out, copies)
 
     def plant(
-        self, tables: Tables, videos: Sequence[Video], out: Path, rng: np.random.Generator
+        self, tables: Tables, videos: Sequence[PlacedVideo], out: Path, rng: np.random.Generator
     ) -> list[Planted]:
         rows = Planter("micro", tables["micro"], lambda row: str(row["Filename"]), rng)
         rows.plant("apex_blank", lambda r: {"ApexFrame": None, "OffsetFrame": None})

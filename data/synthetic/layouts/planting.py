@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data.synthetic.layouts.base import Cell, Planted, Row, Video
+from data.synthetic.layouts.base import Cell, PlacedVideo, Planted, Row
 
 
 class Planter:
@@ -55,7 +55,9 @@ def number(row: Row, column: str) -> int:
     return int(row[column] or 0)
 
 
-def damage_frames(videos: Sequence[Video], out: Path, rng: np.random.Generator) -> list[Planted]:
+def damage_frames(
+    videos: Sequence[PlacedVideo], out: Path, rng: np.random.Generator
+) -> list[Planted]:
     """File defects any download shows: a missing, a cut-off and an empty frame file.
 
     Each hits another video where there are enough, and never a labelled frame. Layouts call this
@@ -106,7 +108,7 @@ def move_video(kind: str, who: str, out: Path, old: str, new: str) -> Planted:
     return Planted(kind, who, old=old, new=new)
 
 
-def lose_video(video: Video, out: Path) -> Planted:
+def lose_video(video: PlacedVideo, out: Path) -> Planted:
     """Delete a video's folder; its rows stay in the sheet."""
     shutil.rmtree(out / video.place.folder)
     return Planted("missing_video", video.place.video, old=video.place.folder)

@@ -16,11 +16,11 @@ from data.synthetic.layouts.base import (
     Camera,
     Layout,
     Place,
+    PlacedVideo,
     PlannedVideo,
     Planted,
     Row,
     Tables,
-    Video,
 )
 from data.synthetic.layouts.planting import (
     Planter,
@@ -74,7 +74,7 @@ class Samm(Layout):
             )
         return places
 
-    def tables(self, videos: Sequence[Video], rng: np.random.Generator) -> Tables:
+    def tables(self, videos: Sequence[PlacedVideo], rng: np.random.Generator) -> Tables:
         rows = []
         for i, video in enumerate(videos):
             who: Row = {
@@ -95,7 +95,7 @@ class Samm(Layout):
         write_micro_sheet(out / "SAMM_Micro_FACS_Codes_v2.xlsx", tables["micro"])
 
     def plant(
-        self, tables: Tables, videos: Sequence[Video], out: Path, rng: np.random.Generator
+        self, tables: Tables, videos: Sequence[PlacedVideo], out: Path, rng: np.random.Generator
     ) -> list[Planted]:
         rows = Planter("micro", tables["micro"], lambda row: str(row["Filename"]), rng)
         rows.plant("apex_outside", lambda r: {"Apex Frame": number(r, "Offset Frame") + 37})

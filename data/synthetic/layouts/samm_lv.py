@@ -21,14 +21,14 @@ from data.synthetic.action_units import objective_class
 from data.synthetic.layouts.base import (
     Camera,
     Cell,
-    Event,
     Layout,
     Place,
+    PlacedVideo,
+    PlannedEvent,
     PlannedVideo,
     Planted,
     Row,
     Tables,
-    Video,
 )
 from data.synthetic.layouts.planting import damage_frames
 from data.synthetic.workbook import BookCell, Formula, Stored, put, save
@@ -76,7 +76,7 @@ class SammLv(Layout):
             )
         return places
 
-    def tables(self, videos: Sequence[Video], rng: np.random.Generator) -> Tables:
+    def tables(self, videos: Sequence[PlacedVideo], rng: np.random.Generator) -> Tables:
         converted = {s for s in sorted({v.place.subject for v in videos}) if rng.random() < 0.55}
         long_rows, micro_rows = [], []
         for video in videos:
@@ -98,7 +98,7 @@ class SammLv(Layout):
         _write_long_sheet(out / "SAMM_LongVideos_V3_Release.xlsx", tables["long"])
 
     def plant(
-        self, tables: Tables, videos: Sequence[Video], out: Path, rng: np.random.Generator
+        self, tables: Tables, videos: Sequence[PlacedVideo], out: Path, rng: np.random.Generator
     ) -> list[Planted]:
         rows = tables["long"]
         last = {v.place.video: v.number(v.released.stop - 1) for v in videos}
@@ -144,11 +144,13 @@ def samm_subject(ordinal: int) -> str:
     return f"{_SUBJECTS[ordinal] if beyond < 0 else 38 + beyond:03d}"
 
 
-def _numbers(video: Video, event: Event) -> tuple[int, int, int]:
+def _numbers(video: PlacedVideo, event: PlannedEvent) -> tuple[int, int, int]:
     return video.number(event.onset), video.number(event.apex), video.number(event.offset)
 
 
-def _long_row(video: Video, event: Event, fraction: bool, rng: np.random.Generator) -> Row:
+def _long_row(
+    video: PlacedVideo, event: PlannedEvent, fraction: bool, rng: np.random.Generator
+) -> Row:
     onset, apex, offset = (_fraction(n, rng) if fraction else n for n in _numbers(video, event))
     aus = event.aus
     if event.kind == "macro":
@@ -176,7 +178,7 @@ def _intensity(rng: np.random.Generator) -> str:
     return str(rng.choice(["A", "B", "C", "(B/C)"]))
 
 
-def micro_row(video: Video, event: Event, shift: int) -> Row:
+def micro_row(video: PlacedVideo, event: PlannedEvent, shift: int) -> Row:
     """What SAMM's micro sheet says of an event, its numbers moved by `shift`."""
     onset, apex, offset = (n + shift for n in _numbers(video, event))
     emotion = "Other" if event.emotion == "others" else str(event.emotion).capitalize()

@@ -21,10 +21,10 @@ from data.synthetic.layouts.base import (
     Camera,
     Layout,
     Place,
+    PlacedVideo,
     PlannedVideo,
     Planted,
     Tables,
-    Video,
 )
 from data.synthetic.layouts.planting import copy_frames, damage_frames, nest_folder, stray_file
 
@@ -70,7 +70,7 @@ class Smic(Layout):
             )
         return places
 
-    def tables(self, videos: Sequence[Video], rng: np.random.Generator) -> Tables:
+    def tables(self, videos: Sequence[PlacedVideo], rng: np.random.Generator) -> Tables:
         """No sheet; the neutral clip is the onset frame of a clip over again."""
         video = videos[0]
         folder = (
@@ -87,7 +87,7 @@ class Smic(Layout):
         copy_frames(base, [(str(r["source"]), str(r["target"])) for r in tables["neutral"]])
 
     def plant(
-        self, tables: Tables, videos: Sequence[Video], out: Path, rng: np.random.Generator
+        self, tables: Tables, videos: Sequence[PlacedVideo], out: Path, rng: np.random.Generator
     ) -> list[Planted]:
         planted = damage_frames(videos, out, rng)
         planted.append(stray_file(out, videos[-1].place.folder))

@@ -24,11 +24,11 @@ from data.synthetic.layouts.base import (
     Cell,
     Layout,
     Place,
+    PlacedVideo,
     PlannedVideo,
     Planted,
     Row,
     Tables,
-    Video,
     lines,
 )
 from data.synthetic.layouts.planting import (
@@ -96,7 +96,7 @@ class SmicE(Layout):
             )
         return places
 
-    def tables(self, videos: Sequence[Video], rng: np.random.Generator) -> Tables:
+    def tables(self, videos: Sequence[PlacedVideo], rng: np.random.Generator) -> Tables:
         tables: Tables = {"HS": [], "VIS": [], "NIR": []}
         for video in sorted(videos, key=_owner_order):
             tables[video.plan.camera.name].append(_row(video))
@@ -121,7 +121,7 @@ class SmicE(Layout):
         )
 
     def plant(
-        self, tables: Tables, videos: Sequence[Video], out: Path, rng: np.random.Generator
+        self, tables: Tables, videos: Sequence[PlacedVideo], out: Path, rng: np.random.Generator
     ) -> list[Planted]:
         """In the HS sheet and among the HS clips, where the real ones are."""
         filmed = [v for v in videos if v.plan.camera.name == "HS"]
@@ -144,13 +144,13 @@ class SmicE(Layout):
         return planted
 
 
-def _owner_order(video: Video) -> tuple[str, int, str]:
+def _owner_order(video: PlacedVideo) -> tuple[str, int, str]:
     subject = int(str(video.place.extra["subject"]))
     at = _ORDER.index(subject) if subject in _ORDER else len(_ORDER) + subject
     return video.plan.camera.name, at, str(video.place.extra["clip"])
 
 
-def _row(video: Video) -> Row:
+def _row(video: PlacedVideo) -> Row:
     events = [video.cut(e) for e in video.plan.expressions]
     row: Row = {
         "Subject": video.place.extra["subject"],

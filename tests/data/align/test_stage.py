@@ -11,7 +11,7 @@ from data.align import store as alignment_store
 from data.align.geometry import apply, hull_points, unplace
 from data.align.run import MAX_SHIFT
 from data.align.settings import AlignConfig
-from data.align.store import StoredPoses, ahead, open_crops
+from data.align.store import StoredPoses, open_crops
 from data.datasets import open_dataset
 from data.errors import StoreError
 from data.stages.inputs import StageInputs
@@ -279,27 +279,6 @@ def test_key_follows_settings_and_predictor_not_paths(tmp_path):
     assert keys["a file"] == keys["the same elsewhere"] != keys["another file"]
     assert keys["default"] == keys["stored smaller"] and keys["not looked for"] == keys["faceless"]
     assert len({keys[n] for n in ("default", "size", "a file", "faceless")}) == 4
-
-
-def test_reading_ahead_keeps_order_and_passes_errors_on():
-    assert list(ahead(iter(range(50)), depth=3)) == list(range(50))
-
-    def failing():
-        yield 1
-        raise OSError("disk gone")
-
-    found = ahead(failing())
-    assert next(found) == 1
-    with pytest.raises(OSError, match="disk gone"):
-        next(found)
-
-
-def test_reading_ahead_stops_with_its_reader():
-    made = []
-    items = ahead((made.append(i) or i for i in range(10_000)), depth=2)
-    next(items)
-    items.close()
-    assert len(made) < 20
 
 
 def test_filters_are_ones_every_hdf5_has():

@@ -104,7 +104,7 @@ def test_a_label_outside_its_event_is_flagged_and_spotted(inputs: FakeInputs) ->
     part, row = _run(inputs, apex=START - 2)
     assert row is not None
     assert row["source"] == "spotted"
-    assert [(r["reason"], r["action"]) for r in part.ledger] == [("label_outside_event", "flagged")]
+    assert [(r["reason"], r["action"]) for r in part.ledger] == [("apex_outside", "flagged")]
 
 
 def test_middle_says_so(inputs: FakeInputs) -> None:
@@ -154,7 +154,7 @@ def test_too_few_usable_frames(inputs: FakeInputs) -> None:
     inputs.mark(slice(START + 2, START + LENGTH - 2), "no_face")
     part, row = _run(inputs)
     assert row is None
-    assert part.status == {"e": "frames_without_face"}
+    assert part.status == {"e": "face_absent"}
     _, row = _run(inputs, apex=START + 9)
     assert row is not None
     assert row["source"] == "label"

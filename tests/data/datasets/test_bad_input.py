@@ -172,7 +172,7 @@ def test_event_without_any_frame_is_dropped(clip):
     root, folder = clip
     for number in range(6, 17):
         (folder / f"img{number}.jpg").unlink()
-    assert (UNIT, "frames_missing", "dropped") in unit_reasons(open_dataset("casme2", root))
+    assert (UNIT, "no_frame_in_interval", "dropped") in unit_reasons(open_dataset("casme2", root))
 
 
 def test_zero_byte_and_truncated_files_are_flagged_and_kept(clip):

@@ -68,7 +68,7 @@ def test_samm_long_videos_of_the_published_size(tmp_path):
     assert found["rows"] == (502, 502) and found["videos"] == (147, 147)
     reasons = {d["reason"]: d["count"] for d in report.defects}
     assert reasons["fractional_frame_number"] == 178 and reasons["outside_video"] == 1
-    assert reasons["repeated_name"] == 1 and reasons["onset_before_first_frame"] == 10
+    assert reasons["repeated_key"] == 1 and reasons["onset_before_first_frame"] == 10
     assert reasons["apex_missing"] == 6 and reasons["offset_past_last_frame"] == 2
     assert "macro: rows 343, kept 342, dropped 1" in report.to_text()
     assert "... and 173 more (--json has every one)" in report.to_text()

@@ -191,7 +191,7 @@ def test_samm_lv(tmp_path):
         "offset_past_last_frame": ["020_6_5"],
         "onset_before_first_frame": ["018_4_4"],
         "outside_video": ["012_4_1"],
-        "repeated_name": ["037_4_1"],
+        "repeated_key": ["037_4_1"],
     }
 
 
@@ -396,7 +396,7 @@ def test_casme(tmp_path, base, crop):
     assert (row.onset_number, row.apex_number, row.offset_number) == (3, 8, 13)
     assert row.emotion == "tense" and row.label_4 == "others"
     found = reasons(dataset)
-    assert found.pop("duration_differs") == ["sub07/EP01_7"]
+    assert found.pop("total_differs") == ["sub07/EP01_7"]
     assert set(found) == ({"clip_longer_than_event"} if crop else set())
 
 

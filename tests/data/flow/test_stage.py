@@ -205,7 +205,7 @@ def test_an_event_of_one_frame_has_no_motion_and_is_kept(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("reason", "changes", "written"),
     [
-        ("unusable_frame", {}, {"status": dict.fromkeys([0, *range(2, 12)], "no_face")}),
+        ("face_absent", {}, {"status": dict.fromkeys([0, *range(2, 12)], "no_face")}),
         ("outside_video", {"offset": 12}, {}),
         ("no_onset", {"onset": None}, {}),
     ],

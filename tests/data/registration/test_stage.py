@@ -164,8 +164,8 @@ def test_an_event_without_an_offset_and_one_outside(tmp_path):
     stages = stages_of(wandering(16), spans, tmp_path)
     assert stages.parts["registration"].status == {
         "e000": "ok",
-        "e001": "event_outside_video",
-        "e002": "event_outside_video",
+        "e001": "outside_video",
+        "e002": "outside_video",
     }
     assert OPEN_FRAMES > 16
     with stages.open("registration", "e000") as group:

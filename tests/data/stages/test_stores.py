@@ -24,10 +24,10 @@ ROOT = Path(__file__).resolve().parents[3]
 
 
 def test_error_survives_a_process_boundary() -> None:
-    error = InputError("video a", expected="frames", got="none", todo="look", code="no_frames")
+    error = InputError("video a", expected="frames", got="none", todo="look", code="empty_folder")
     make, arguments = error.__reduce__()  # type: ignore[misc]
     back = make(*arguments)  # type: ignore[operator]
-    assert isinstance(back, InputError) and str(back) == str(error) and back.code == "no_frames"
+    assert isinstance(back, InputError) and str(back) == str(error) and back.code == "empty_folder"
 
 
 def test_second_run_is_refused_by_name_and_a_dead_one_is_not(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import torch
 from data.errors import InputError
 from models.hsta.attention import class_attention, covered_share, overlay
 from models.hsta.clips import ClipBank
-from models.hsta.fold import TrainedFold
+from models.hsta.fold import TrainedHsta
 from models.hsta.network import SPECIAL, VIDEO, HstaConfig, create
 from models.hsta.training import HstaTrainConfig
 from models.report import attention as report_attention
@@ -124,7 +124,7 @@ def test_a_strip_without_leave_shows_no_face(monkeypatch, special):
         labels=np.array([0]),
     )
     bank = replace(bank, special=bank.special if special == "flow" else None)
-    fold = TrainedFold(network, HstaTrainConfig(), ("x", "y"), (1.0,) * 5, 0)
+    fold = TrainedHsta(network, HstaTrainConfig(), ("x", "y"), (1.0,) * 5, 0)
     monkeypatch.setattr("models.hsta.fold.load_fold", lambda _: fold)
     monkeypatch.setattr("models.hsta.clips.read_clips", lambda *_, **__: bank)
     row = namedtuple("Row", "dataset event")("toy", "a")

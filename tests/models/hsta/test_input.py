@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from data.errors import InputError
-from models.hsta.clips import Batch, ClipBank, draw_batch, prefetched, to_clip
+from models.hsta.clips import ClipBank, draw_batch, to_clip
 from models.hsta.input import (
     BLACK,
     PIXEL_MEAN,
@@ -203,21 +203,3 @@ def test_normalise_matches_the_published_statistics():
     frames = torch.full((1, 1, 2, 2, 3), 0.5)
     values = normalise_frames(frames)[0, :, 0, 0, 0]
     torch.testing.assert_close(values, (0.5 - torch.tensor(PIXEL_MEAN)) / torch.tensor(PIXEL_STD))
-
-
-def test_prefetching_changes_nothing_and_passes_errors_on(monkeypatch):
-    monkeypatch.setattr(Batch, "pinned", lambda self: self)
-    batches = [draw_batch(bank(), [i], 4, HstaInputConfig(), None) for i in range(5)]
-    assert [b.names for b in prefetched(iter(batches), depth=2)] == [b.names for b in batches]
-
-    def failing():
-        yield batches[0]
-        raise InputError("x", expected="y", got="z")
-
-    stream = prefetched(failing())
-    next(stream)
-    with pytest.raises(InputError):
-        next(stream)
-    endless = prefetched(iter(lambda: batches[0], None), depth=1)
-    next(endless)
-    endless.close()  # the drawing thread ends with its consumer

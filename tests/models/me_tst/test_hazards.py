@@ -17,7 +17,7 @@ import torch
 from data.folds import leave_one_subject_out
 from data.stages.workspace import Workspace
 from models.me_tst.fold import protocol_of, score
-from models.me_tst.labels import Truth
+from models.me_tst.labels import SpottingTruth
 from models.me_tst.many import fit
 from models.me_tst.scores import score_table
 from models.me_tst.settings import DecodeConfig, MeTstTrainConfig
@@ -110,7 +110,7 @@ def curves(name: str, level: float) -> VideoCurves:
     score_ = np.exp(-(((t - 46) / 6.0) ** 2)) + level * np.exp(-(((t - 80) / 6.0) ** 2))
     logits = np.where(t[:, None] > 65, [0, 0, 0, 0, 2.0], [2.0, 0, 0, 0, 0])
     starts = np.arange(10)[:, None] * (K // 2) + np.arange(K)
-    truth = Truth(np.array([[40, 46, 52]]), np.array([0]), (f"{name}_1",))
+    truth = SpottingTruth(np.array([[40, 46, 52]]), np.array([0]), (f"{name}_1",))
     return VideoCurves(
         "casme3", name, name, f"casme3:{name}", f"fold-{name}", K, 6, 6,
         score_[starts].astype(np.float32), logits[starts].astype(np.float32),

@@ -16,7 +16,7 @@ from data.errors import TrainingError
 from data.schema import EVENTS, conform
 from models.me_tst import training
 from models.me_tst.labels import (
-    Truth,
+    SpottingTruth,
     class_weights,
     cut_windows,
     frame_labels,
@@ -91,12 +91,12 @@ def test_events_out_of_order_or_range_are_flagged_not_dropped() -> None:
     )
     truth = read_truth(table, np.arange(100), 5, 20, "label_4")
     assert len(truth.events) == 2
-    assert dict(truth.flagged) == {"e0": "apex_outside_interval", "e1": "beyond_windows"}
+    assert dict(truth.flagged) == {"e0": "apex_outside", "e1": "beyond_windows"}
 
 
 def test_events_before_a_dropped_first_frame() -> None:
     truth = read_truth(events({"onset": 0, "offset": 9}), np.arange(1, 50), 3, 20, "label_4")
-    assert truth.events == () and dict(truth.dropped) == {"e0": "before_first_frame"}
+    assert truth.events == () and dict(truth.dropped) == {"e0": "onset_before_first_frame"}
 
 
 def test_emotions_may_come_from_another_column() -> None:
@@ -109,10 +109,10 @@ def test_emotions_may_come_from_another_column() -> None:
 # --- labels
 
 
-def make_truth(*rows: tuple[int, int, int]) -> Truth:
+def make_truth(*rows: tuple[int, int, int]) -> SpottingTruth:
     spans = np.array([[s, s, e] for s, e, _ in rows], np.int64).reshape(-1, 3)
     ids = tuple(f"e{i}" for i in range(len(rows)))
-    return Truth(spans, np.array([c for *_, c in rows], np.int64), ids)
+    return SpottingTruth(spans, np.array([c for *_, c in rows], np.int64), ids)
 
 
 def test_labels_have_exclusive_ends_and_later_events_overwrite() -> None:

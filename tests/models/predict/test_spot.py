@@ -156,7 +156,7 @@ def test_other_rates_are_resampled_in_time_and_slow_ones_refused(run: RunFiles) 
     np.testing.assert_allclose(seconds[pace.frames], np.arange(60) / 100, atol=0.5 / 150 + 1e-9)
     with pytest.raises(InputError, match="75 frames/s") as caught:
         choose_frames(own_video(np.arange(60) / 30, 30.0), 100.0, 1)
-    assert caught.value.code == "frame_rate"
+    assert caught.value.code == "frame_rate_too_low"
     unknown = choose_frames(own_video(np.full(60, np.nan), None), 100.0, 7)
     assert unknown.frames.tolist() == list(range(0, 60, 7)) and unknown.fps is None
     assert "unknown" in unknown.notes[0]
@@ -247,7 +247,7 @@ def test_unreadable_frames_are_counted(run: RunFiles, frames: Path, tmp_path: Pa
         path.write_bytes(b"no picture")
     with pytest.raises(InputError, match=f"none of {FRAMES}") as caught:
         predict_video(frames, run, tmp_path / "out")
-    assert caught.value.code == "unreadable_frame"
+    assert caught.value.code == "unreadable_video"
 
 
 def test_results_need_a_folder(run: RunFiles, frames: Path, tmp_path: Path) -> None:
@@ -255,7 +255,7 @@ def test_results_need_a_folder(run: RunFiles, frames: Path, tmp_path: Path) -> N
     taken.write_text("a file")
     with pytest.raises(InputError, match="taken: expected a folder") as caught:
         predict_video(frames, run, taken)
-    assert caught.value.code == "bad_folder" and taken.read_text() == "a file"
+    assert caught.value.code == "not_writable" and taken.read_text() == "a file"
 
 
 def test_a_video_without_a_face(

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from models.me_tst.labels import Truth
+from models.me_tst.labels import SpottingTruth
 from models.me_tst.scores import score_table
 from models.metrics import recognition
 from models.scores.baselines import (
@@ -64,7 +64,7 @@ def make(
         logits[onset : offset + 1, emotion] += 3
     spans = np.array([[s, (s + e) // 2, e] for s, e, _ in events], np.int64).reshape(-1, 3)
     ids = tuple(f"{name}-{i}" for i in range(len(events)))
-    truth = Truth(spans, np.array([c for *_, c in events], np.int64), ids)
+    truth = SpottingTruth(spans, np.array([c for *_, c in events], np.int64), ids)
     magnitude = rng.uniform(0, 0.2, length).astype(np.float32)
     return VideoCurves(
         dataset=dataset, video=name, subject=subject, person=f"{dataset}:{subject}",
