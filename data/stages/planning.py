@@ -63,7 +63,7 @@ def why_not_fresh(
     for unit, key in wanted.items():
         own = rows.get((unit, key))
         if own is None:
-            reasons[unit] = _what_changed(others.get(unit), version, settings)
+            reasons[unit] = _what_changed(others.get(unit), version, settings, folder.name)
             continue
         trouble = next((bad[r.part] for r in own if r.part in bad), "")
         if trouble:
@@ -73,17 +73,17 @@ def why_not_fresh(
     return reasons, failed
 
 
-def _what_changed(row: Any, version: int, settings: Settings | None) -> str:
+def _what_changed(row: Any, version: int, settings: Settings | None, name: str) -> str:
     """Why there is no result of the planned key, in words; `row` is another result of the unit."""
     if row is None:
         return "missing"
     if row.version != version:
-        return f"version {row.version} → {version}"
+        return f"stage version {row.version} → {version}"
     if settings is not None:
         old, new = json.loads(row.settings), settings.model_dump(mode="json")
         changed = [f"{k} {old[k]} → {new[k]}" for k in sorted(old) if k in new and old[k] != new[k]]
         if changed:
-            return ", ".join(changed)
+            return f"{name}: " + ", ".join(changed)
     return "inputs changed"
 
 

@@ -405,8 +405,8 @@ def _take_over(run: RunPlan, fold: str, twin: Path, scope: Scope) -> None:
     out = run.jobs[fold].out
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
-    for path in sorted(p for p in twin.iterdir() if p.is_file()):
-        _link(path, out / path.name)
+    for path in sorted(p for p in twin.iterdir() if p.is_file() and p.name != UNIT_RECORD):
+        _link(path, out / path.name)  # linked files are replaced, never written into
     family_of(run.recipe).decode_fold(run.recipe, out)
     _publish_fold(run, fold, out, None)
 

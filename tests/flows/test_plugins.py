@@ -72,7 +72,7 @@ def test_a_toy_of_each_runs_end_to_end(tmp_path: Path, plugged: None) -> None:
         overrides={"toy_brightness.scale": 2.0},
     )  # fmt: skip
     rows = {row["stage"]: row for row in planner.plan(request)}
-    assert rows["toy_brightness"]["reasons"] == {"scale 1.0 → 2.0": 4}
+    assert rows["toy_brightness"]["reasons"] == {"toy_brightness: scale 1.0 → 2.0": 4}
     assert "toy_brightness  toy" in planner.to_text(list(rows.values())), "columns stay apart"
     assert "toy_brightness:" not in str(rows["train"]), "no network reads it"
     assert rows["train"]["reasons"] == {}

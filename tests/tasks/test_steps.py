@@ -200,10 +200,10 @@ def test_plan_says_what_a_run_would_do_and_changes_nothing(lab: Path) -> None:
     before = {p: p.stat().st_mtime_ns for p in (lab / "ws").rglob("*")}
     words = {"stages": [], "until": "second", "overrides": {"toy.scale": 2.0}, "force": ["second"]}
     rows = {row["stage"]: row for row in planner.plan(asked(lab, **words))}
-    assert rows["toy"]["reasons"] == {"scale 1.0 → 2.0": len(videos(lab))}
+    assert rows["toy"]["reasons"] == {"toy: scale 1.0 → 2.0": len(videos(lab))}
     assert set(rows["second"]["reasons"]) == {"forced"}
     text = planner.to_text(list(rows.values()))
-    assert "toy samm: 4 × scale 1.0 → 2.0" in text and "train" not in text
+    assert "toy samm: 4 × toy: scale 1.0 → 2.0" in text and "train" not in text
     assert {p: p.stat().st_mtime_ns for p in (lab / "ws").rglob("*")} == before
 
 

@@ -120,12 +120,12 @@ def test_second_run_does_nothing(workspace: Path) -> None:
 
 def test_reasons_are_said_in_words(workspace: Path, module: Any) -> None:
     run(workspace)
-    assert reasons(workspace, scale=2.0) == {"scale 1.0 → 2.0"}
+    assert reasons(workspace, scale=2.0) == {"toy: scale 1.0 → 2.0"}
     write_videos(workspace, VIDEOS, s03_clip="other frames")
     plan = planning.plan_stage(inputs(workspace), "toy")
     assert plan.reasons == {"s03/clip": "inputs changed"}
     module.STAGE = toy(version=2)
-    assert reasons(workspace) == {"version 1 → 2"}
+    assert reasons(workspace) == {"stage version 1 → 2"}
 
 
 # ---------------------------------------------------------------------------------------- variants

@@ -7,7 +7,7 @@ import h5py
 import numpy as np
 import pytest
 
-from data.align.geometry import CropMaker, apply, whole_geometry
+from data.align.geometry import IDENTITY, CropMaker, apply, whole_geometry
 from data.align.modes import grey_of
 from data.align.settings import AlignConfig
 from data.align.store import open_crops
@@ -15,7 +15,7 @@ from models.hsta.input import resize_crops
 from tests.fakes.align_scenes import align
 
 FACE = np.random.default_rng(1).uniform(20, 60, (68, 2))
-STILL = np.array([1.0, 0, 0, 0, 0, 0])
+STILL = IDENTITY
 
 
 def smooth(height, width, seed=0):

@@ -351,9 +351,10 @@ def test_only_the_stem_looks_ahead_by_two_frames() -> None:
     b[..., 15] += 1
     with torch.no_grad():
         (p, q), (r, s) = model(a), model(b)
+        (_, long), (_, other) = model.double()(a.double()), model(b.double())
     assert torch.equal(p[:, :13], r[:, :13]) and torch.equal(q[:, :13], s[:, :13])
     assert not torch.equal(p[:, 13], r[:, 13])
-    assert not torch.equal(p[:, 29], r[:, 29])
+    assert not torch.equal(long[:, 29], other[:, 29])  # small: single precision may round it off
 
 
 def test_samples_of_a_batch_do_not_mix_in_eval() -> None:
