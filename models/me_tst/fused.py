@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.fitting import exact_products, no_resume_point, read_resume_point, write_resume_point
+from models.layers.selective_scan import wide
 from models.layers.stochastic_depth import DepthMasks
 from models.me_tst import training
 from models.me_tst.stacked import drop_rates, forward
@@ -39,7 +40,8 @@ def fit_fused(
         _resume(net, optimiser, course, fold)
         course.begin()
     masks = DepthMasks(drop_rates(networks[0]), device)
-    weights = torch.from_numpy(np.stack([course.weights for course in courses])).to(device)
+    weights = torch.from_numpy(np.stack([course.weights for course in courses]))
+    weights = weights.to(device, data.motion.dtype)
     saved, stopped = time.monotonic(), False
     while not stopped and not all(course.done for course in courses):
         active = [not course.done for course in courses]
@@ -157,7 +159,7 @@ def fold_losses(
     own = real[..., None]
     square = ((probability - spot).square() * own).sum((1, 2))
     wanted = classes[..., None]
-    surprise = -F.log_softmax(logits.float(), -1).gather(-1, wanted)[..., 0]
+    surprise = -F.log_softmax(wide(logits), -1).gather(-1, wanted)[..., 0]
     weight = weights[:, None, :].expand(-1, classes.shape[1], -1).gather(2, classes)
     return torch.stack([square, (surprise * weight * own).sum((1, 2))], dim=1) / frames[:, None]
 

@@ -191,7 +191,7 @@ def fit_one(course: Course, data: WindowTensors, device: torch.device, trace: Tr
     optimiser = torch.optim.Adam(network.parameters(), lr=course.config.max_lr)
     if fold.resume is not None and fold.resume.exists():
         course.restore(load_resume_point(fold.resume, network, optimiser))
-    weights = torch.from_numpy(course.weights).to(device)
+    weights = torch.from_numpy(course.weights).to(device, data.motion.dtype)
     masks = DepthMasks(drop_rates(network), device)
     set_masks(network, masks)
     saved, stopped = time.monotonic(), False

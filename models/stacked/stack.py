@@ -26,6 +26,7 @@ from torch.nn import functional as F
 
 from data.errors import InputError
 from models.layers.linear import linear as plain_linear
+from models.layers.selective_scan import wide
 
 ALIGN = 4  # floats: rows of 16 bytes, what vectorised kernels want
 
@@ -50,7 +51,8 @@ class Stack:
         for name, parameter in own.items():
             self.spans[name] = (end, end + parameter.numel())
             end += -(-parameter.numel() // ALIGN) * ALIGN
-        self.flat = torch.zeros(self.folds, end, device=device)
+        kind = next(iter(own.values())).dtype
+        self.flat = torch.zeros(self.folds, end, device=device, dtype=kind)
         self.parameters: dict[str, Tensor] = {}
         with torch.no_grad():
             for name, parameter in own.items():
@@ -171,18 +173,18 @@ class Stack:
                 x, mean.view(-1), var.view(-1), weight, bias, self.training, momentum, eps
             )
         real = self.weight.t()[:, :, None, None]  # (B, F, 1, 1)
-        wide = x.view(len(x), self.folds, -1, x.shape[-1]).float()
+        apart = wide(x.view(len(x), self.folds, -1, x.shape[-1]))
         own = self.weight.sum(1) * x.shape[-1]
         number = own.clamp(min=1)[None, :, None, None]
-        centre = (wide * real).sum((0, 3), keepdim=True) / number
-        apart = wide - centre
+        centre = (apart * real).sum((0, 3), keepdim=True) / number
+        apart = apart - centre
         spread = (apart.square() * real).sum((0, 3), keepdim=True) / number
         with torch.no_grad():
-            active = (own > 0)[:, None]
+            active = (own > 0)[:, None].to(mean.dtype)
             unbiased = spread * (number / (number - 1).clamp(min=1))
             for running, seen in ((mean, centre), (var, unbiased)):
                 running.lerp_(seen.view_as(running), momentum * active)
-            self.buffers[f"{name}.num_batches_tracked"] += active[:, 0].long()
+            self.buffers[f"{name}.num_batches_tracked"] += (own > 0).long()
         normed = (apart * torch.rsqrt(spread + eps)).flatten(1, 2)
         return torch.addcmul(bias[:, None], normed, weight[:, None])
 

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from models.fitting import exact_products
-from models.hsta import training as hsta
+from models.hsta import many as hsta
+from models.hsta import training as hsta_training
 from models.hsta.settings import HstaTrainConfig
 from models.me_tst.fused import predict_many
 from models.me_tst.many import fit_many
@@ -52,7 +53,7 @@ def test_hsta_fold_beside_others_is_the_fold_alone() -> None:
         hsta.fit_many(beside, config, CUDA, traces[1])
         arguments = {"seed": 2, "device": CUDA, "scale": alone.scale}
         chances = [
-            hsta.predict(fold.model, bank, range(12), config, **arguments)
+            hsta_training.predict(fold.model, bank, range(12), config, **arguments)
             for fold in (alone, beside[2])
         ]
     proof = compare("fold-02", 4, traces[0].losses, traces[1].losses, chances[:1], chances[1:])

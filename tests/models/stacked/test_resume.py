@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from data.errors import TrainingError
-from models.hsta import training as hsta
+from models.hsta import many as hsta
+from models.hsta import training as hsta_training
 from models.hsta.training import HstaTrainConfig
 from models.me_tst import training as me_tst
 from models.me_tst.many import fit_many
@@ -75,7 +76,7 @@ def test_a_killed_hsta_pack_ends_with_the_same_weights(tmp_path: Path) -> None:
     undisturbed = hsta_folds(bank, CLIPS)
     want = hsta.fit_many(undisturbed, CLIPS, CPU)
 
-    def with_files(**changes: object) -> list[hsta.FoldTraining]:
+    def with_files(**changes: object) -> list[hsta_training.FoldTraining]:
         folds = hsta_folds(bank, CLIPS, **changes)
         return [replace(f, resume=tmp_path / f.who / "state.safetensors") for f in folds]
 
