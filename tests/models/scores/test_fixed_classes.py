@@ -122,6 +122,7 @@ def test_a_split_is_checked_by_our_own_people_and_videos(
     assert set(event_ids(samples)) == {"a", "b", "c", "d"}
     with pytest.raises(SplitError, match="both sides") as caught:
         make_split(recipe, samples)
-    assert (caught.value.code == "people_shared" and "p1" in str(caught.value)) or shared == "video"
+    assert caught.value.code == {"person": "people_shared", "video": "videos_shared"}[shared]
+    assert "p1" in str(caught.value) or shared == "video"
     clean = samples.assign(person=list("wxyz"), video=["v1", "v2", "v3", "v4"])
     assert make_split(recipe, clean).subject_independent
