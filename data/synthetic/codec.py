@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from data.errors import MissingExtraError
 
+BLOCK = 32  # sides are filled up to it: what lies beyond a row would be any memory
 GROUP = 48  # frames from one key frame to the next at most
 
 
@@ -51,7 +52,7 @@ def _codecs(shape: tuple[int, int], factor: int) -> tuple[Any, Any]:
         raise MissingExtraError(
             "synthetic compression", expected="PyAV with the encoder libx264", got=str(error)
         ) from error
-    encoder.width, encoder.height = (side + side % 2 for side in shape[::-1])
+    encoder.width, encoder.height = (side + -side % BLOCK for side in shape[::-1])
     encoder.pix_fmt, encoder.time_base, encoder.framerate = "yuv420p", Fraction(1, 25), 25
     encoder.thread_count = 1
     encoder.options = {"crf": str(factor), "preset": "veryfast", "g": str(GROUP), "threads": "1"}
@@ -63,9 +64,8 @@ def _codecs(shape: tuple[int, int], factor: int) -> tuple[Any, Any]:
 def _frame(image: NDArray[np.uint8]) -> Any:
     import av
 
-    height, width = image.shape[:2]
-    if height % 2 or width % 2:
-        image = cv2.copyMakeBorder(image, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE)
+    down, right = (-side % BLOCK for side in image.shape[:2])
+    image = cv2.copyMakeBorder(image, 0, down, 0, right, cv2.BORDER_REPLICATE)
     if image.ndim == 2:
         image = np.asarray(cv2.cvtColor(image, cv2.COLOR_GRAY2BGR), np.uint8)
     return av.VideoFrame.from_ndarray(image, format="bgr24").reformat(format="yuv420p")

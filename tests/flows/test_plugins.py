@@ -56,7 +56,15 @@ def test_a_toy_of_each_runs_end_to_end(tmp_path: Path, plugged: None) -> None:
     root = write_dataset("casme", tmp_path / "data", preset="smoke", seed=1, workers=1)
     data = {"toy": str(root)}
     done = {record.stage: record for record in run(tmp_path, RECIPE, data=data)}
-    assert list(done) == ["ingest", "align", "apex", "toy_brightness", "train", "evaluate"]
+    assert list(done) == [
+        "ingest",
+        "align",
+        "registration",
+        "apex",
+        "toy_brightness",
+        "train",
+        "evaluate",
+    ]
     assert all(record.redone for record in done.values())
     store = stores.StageStore(tmp_path / "ws", "toy", "toy_brightness")
     with store.open(store.units()[0]) as group:
