@@ -11,8 +11,8 @@ import numpy.typing as npt
 import pandas as pd
 import pytest
 
-from data.apex.clip import peak_ratio, smoothed
-from data.apex.flow_peak import rigid_removed, time_courses
+from data.apex.clip import Clip, peak_ratio, smoothed
+from data.apex.flow_peak import face_mask, rigid_removed, time_courses
 from data.apex.pictures import apex_figure, error_figure
 from data.apex.spotting import METHODS, error_report, evenly, spot_apex, valid_label
 from data.apex.texture import divide_and_conquer, local_patterns
@@ -137,6 +137,32 @@ def test_courses_have_no_drift_and_unit_energy(length: int) -> None:
     assert np.abs(courses @ np.array(times)).max() < 1e-6 * length
     assert centres.min() > 0
     assert centres.max() < length - 1
+
+
+@pytest.mark.parametrize("margin", [0.05, 0.2])
+def test_no_course_peaks_inside_the_margin(margin: float) -> None:
+    last = 80
+    _, centres = time_courses(tuple(float(t) for t in range(last + 1)), last + 1, margin)
+    assert centres.min() == pytest.approx(margin * last)
+    assert centres.max() == pytest.approx((1 - margin) * last)
+
+
+def test_blinks_are_not_heard_and_the_brows_and_mouth_are() -> None:
+    points = _landmarks()
+    eyes = [points[a : a + 6].mean(axis=0) for a in (36, 42)]
+    clip = Clip(_event(10)[:4], np.arange(4.0), 4, points, smooth=1, margin=0.1)
+    mask = face_mask(clip)
+
+    def heard(point: npt.NDArray[np.float64]) -> bool:
+        x, y = np.rint(point).astype(int)
+        return bool(mask[y, x])
+
+    assert not any(heard(point) for point in points[36:48])  # lids and corners
+    assert not any(heard(eye) for eye in eyes)
+    inner = points[[50, 52, 57, 31, 35]]  # lips and nostrils
+    assert all(heard(point) for point in inner)
+    brows = points[[19, 24]] + (0, 0.04 * clip.ipd)  # just under the brow's edge
+    assert all(heard(point) for point in brows)
 
 
 # ------------------------------------------------------------------------------- the other methods
