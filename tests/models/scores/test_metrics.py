@@ -192,6 +192,19 @@ def test_subject_interval_covers_and_repeats() -> None:
     assert np.isnan([alone.low, alone.high]).all() and alone.draws == 0
 
 
+def test_an_interval_leaves_out_one_draw_in_forty_at_either_end() -> None:
+    rng = np.random.default_rng(3)
+    counts = rng.integers(0, 9, (20, 3))
+    sums = subject_weights(20, 400, seed=5) @ counts
+    scores = np.array([f1(total) for total in sums])
+    got = subject_interval(counts, f1, draws=400, seed=5)
+    np.testing.assert_allclose((got.low, got.high), np.percentile(scores, [2.5, 97.5]))
+    other = counts[::-1]
+    gap = scores - np.array([f1(t) for t in subject_weights(20, 400, seed=5) @ other])
+    both = paired_difference(counts, other, f1, draws=400, seed=5)
+    np.testing.assert_allclose((both.low, both.high), np.percentile(gap, [2.5, 97.5]))
+
+
 def test_weights_draw_whole_subjects() -> None:
     weights = subject_weights(7, 200, seed=1)
     assert weights.shape == (200, 7) and (weights.sum(axis=1) == 7).all()
