@@ -178,13 +178,23 @@ def wanted_steps(request: RunRequest, recipe: Recipe) -> list[str]:
             )
     if request.subjects or request.videos or request.only_failed:
         known = [s for s in known if find_step(s).per_dataset]  # a part is not trained on
-    if request.until:
-        known = known[: known.index(request.until) + 1]
-    if request.stages:
-        return [s for s in known if s in request.stages]
-    if request.from_stage:
-        return known[known.index(request.from_stage) :]
-    return known
+        for stage in asked:
+            if stage not in known:
+                raise ConfigError(
+                    f"stage {stage}",
+                    expected=f"one of {known}: with subjects, videos or only_failed",
+                    got=stage,
+                    todo="A network is trained and scored on all of a dataset: ask without them.",
+                )
+    first = known.index(request.from_stage) if request.from_stage else 0
+    last = known.index(request.until) if request.until else len(known) - 1
+    if first > last:
+        raise ConfigError(
+            "first and last stage",
+            expected=f"the first before the last, in the order {known}",
+            got=f"from {request.from_stage} until {request.until}",
+        )
+    return [s for s in known[first : last + 1] if not request.stages or s in request.stages]
 
 
 def dataset_root(request: RunRequest, dataset: str) -> Path:

@@ -134,10 +134,20 @@ def test_each_field_of_the_form_does_what_it_says(
     with workspace.lock(what="the test"):
         state, message = field("wait_s", 1.0)
     assert state == "FAILED" and "the test" in message
-    state, message = field("folds", ["nobody"])
-    assert state == "FAILED" and "nobody" in message
-    for name, value in {"with_faces": True, "allow_shrink": True, "verify": "files"}.items():
-        assert field(name, value)[0] == "COMPLETED"
+    for name in ("folds", "subjects", "videos"):
+        state, message = field(name, ["nobody"])
+        assert state == "FAILED" and "nobody" in message, name
+    more = {
+        "with_faces": True,
+        "allow_shrink": True,
+        "verify": "files",
+        "until": "align",
+        "only_failed": True,
+        "max_gpu_memory_mb": 100,
+    }
+    for name, value in more.items():
+        state, message = field(name, value)
+        assert state == "COMPLETED", f"{name}: {message}"
     assert not untried, f"fields of the form that nobody tried: {untried}"
 
 
