@@ -195,7 +195,7 @@ def _labelled(before: Image, after: Image) -> Image:
 
 
 def _write_gif(pictures: Iterator[Image], path: Path, fps: float) -> Path:
-    from PIL import Image as Pillow  # comes with matplotlib
+    from PIL import Image as Pillow
 
     frames = [
         Pillow.fromarray(p).quantize(GIF_COLOURS, dither=Pillow.Dither.NONE) for p in pictures

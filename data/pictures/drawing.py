@@ -109,7 +109,7 @@ def png_bytes(picture: Figure | npt.NDArray[Any], *, scale: float | None = None)
     """
     if isinstance(picture, np.ndarray):
         return _image_png(picture)
-    from PIL import Image as Pillow  # comes with matplotlib
+    from PIL import Image as Pillow
 
     inside = [image for axis in picture.axes for image in axis.images]
     dots = _DPI * (scale or (1.0 if inside else 1.5))

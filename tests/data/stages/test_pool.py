@@ -143,10 +143,14 @@ def test_leaving_early_kills_even_a_stopped_child(
         signal.pthread_kill(main, signal.SIGINT)
 
     gone: list[int] = []
-    with caplog.at_level(logging.WARNING), pytest.raises(KeyboardInterrupt):
-        watcher = threading.Thread(target=interrupt_when_named, daemon=True)
-        watcher.start()
-        list(map_jobs(stop_self, [1], workers=1, discard=gone.append))
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored under `pytest &`
+    try:
+        with caplog.at_level(logging.WARNING), pytest.raises(KeyboardInterrupt):
+            watcher = threading.Thread(target=interrupt_when_named, daemon=True)
+            watcher.start()
+            list(map_jobs(stop_self, [1], workers=1, discard=gone.append))
+    finally:
+        signal.signal(signal.SIGINT, before)
     children = psutil.Process().children(recursive=True)
     assert gone == [1]
     assert not [c for c in children if c.status() == psutil.STATUS_STOPPED]
