@@ -24,6 +24,7 @@ from tasks.prefect_api import PrefectApi, Refused, Unreachable
 from tasks.recorder import JOURNALS
 
 logger = logging.getLogger(__name__)
+PATIENCE_S = 5.0  # one look takes a tenth of a second
 GONE = "apexflow.run.gone"  # the event that the automation made by `up` waits for
 _OPEN = ["RUNNING", "PENDING", "CANCELLING"]
 _ENDED = ["COMPLETED", "FAILED", "CANCELLED", "CRASHED"]
@@ -35,7 +36,8 @@ def close_ghosts(api: PrefectApi, home: Path, *, tell: bool = False) -> int:
     """Tell the server what runs of this home could not; close those whose process is gone.
 
     With `tell` the end of a top run is announced as an event, for the automation to act on. Returns
-    how many flow runs were closed. Raises Unreachable. Two at once: the second does nothing.
+    how many flow runs were closed. Raises Unreachable. Two at once: the second waits for the first,
+    whose look may have been before the run died, and gives up only after PATIENCE_S.
     """
     folder = home / JOURNALS
     folder.mkdir(parents=True, exist_ok=True)
@@ -51,12 +53,18 @@ def close_ghosts(api: PrefectApi, home: Path, *, tell: bool = False) -> int:
 @contextmanager
 def _alone(folder: Path) -> Iterator[bool]:
     with open(folder / ".lock", "a") as file:
-        try:
-            fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            yield False
-            return
-        yield True
+        begun = time.monotonic()
+        while True:
+            try:
+                fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                if time.monotonic() - begun > PATIENCE_S:
+                    yield False
+                    return
+                time.sleep(0.05)
+            else:
+                yield True
+                return
 
 
 def _journals(api: PrefectApi, folder: Path, tell: bool) -> tuple[int, set[str]]:

@@ -8,7 +8,9 @@ import pandas as pd
 import pytest
 
 from data.align.geometry import hull_points, unplace
+from data.align.modes import STATUS
 from data.align.settings import AlignConfig
+from data.registration.events import located
 from data.registration.settings import RegistrationConfig
 from data.registration.stage import OPEN_FRAMES
 from data.registration.store import EventCrops, event_geometry_of
@@ -183,3 +185,11 @@ def test_keys_follow_marks_settings_and_alignment(tmp_path):
     before = key()
     assert before == key() == key(config=RegistrationConfig(compression="none"))
     assert before not in (key(4), key(config=RegistrationConfig(points=200)), key(size=128))
+
+
+def test_a_pose_taken_from_another_frame_is_no_measurement():
+    measured = located(np.arange(len(STATUS)), list(STATUS))
+    held = {name for name, good in zip(STATUS, measured, strict=True) if not good}
+    assert held == {"align_held", "no_face", "unreadable"}
+    old = [name for name in STATUS if name != "unreadable"]  # a store made before the word
+    assert located(np.arange(len(old)), old).sum() == len(old) - 2
