@@ -16,7 +16,7 @@ from data.errors import ApexflowError, InputError, LockedError, StoreError
 from data.frames import FrameSource, count_video_frames, read_image, to_uint8
 from data.schema import conform, empty
 from data.stages import stores
-from data.stages.files import commit, replacing, temporary_name
+from data.stages.files import commit, replacing, save_parquet, temporary_name
 from data.stages.identity import bucket_of, file_digest, stable_hash
 from data.stages.workspace import Workspace
 
@@ -128,6 +128,16 @@ def test_damaged_table_and_unknown_column_are_named(tmp_path: Path) -> None:
     (tmp_path / "t.parquet").write_bytes(b"PAR1 but not really")
     with pytest.raises(StoreError, match=r"t\.parquet"):
         stores.read_table(tmp_path / "t.parquet")
+
+
+def test_one_flipped_bit_in_a_column_is_seen_when_it_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "t.parquet"
+    save_parquet(pd.DataFrame({"x": np.random.default_rng(0).normal(size=4000)}), path)
+    whole = path.read_bytes()
+    for at in range(200, len(whole) - 2000, 4001):  # inside the values: it would still parse
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+        with pytest.raises(StoreError, match="checksum"):
+            stores.read_table(path)
     with pytest.raises(StoreError, match="colour"):
         conform(pd.DataFrame({"colour": ["red"]}), "videos")
     assert empty("ledger").columns[0] == "stage"
