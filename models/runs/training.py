@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from data.errors import SplitError, StoreError
+from data.errors import ConfigError, SplitError, StoreError
 from data.folds import Split, event_ids
 from data.stages.contract import Page, RecipeLike, Scope, StepPlan
 from data.stages.files import save_parquet, temporary_name
@@ -105,9 +105,17 @@ class TrainStep:
     def plan(self, scope: Scope, *, force: bool = False, verify: bool = False) -> StepPlan:
         """Choose samples, make the split, name the run; reads stores, writes nothing.
 
-        Raises SplitError when nothing is left to train on or people are shared between sides.
+        Raises SplitError when nothing is left to train on or people are shared between sides,
+        ConfigError for a fold asked for that the split does not have.
         """
         run = plan_run(scope, force=force)
+        for wanted in scope.folds:
+            if not any(_asked(fold, (wanted,)) for fold in run.jobs):
+                raise ConfigError(
+                    "folds",
+                    expected=f"names, numbers or subjects of {', '.join(run.jobs)}",
+                    got=repr(wanted[:80]),
+                )
         plan = StepPlan(self.name, scope.label, list(run.jobs), work=run)
         plan.reasons, _ = why_not_fresh(
             run.folder,

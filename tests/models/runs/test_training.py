@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from data.errors import StoreError
+from data.errors import ConfigError, StoreError
 from data.stages.contract import StepPlan
 from data.stages.workspace import Workspace
 from models.me_tst.family import FAMILY
@@ -166,6 +166,8 @@ def test_only_some_folds(run: Run) -> None:
     other = recipe(seed=6)
     plan = train(run[0], other, folds=("1",))
     assert [folder.name for folder in RunFiles(Path(plan.detail["run"])).folds] == [plan.units[1]]
+    with pytest.raises(ConfigError, match="'nobody'"):
+        train(run[0], other, folds=("1", "nobody"))
 
 
 FILES = [
