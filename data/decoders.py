@@ -11,6 +11,7 @@ from __future__ import annotations
 import queue
 import stat
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
@@ -87,7 +88,7 @@ def _serve(asked: queue.SimpleQueue[Any], said: queue.SimpleQueue[Any]) -> None:
         del job, step, args  # a file that waits for its next question is not kept open by the last
 
 
-class Reader:
+class Reader(ABC):
     """One pass through a file: frames as the decoder's own objects, in the order of showing."""
 
     decoder = ""
@@ -106,24 +107,25 @@ class Reader:
     def __del__(self) -> None:
         self._patient.close()
 
+    @abstractmethod
     def _step(self) -> Any | None:
-        raise NotImplementedError
+        """The next frame, or None at the end; called in the decoder's own thread."""
 
+    @abstractmethod
     def picture(self, frame: Any) -> Rgb:
         """A frame as RGB (H, W, 3), upright."""
-        raise NotImplementedError
 
+    @abstractmethod
     def size(self, frame: Any) -> tuple[int, int]:
         """(width, height) of that picture."""
-        raise NotImplementedError
 
+    @abstractmethod
     def seconds(self, frame: Any) -> float:
         """A frame's timestamp; NaN where it has none."""
-        raise NotImplementedError
 
+    @abstractmethod
     def declared(self) -> tuple[int, float, float, float]:
         """Frames, seconds, frames per second that the container declares; its clock's step."""
-        raise NotImplementedError
 
     def table(self, num_frames: int) -> Table | None:
         """Timestamps of all frames, None where frames cannot be told by them."""

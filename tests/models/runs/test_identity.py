@@ -172,7 +172,7 @@ def test_presentation_and_unused_stages_do_not_change_a_recipes_digest() -> None
 
 
 def test_recipes_travel_to_workers_whole() -> None:
-    import pickle
+    import pickle  # what a process pool and Dask do with a job: our own bytes, not a file's
 
     recipe = load_recipe("demo_hsta")
     back = pickle.loads(pickle.dumps(recipe))
