@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 OUR_LOGGERS = ("data", "models", "tasks", "flows")
 JOURNALS = "runs"  # folder of journals in Prefect's home
 WAKE = signal.SIGUSR2  # ^C's own signal is ignored in a run that a script put into the background
-ENGINE_PATIENCE_S = 15.0  # a worker's own cancelling comes first
+ENGINE_PATIENCE_S = 3.0  # a worker's own cancelling comes first, where it works
 
 
 class Recorder:

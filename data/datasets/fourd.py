@@ -27,7 +27,7 @@ from data.datasets.listing import Tree
 from data.datasets.parsing import Cell, text
 from data.datasets.report import Report
 from data.datasets.sheets import Table, header_word
-from data.datasets.tables import Layout, choose_table
+from data.datasets.tables import Layout, choose_table, note_shape
 
 ROWS = Layout(
     {
@@ -108,6 +108,7 @@ class FourD(Adapter):
         units = {i: int(w[2:]) for i, w in enumerate(header) if re.fullmatch(r"au\d+", w)}
         classes = {i: w for i, w in enumerate(header) if w in CLASSES}
         rows = []
+        note_shape(table, report)
         for number, cells in table.records():
             where = f"{table.sheet.where}, row {number}"
             row = read_row(cells, where, report)
