@@ -20,6 +20,7 @@ import typer
 
 from data.datasets import ADAPTERS
 from flows.asking import Faces, asks, with_plain_verify
+from flows.evaluate import evaluate
 from flows.inject import inject
 from flows.predict import predict
 
@@ -298,6 +299,9 @@ def prune(
 
 
 app.command()(_guard(predict))
+
+
+app.command()(_guard(evaluate))
 
 
 @app.command()
