@@ -86,10 +86,10 @@ def test_timestamps_that_do_not_match_are_not_believed(
     path = write_film(tmp_path / "a.mp4", COUNT, "libx264", options={"bf": "3", "g": "12"})
     table = decoders.AvReader._table
 
-    def shifted(self: decoders.AvReader, num_frames: int) -> decoders.Table | None:
+    def shifted(self: decoders.AvReader, num_frames: int) -> decoders.Timestamps | None:
         found = table(self, num_frames)
         assert found is not None
-        return decoders.Table(found.pts + 1, found.dts, found.keys)
+        return decoders.Timestamps(found.pts + 1, found.dts, found.keys)
 
     monkeypatch.setattr(decoders.AvReader, "_table", shifted)
     source = VideoFile(path, COUNT)
