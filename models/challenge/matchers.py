@@ -62,7 +62,8 @@ def find(
     interval that ends before it begins and for another rule.
 
     optimal: as many pairs as can be, then the highest total overlap; order plays no part.
-    distinct_truths (baseline of 2020): events hit by anything, of the two precisions the smaller.
+    distinct_truths (baseline of 2020): events hit by anything, of the two precisions the smaller;
+        its own overlap (see `iou_2020`), never `strict`.
     soft_pairs (ME-TST's spotting counter): every overlapping pair counts.
     best_truth (ME-TST's recognition list): in row order, each looks only at its best event.
     row_order (STRS-Metric): in row order, each takes all free events it reaches.
@@ -81,6 +82,7 @@ def find(
         chosen = match(pred, truth, "one_to_one", least).gt_index
         return one_to_one([(p, int(t)) for p, t in enumerate(chosen) if t >= 0])
     if rule == "distinct_truths":
+        good = _slipped(pred, truth) >= iou
         tp = int(good.any(axis=0).sum())
         hits = int(min(tp, good.any(axis=1).sum()))
         return Found(_pairs(good), tp, hits, num_pred, num_truth)
@@ -105,6 +107,12 @@ def iou_2020(a: tuple[int, int], b: tuple[int, int]) -> float:
         return 0.0
     inter = max(0, min(a[1], b[1]) - max(a[0], b[0])) + 1
     return inter / ((a[1] - a[0] + 1) + (b[1] - b[0] + 1) - inter)
+
+
+def _slipped(pred: npt.ArrayLike, truth: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    p, t = (np.asarray(x, np.int64).reshape(-1, 2).tolist() for x in (pred, truth))
+    values = [[iou_2020((a, b), (c, d)) for c, d in t] for a, b in p]
+    return np.array(values, np.float64).reshape(len(p), len(t))
 
 
 def _pairs(good: npt.NDArray[np.bool_]) -> tuple[tuple[int, int], ...]:

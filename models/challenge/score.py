@@ -7,7 +7,7 @@ answer was wrong, not that there was nothing to answer.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -91,8 +91,3 @@ class ScoreSheet:
 def defined(value: float, reason: str) -> tuple[float | None, str]:
     """(value, "") where it is finite, else (None, reason)."""
     return (float(value), "") if math.isfinite(value) else (None, reason)
-
-
-def mean_or_none(values: Sequence[float]) -> float | None:
-    """The mean, None of nothing."""
-    return sum(values) / len(values) if values else None

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +23,12 @@ from models.challenge.score import PRIORS, Score
 TYPES = {"me": "micro", "mae": "macro"}
 BASELINE_2020 = "baseline of 2020 (distinct truths, silent videos skipped)"
 STRICT = "overlap above 0.5, not at it"
+MATCHERS: dict[Rule, str] = {
+    "soft_pairs": "every overlapping pair counts (ME-TST's spotting)",
+    "best_truth": "each looks at its best event only (ME-TST's recognition)",
+    "row_order": "in row order (STRS-Metric)",
+    "iou_greedy": "by falling overlap (MEWM)",
+}
 
 
 @dataclass(frozen=True)
@@ -131,6 +138,7 @@ def spotting_scores(parts: Sequence[Part]) -> list[Score]:
         ("", "", lambda part: {"total, types not compared": count(part).counts}),
         (BASELINE_2020, "the smaller of its two precisions", _as_in_2020),
         (STRICT, "as several public programs test", lambda part: typed(part, strict=True)),
+        *((name, "", partial(typed, rule=rule)) for rule, name in MATCHERS.items()),
         (PRIORS, "each video answered with another's intervals, mean over all shifts", shifted),
     ]
     for rule, note, counted in sheets:

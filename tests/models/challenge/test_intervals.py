@@ -8,7 +8,7 @@ from data.challenge.forms import Interval
 from data.errors import InputError
 from models.challenge.matchers import RULES, find, iou_2020
 from models.challenge.score import PRIORS, Score, ScoreSheet
-from models.challenge.spotting import BASELINE_2020, STRICT, Counts, Part, spotting_scores
+from models.challenge.spotting import BASELINE_2020, MATCHERS, STRICT, Counts, Part, spotting_scores
 from models.challenge.str_task import RELEASED, Emotions, released_scores, scores_of, str_scores
 from models.spotting import iou_matrix
 
@@ -157,6 +157,8 @@ def test_types_are_matched_apart_and_videos_without_either_side_count() -> None:
     # The baseline of 2020 loses b's event, for nothing was predicted there.
     assert found.find("cas", "F1 micro", BASELINE_2020).counts["T"] == 1
     assert found.find("cas", "F1 micro", STRICT).value == 0.5
+    for name in MATCHERS.values():  # without doubles they agree
+        assert found.find("cas", "F1 total", name).value == total.value
 
 
 def test_parts_are_pooled_and_one_with_nothing_is_unavailable() -> None:
