@@ -20,6 +20,7 @@ import typer
 
 from data.datasets import ADAPTERS
 from flows.asking import Faces, asks, with_plain_verify
+from flows.decode import decode
 from flows.inject import inject
 
 app = typer.Typer(
@@ -185,6 +186,7 @@ def synthesize(
 
 
 app.command()(_guard(inject))
+app.command()(_guard(decode))
 
 
 @app.command()
