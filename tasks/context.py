@@ -223,12 +223,6 @@ def resolve_recipe(request: RunRequest) -> Recipe:
 
 Show = Callable[[str, int, int, str], None]  # name, done, total, text
 watcher: ContextVar[Show | None] = ContextVar("apexflow_watcher", default=None)  # a terminal's bar
-_current: ContextVar[RunContext | None] = ContextVar("apexflow_run", default=None)
-
-
-def current_context() -> RunContext | None:
-    """The context of the run this code is part of, if one is open."""
-    return _current.get()
 
 
 @contextmanager
@@ -239,8 +233,4 @@ def open_context(request: RunRequest, executor: Executor) -> Iterator[RunContext
     workspace = Workspace(request.workspace)
     with workspace.lock(wait_s=request.wait_s, what=f"run {recipe.name}") as token:
         context = RunContext(request, recipe, workspace, token, executor)
-        mark = _current.set(context)
-        try:
-            yield context
-        finally:
-            _current.reset(mark)
+        yield context
