@@ -20,6 +20,7 @@ import typer
 
 from data.datasets import ADAPTERS
 from flows.asking import Faces, asks, with_plain_verify
+from flows.decode import decode
 from flows.evaluate import evaluate
 from flows.inject import inject
 from flows.predict import predict
@@ -187,6 +188,7 @@ def synthesize(
 
 
 app.command()(_guard(inject))
+app.command()(_guard(decode))
 
 
 @app.command()
