@@ -107,8 +107,12 @@ class RunFiles:
 
     @property
     def split(self) -> dict[str, Any]:
-        """Digest, shared people and folds, as in split.json."""
-        return read_json(self.folder / "split.json")
+        """Digest, shared people and folds, as in split.json. Raises StoreError for any other."""
+        found = read_json(self.folder / "split.json")
+        kinds = {"digest": str, "people_shared": list, "folds": dict}
+        if not all(isinstance(found.get(name), kind) for name, kind in kinds.items()):
+            raise _damaged_run(self.folder, "another split.json")
+        return found
 
     @property
     def folds(self) -> list[Path]:
@@ -181,7 +185,11 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def find_run(text: str) -> RunFiles:
-    """A run from its folder's path. Raises ConfigError when it is not one."""
+    """A run from its folder's path.
+
+    Raises ConfigError when it is not one, StoreError `damaged_run` when what it was asked or its
+    split is not as it was written.
+    """
     folder = Path(text).absolute()
     if not (folder / "recipe.json").exists():
         raise ConfigError(
@@ -190,6 +198,12 @@ def find_run(text: str) -> RunFiles:
             got="no recipe.json in it",
             todo="List runs with: ls WORKSPACE/runs/*",
         )
+    recorded = run_manifest(folder)
+    for name in ("recipe.json", "split.json"):
+        digests = recorded.digest[recorded.part == name].tolist()
+        path = folder / name
+        if digests and not (path.is_file() and stores.digest_of(path) in digests):
+            raise _damaged_run(folder, f"an altered {name}")
     return RunFiles(folder)
 
 
