@@ -47,7 +47,7 @@ from data.align.modes import (
     thumb,
 )
 from data.align.tracking import FaceTracker, Registered
-from data.align.views import carried_on, crops_apart, nearest_pose
+from data.align.views import Viewpoint, carried_on, crops_apart
 from data.errors import InputError
 from data.faces import PARTIAL, FaceFinder, Reference, examine
 
@@ -92,6 +92,7 @@ class _View:
     register: Register
     tracker: FaceTracker | None
     maker: CropMaker
+    place: Viewpoint
 
 
 class Run:
@@ -142,7 +143,8 @@ class Run:
 
     def _add(self, segment: Segment, image: Image) -> _View:
         register, tracker = registration(image, segment, self._finder, self._options)
-        view = _View(segment, register, tracker, CropMaker(segment.geometry))
+        geometry = segment.geometry
+        view = _View(segment, register, tracker, CropMaker(geometry), Viewpoint(geometry))
         self._views.append(view)
         self.segments.append(segment)
         if len(self._views) > KEPT_VIEWS:
@@ -203,8 +205,8 @@ class Run:
         seen = self._finder.landmarks(grey, face.box)
         geometry = view.segment.geometry
         pose = landmark_pose(geometry.landmarks, seen, geometry.centre)
-        found = view.tracker.register(grey, pose)
-        if found.method in ("track", "doubtful"):
+        found = view.tracker.attempt(grey, pose)
+        if found is not None:
             return found
         error = np.hypot(*(seen - place(geometry, pose, geometry.landmarks)).T)
         view.tracker.pose = pose
@@ -265,7 +267,7 @@ class Run:
         for view in self._views:
             if view is self._view or view.tracker is None:
                 continue
-            pose = nearest_pose(view.segment.geometry, here, found.pose)
+            pose = view.place.nearest_pose(view.segment.geometry, here, found.pose)
             ipd = view.segment.geometry.ipd
             if pose is not None and not self._beyond(pose, ipd):
                 near.append(
@@ -273,9 +275,9 @@ class Run:
                 )
         for _, view, pose in sorted(near, key=lambda n: n[0])[:TRIED_VIEWS]:
             assert view.tracker is not None
-            again = view.tracker.register(grey, pose)
+            again = view.tracker.attempt(grey, pose)
             geometry = view.segment.geometry
-            if again.method != "track" or self._beyond(again.pose, geometry.ipd):
+            if again is None or again.method != "track" or self._beyond(again.pose, geometry.ipd):
                 continue
             jump = crops_apart(here, found.pose, geometry, again.pose)
             if found.method != "track" or jump < MAX_DRIFT:
@@ -307,11 +309,12 @@ class Run:
         segment = Segment(len(self.segments), reference, geometry, "chained", old.number, placed.sd)
         view = self._add(segment, picture)
         assert view.tracker is not None
-        again = view.tracker.register(grey)
-        if base[0] != index and again.method != "track":
+        again = view.tracker.attempt(grey)
+        if base[0] != index and (again is None or again.method != "track"):
             self._views.remove(view)
             self.segments.pop()
             return None
+        again = again or view.tracker.correlate(grey)
         self._begin(view)
         self._good = (index, image, again)
         self._pose = again.pose

@@ -163,6 +163,7 @@ class FaceTracker:
             face = self.reduced(grey)
         self._face = face
         self._flat: Grey | None = None
+        self._seen_flat: tuple[Grey, Grey] | None = None  # the last frame's, for the next search
         landmarks = self._inward(geometry.landmarks)
         lower = stable_mask(landmarks, geometry.ipd * self._scale, face.shape)
         upper = upper_mask(landmarks, geometry.ipd * self._scale, face.shape) & ~lower
@@ -181,15 +182,17 @@ class FaceTracker:
         self.pose = IDENTITY
         self._usual = QUICK_ERROR
 
-    def register(self, grey: Grey, start: Array | None = None) -> Registered:
-        """Pose of a whole frame (H,W), looked for around the pose `start`, or the last one."""
+    def register(self, grey: Grey) -> Registered:
+        """Pose of a whole frame (H,W), looked for around the last one."""
+        return self.attempt(grey) or self.correlate(grey)
+
+    def attempt(self, grey: Grey, start: Array | None = None) -> Registered | None:
+        """The same by points alone, around the pose `start` if given; None where they fail."""
         if start is not None:
             self.pose = start
-        face = self.reduced(grey)
-        result = self._by_points(face, quick=start is None)
-        if result is None:
-            result = self._by_correlation(face)
-        self.pose = result.pose
+        result = self._by_points(self.reduced(grey), quick=start is None)
+        if result is not None:
+            self.pose = result.pose
         return result
 
     def correlate(self, grey: Grey) -> Registered:
@@ -205,7 +208,11 @@ class FaceTracker:
         if flat and self._flat is None:
             self._flat = self._flattened(self._face)
         here = self._flat if flat and self._flat is not None else self._face
-        there = self._flattened(face) if flat else face
+        there = face
+        if flat:
+            if self._seen_flat is None or self._seen_flat[0] is not face:
+                self._seen_flat = face, self._flattened(face)
+            there = self._seen_flat[1]
         begin = np.ascontiguousarray(self._inward(start).astype(np.float32)).reshape(-1, 1, 2)
         options: dict[str, Any] = {
             "winSize": (self._window, self._window),

@@ -55,7 +55,7 @@ def event_geometry(
     landmarks = place(old, pose, old.landmarks)
     geometry = face_geometry(landmarks, old.size, upright=upright)
     depth = replace(geometry.depth, slope=old.depth.slope + pose[4:6], added=added)
-    return replace(geometry, depth=centred(depth, landmarks))
+    return geometry.with_depth(centred(depth, landmarks))
 
 
 class Guesses:
