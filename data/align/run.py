@@ -30,7 +30,6 @@ from data.align.modes import (
     FACELESS,
     HELD,
     Block,
-    Glimpse,
     Image,
     Options,
     Placed,
@@ -43,13 +42,12 @@ from data.align.modes import (
     reference_geometry,
     registration,
     smooth_poses,
-    standard,
-    thumb,
 )
 from data.align.tracking import FaceTracker, Registered
 from data.align.views import Viewpoint, carried_on, crops_apart
+from data.align.watching import FaceSearch, SceneWatch
 from data.errors import InputError
-from data.faces import PARTIAL, FaceFinder, Reference, examine
+from data.faces import PARTIAL, FaceFinder, Reference
 
 Array = npt.NDArray[np.float64]
 Frames = Iterable[tuple[int, Image | None]]  # grey or RGB images, None where unreadable
@@ -58,7 +56,6 @@ MAX_SCALE, MAX_ROLL_DEG, MAX_SHIFT = 0.10, 10.0, 0.30  # motion that calls for a
 MAX_ANGLE = 0.15  # yaw or pitch, rad
 CHECK_SECONDS = 0.5  # between looks by the detector, to notice a track on the wrong thing
 MIN_OVERLAP = 0.5
-CUT_LIKENESS = 0.5  # of consecutive pictures, of the face's place and of all: below there is a cut
 LOST_SECONDS = 0.1  # a face lost for longer is looked for
 EAGER_LOOKS = 10  # frames in a row searched after a face is lost
 EAGER_TRIES = 3  # doubtful frames in a row at each of which other references are tried
@@ -115,8 +112,7 @@ class Run:
         self.segments: list[Segment] = []
         self.evidence = DepthEvidence(max(1, round(BIN_SECONDS * options.fps)))
         self.cuts: list[int] = []
-        self._whole: Glimpse | None = None
-        self._place: Glimpse | None = None
+        self._scene, self._search = SceneWatch(), FaceSearch(finder, options.fps)
         self._begin(self._add(segment, image))
 
     def blocks(self, frames: Frames) -> Iterator[Block]:
@@ -164,7 +160,7 @@ class Run:
 
     def _see(self, index: int, grey: Image) -> Registered:
         """Register a frame to the present reference; after a cut there is nothing to register."""
-        unlike = self._unlike(grey) if self._follows else False
+        unlike = self._follows and self._scene.unlike(grey, self._view.maker)
         if self._cut:
             found = Registered(self._pose, "held")
         else:
@@ -178,18 +174,6 @@ class Run:
         self._lost = self._lost + 1 if found.method == "held" else 0
         self._pose = found.pose
         return found
-
-    def _unlike(self, grey: Image) -> bool:
-        """Whether neither the face's place nor the whole picture is like the frame before."""
-        x0, y0, x1, y1 = self._view.maker.box(IDENTITY, grey.shape)
-        step = max(1, (x1 - x0) // 40)
-        place_, whole = standard(grey[y0:y1:step, x0:x1:step]), standard(thumb(grey))
-        old_place, old_whole = self._place, self._whole
-        self._place, self._whole = place_, whole
-        if old_place is None or old_whole is None or old_place.shape != place_.shape:
-            return False
-        pairs = ((old_place, place_), (old_whole, whole))
-        return all(float((a * b).mean()) < CUT_LIKENESS for a, b in pairs)
 
     def _by_landmarks(self, grey: Image) -> Registered | None:
         """The face where the detector sees it near its last place; its points from there, if so."""
@@ -333,7 +317,7 @@ class Run:
 
     def _detected(self, index: int, image: Image, grey: Image, found: Registered) -> _View | None:
         assert self._finder is not None
-        reference, _ = examine(self._finder, grey, index)
+        reference = self._search.find(grey, index, self._view.segment.reference)
         if reference is None:
             return None
         try:

@@ -265,13 +265,22 @@ class FaceTracker:
         return int(x0), int(y0), int(x1), int(y1)
 
     def _flattened(self, face: Grey) -> Grey:
-        """Locally normalised: each place's own mean and contrast taken out."""
+        """Locally normalised: each place's own mean and contrast taken out.
+
+        Both are blurred at half size: a fifth of the time, 0.04 grey levels away.
+        """
         image = face.astype(np.float32)
         sigma = FLATTEN * self.geometry.ipd * self._scale
-        mean = cv2.GaussianBlur(image, (0, 0), sigma)
-        power = np.maximum(cv2.GaussianBlur(image * image, (0, 0), sigma) - mean * mean, 0)
-        flat = LEVEL + SPREAD * (image - mean) / np.sqrt(power + FLOOR)
-        return np.clip(flat, 0, 255).round().astype(np.uint8)
+        height, width = face.shape
+        both = cv2.copyMakeBorder(
+            cv2.merge([image, image * image]), 0, height % 2, 0, width % 2, cv2.BORDER_REFLECT_101
+        )
+        half = cv2.resize(both, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
+        half = cv2.GaussianBlur(half, (0, 0), np.sqrt(sigma**2 - 0.25) / 2)
+        whole = cv2.resize(half, both.shape[1::-1], interpolation=cv2.INTER_LINEAR)
+        mean, power = cv2.split(whole[:height, :width])
+        spread = np.sqrt(np.maximum(power - mean * mean, 0) + FLOOR)
+        return np.clip(LEVEL + SPREAD * (image - mean) / spread, 0, 255).round().astype(np.uint8)
 
     def _ratio(self) -> Array:
         x0, y0, x1, y1 = self._box
