@@ -107,12 +107,13 @@ class WindowFamily:
         return count_epochs(recipe, folder, protocol_of(recipe.decode, train))
 
     def rules(self, recipe: Recipe) -> dict[str, Any]:
-        """What counts as a hit, in which videos, and whether tested people set the half-width."""
+        """What counts as a hit, in which videos, and what is learned from tested people."""
         decode = recipe.decode
         return {
             "matcher": decode.matcher,
             "iou": decode.iou,
             "videos": decode.videos,
+            "stitch": decode.stitch,
             "half-width of tested people": decode.k_p == "global",
         }
 

@@ -150,6 +150,8 @@ def _mean_row(name: str, scope: str, part: pd.DataFrame, seeds: int) -> dict[str
     notes = set(part.note.fillna(""))
     values = part.value.to_numpy(np.float64)
     said = [*(notes if len(notes) == 1 else ())]
+    if scope.startswith(("choice:", "dataset:")) and not said:
+        said.append("n is people")
     if scope == "pooled":
         said.append(f"mean of {seeds} seeds, standard deviation {values.std(ddof=1):.3f}")
     if len(part) < seeds:
