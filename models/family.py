@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from models.epoch_record import FoldEpochs
-    from models.stacked.choice import Choice
+    from models.stacked.choice import Packing
     from models.stacked.proof import Proof
 
 
@@ -57,7 +57,7 @@ class Family(Protocol):
 
     def plan_packs(
         self, jobs: Sequence[FoldJob], max_memory_mb: float | None = None
-    ) -> tuple[list[list[FoldJob]], Choice]:
+    ) -> tuple[list[list[FoldJob]], Packing]:
         """The jobs in packs for `fit`, by `train.folds_at_once`; why, and how many side by side."""
         ...
 

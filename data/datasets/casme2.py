@@ -15,16 +15,16 @@ from typing import ClassVar
 
 from data.datasets.base import Adapter, ListedVideo, VideoSpec
 from data.datasets.checks import Annotation, numbers_of, read_units
-from data.datasets.grouping import Group, choose_group, group_by_pattern, leave_out_strangers
+from data.datasets.grouping import FolderGroup, choose_group, group_by_pattern, leave_out_strangers
 from data.datasets.label_maps import normalise_emotion
 from data.datasets.listing import Tree
 from data.datasets.parsing import Cell, identifier, objective_class, text
 from data.datasets.report import Report
 from data.datasets.sheets import Table
-from data.datasets.tables import Layout, annotation_rows, choose_table, optional_table
+from data.datasets.tables import TableLayout, annotation_rows, choose_table, optional_table
 from data.datasets.versions import note_others
 
-CODING = Layout(
+CODING = TableLayout(
     {
         "subject": ("subject",),
         "clip": ("filename",),
@@ -39,7 +39,7 @@ CODING = Layout(
     "clip",
     r"EP\d.*",
 )
-OBJECTIVE = Layout(
+OBJECTIVE = TableLayout(
     {
         "subject": ("subject",),
         "clip": ("filename",),
@@ -94,7 +94,7 @@ class Casme2(Adapter):
         return rows
 
 
-def clip_specs(adapter: Adapter, groups: list[Group], variant: str) -> list[VideoSpec]:
+def clip_specs(adapter: Adapter, groups: list[FolderGroup], variant: str) -> list[VideoSpec]:
     """Clips subNN/EP.. as CASME and CASME II file them; only whole ones reach past the event."""
     specs = []
     for folder, (subject, clip) in (item for group in groups for item in group.folders):

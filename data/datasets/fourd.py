@@ -21,15 +21,15 @@ from typing import ClassVar
 from data.datasets.action_units import unit_numbers
 from data.datasets.base import Adapter, ListedVideo, VideoSpec
 from data.datasets.checks import Annotation, numbers_of, read_units
-from data.datasets.grouping import Group, choose_group, leave_out_strangers
+from data.datasets.grouping import FolderGroup, choose_group, leave_out_strangers
 from data.datasets.label_maps import normalise_emotion
 from data.datasets.listing import Tree
 from data.datasets.parsing import Cell, text
 from data.datasets.report import Report
 from data.datasets.sheets import Table, header_word
-from data.datasets.tables import Layout, choose_table
+from data.datasets.tables import TableLayout, choose_table
 
-ROWS = Layout(
+ROWS = TableLayout(
     {
         "subject": ("subid", "subject"),
         "clip": ("foldname",),
@@ -65,7 +65,7 @@ class FourD(Adapter):
         """Leaf folders named as in the sheet's column fold_name."""
         subjects = {text(c["clip"]): text(c["subject"]) for _, c in self.table(tree).records()}
         folded = {name.casefold(): name for name in subjects}
-        groups: dict[tuple[str, ...], Group] = {}
+        groups: dict[tuple[str, ...], FolderGroup] = {}
         for folder in tree.sequences():
             parts = tree.names(folder)
             name = folded.get(parts[-1].casefold())
@@ -73,7 +73,7 @@ class FourD(Adapter):
                 continue
             above = len(parts) > 1 and parts[-2].casefold() == subjects[name].casefold()
             head = parts[: -2 if above else -1]
-            group = groups.setdefault(head, Group("/".join(head[1:]), head))
+            group = groups.setdefault(head, FolderGroup("/".join(head[1:]), head))
             match = re.fullmatch(".*", name)
             group.folders.append((folder, [match] if match else []))
         found = list(groups.values())

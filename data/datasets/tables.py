@@ -12,8 +12,8 @@ from data.datasets.parsing import Cell, text
 from data.datasets.report import Report
 from data.datasets.sheets import (
     HEADER_ROWS,
-    Search,
     Sheet,
+    SheetSearch,
     Table,
     find_sheets,
     find_table,
@@ -29,7 +29,7 @@ ADD_SHEET = "Put the sheet of {title} into ROOT or right above it."
 
 
 @dataclass(frozen=True)
-class Layout:
+class TableLayout:
     """How a table is recognised.
 
     `columns`: our name -> accepted header words; `required` of them must be there; at least half
@@ -60,7 +60,7 @@ class Layout:
 
 
 def annotation_rows(
-    table: Table, layout: Layout, report: Report
+    table: Table, layout: TableLayout, report: Report
 ) -> Iterator[tuple[str, dict[str, Cell]]]:
     """(place for messages, cells) of the rows that are annotations; any other row is flagged.
 
@@ -82,7 +82,7 @@ def annotation_rows(
 def choose_table(
     adapter: Adapter,
     tree: Tree,
-    layout: Layout,
+    layout: TableLayout,
     report: Report,
     score: Callable[[Table], int],
     role: str = "sheet",
@@ -104,7 +104,11 @@ def choose_table(
 
 
 def optional_table(
-    tree: Tree, layout: Layout, report: Report, role: str, other_than: Layout | None = None
+    tree: Tree,
+    layout: TableLayout,
+    report: Report,
+    role: str,
+    other_than: TableLayout | None = None,
 ) -> Table | None:
     """The best table of this layout (see `choose_table`), or None.
 
@@ -122,7 +126,7 @@ def optional_table(
     return best
 
 
-def near_misses(tree: Tree, layout: Layout) -> list[str]:
+def near_misses(tree: Tree, layout: TableLayout) -> list[str]:
     """Sheets with at least half of the required columns, and what keeps them from fitting."""
 
     def why_not(sheet: Sheet) -> str | None:
@@ -146,7 +150,7 @@ def near_misses(tree: Tree, layout: Layout) -> list[str]:
 def no_sheet(
     adapter: Adapter,
     tree: Tree,
-    search: Search,
+    search: SheetSearch,
     wanted: Sequence[str],
     near: Sequence[str] = (),
 ) -> DatasetError:

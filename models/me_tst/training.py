@@ -83,7 +83,7 @@ class WindowTensors(NamedTuple):
     classes: Tensor
 
 
-class Course:
+class FoldCourse:
     """All that a fold's training depends on but its weights: order, jitter, masks, rates, history.
 
     Both loops follow it, so a fold meets the same windows, masks and rates in either.
@@ -186,7 +186,7 @@ def one_cycle(update: int, total: int, peak: float) -> tuple[float, float]:
 
 
 def fit_one(
-    course: Course,
+    course: FoldCourse,
     data: WindowTensors,
     device: torch.device,
     trace: Trace | None,
@@ -223,7 +223,7 @@ def fit_one(
 
 def _epoch(
     network: nn.Module,
-    course: Course,
+    course: FoldCourse,
     data: WindowTensors,
     weights: Tensor,
     masks: DepthMasks,

@@ -20,12 +20,12 @@ from data.synthetic.action_units import objective_class
 from data.synthetic.layouts.base import (
     Camera,
     Cell,
-    Layout,
     Place,
     PlacedVideo,
     PlannedVideo,
     Planted,
     Row,
+    SyntheticLayout,
     Tables,
     films,
     lines,
@@ -46,7 +46,7 @@ _SHAPES = {
 }
 
 
-class Casme2(Layout):
+class SyntheticCasme2(SyntheticLayout):
     """CASME II, 2014 coding sheet."""
 
     name = "casme2"

@@ -19,12 +19,12 @@ import numpy as np
 
 from data.synthetic.layouts.base import (
     Camera,
-    Layout,
     Place,
     PlacedVideo,
     PlannedVideo,
     Planted,
     Row,
+    SyntheticLayout,
     Tables,
     lines,
 )
@@ -47,7 +47,7 @@ _EXTRAS = ("sub_ID", "fold_name", "self-report", "video emotion")
 _WORDS = {"positive+surprise": "Surprise+Positive"}
 
 
-class FourDme(Layout):
+class SyntheticFourDme(SyntheticLayout):
     """4DME, the grey clips."""
 
     name = "4dme"

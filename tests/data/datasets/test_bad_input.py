@@ -255,7 +255,6 @@ def test_paddings_sort_numerically(tmp_path):
     frames = list_frames(tmp_path)
     assert frames.numbers.tolist() == [8, 9, 10, 11, 12]
     assert frames.names[0] == "f0008.png" and frames.padding == (1, 4)
-    assert frames.index_of(11) == 3 and frames.index_of(7) is None
 
 
 def test_undecodable_and_unicode_names(tmp_path):

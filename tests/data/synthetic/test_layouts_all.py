@@ -22,7 +22,7 @@ from data.errors import ConfigError, MissingExtraError
 from data.ingest.check import check_dataset
 from data.synthetic import layout_names, load_truth, write_dataset, writer
 from data.synthetic.layouts import get_layout
-from data.synthetic.layouts.base import Layout
+from data.synthetic.layouts.base import SyntheticLayout
 from tests.fakes.synthetic_defects import NATURAL, unexplained
 
 FILES = {"missing_frame", "truncated_image", "empty_file"}
@@ -109,7 +109,7 @@ def test_every_layout_has_an_adapter_and_its_defects_are_listed():
 def test_every_adapter_has_a_synthetic_layout(name):
     if name not in layout_names():
         pytest.skip(f"{name}: no synthetic layout in data/synthetic/layouts yet")
-    assert isinstance(get_layout(name), Layout)
+    assert isinstance(get_layout(name), SyntheticLayout)
 
 
 def test_a_sound_copy_is_read_whole_and_without_findings(layout):
