@@ -10,24 +10,54 @@ import json
 import os
 import platform
 import shutil
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import pandas as pd
+
+from data.folds import Fold, Split
 from data.stages.contract import Scope
 from data.stages.files import save_parquet, temporary_name
 from data.stages.identity import file_digest, stable_hash
 from data.stages.parts import versions_json
 from data.stages.planning import why_not_fresh
 from data.stages.stores import UNIT_RECORD
+from data.stages.writing import StoreWriter
 from models.family import family_of
-from models.runs.files import QUICK_BYTES, SETUP, run_manifest
-from models.runs.samples import fold_name
-
-if TYPE_CHECKING:
-    from models.runs.training import PackResult, RunPlan
+from models.recipe import Recipe
+from models.runs.files import QUICK_BYTES, SETUP, FoldJob, run_manifest
+from models.runs.samples import Samples, fold_name
 
 TIMES = "timings.parquet"  # of a fold: seconds per epoch
 VERSION = 2  # bumped by hand when training results change
+
+
+@dataclass
+class RunPlan:
+    """The experiment as it would run: samples, split, folder, folds with their keys."""
+
+    recipe: Recipe
+    samples: Samples
+    split: Split
+    run_id: str
+    folder: Path
+    jobs: dict[str, FoldJob]  # by unit: a fold, of one seed, or its inner training
+    keys: dict[str, str]  # unit → key
+    ledger: pd.DataFrame
+    inner: dict[str, Fold] = field(default_factory=dict)  # fold → ids that train, that choose
+    elsewhere: dict[str, Path] = field(default_factory=dict)  # unit → its trained twin's folder
+    writer: StoreWriter | None = None
+
+
+@dataclass
+class PackResult:
+    """Trained folds in their hidden folders; seconds of one, evenly shared."""
+
+    folds: tuple[FoldJob, ...]
+    seconds: float
+    host: str
+    versions: str
 
 
 def write_setup(run: RunPlan, scope: Scope) -> None:

@@ -21,8 +21,9 @@ from data.stages.parts import versions_json
 from data.stages.planning import why_not_fresh
 from data.stages.writing import StoreWriter
 from models.runs.files import QUICK_BYTES, REPORT, SCORES, RunFiles, run_manifest
+from models.runs.publishing import RunPlan
 from models.runs.scores import metadata, score_run
-from models.runs.training import RunPlan, is_trained, plan_run
+from models.runs.training import is_trained, plan_run
 
 VERSION = 3  # of scores and report, bumped by hand when either changes
 FILES = {SCORES: ("predictions.parquet", "metrics.parquet"), REPORT: ("report.html",)}

@@ -17,7 +17,7 @@ import platform
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +37,14 @@ from models.devices import resolve_device
 from models.family import family_of
 from models.recipe import Recipe
 from models.runs.files import INNER, QUICK_BYTES, FoldJob, plain_name, run_manifest, unit_name
-from models.runs.publishing import VERSION, publish_fold, take_over, write_setup
+from models.runs.publishing import (
+    VERSION,
+    PackResult,
+    RunPlan,
+    publish_fold,
+    take_over,
+    write_setup,
+)
 from models.runs.samples import (
     Samples,
     choose_samples,
@@ -51,23 +58,6 @@ if TYPE_CHECKING:
     from models.stacked.proof import Proof
 
 
-@dataclass
-class RunPlan:
-    """The experiment as it would run: samples, split, folder, folds with their keys."""
-
-    recipe: Recipe
-    samples: Samples
-    split: Split
-    run_id: str
-    folder: Path
-    jobs: dict[str, FoldJob]  # by unit: a fold, of one seed, or its inner training
-    keys: dict[str, str]  # unit → key
-    ledger: pd.DataFrame
-    inner: dict[str, Fold] = field(default_factory=dict)  # fold → ids that train, that choose
-    elsewhere: dict[str, Path] = field(default_factory=dict)  # unit → its trained twin's folder
-    writer: StoreWriter | None = None
-
-
 @dataclass(frozen=True)
 class PackJob:
     """Folds that are trained by one call: one, or several as one program."""
@@ -79,16 +69,6 @@ class PackJob:
         """Name people see."""
         first = self.folds[0].label
         return first if len(self.folds) == 1 else f"{first}-and-{len(self.folds) - 1}-more"
-
-
-@dataclass
-class PackResult:
-    """Trained folds in their hidden folders; seconds of one, evenly shared."""
-
-    folds: tuple[FoldJob, ...]
-    seconds: float
-    host: str
-    versions: str
 
 
 class TrainStep:
