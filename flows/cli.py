@@ -20,6 +20,8 @@ import typer
 
 from data.datasets import ADAPTERS
 from flows.asking import Faces, asks, with_plain_verify
+from flows.decode import decode
+from flows.evaluate import evaluate
 from flows.inject import inject
 from flows.predict import predict
 
@@ -186,6 +188,7 @@ def synthesize(
 
 
 app.command()(_guard(inject))
+app.command()(_guard(decode))
 
 
 @app.command()
@@ -298,6 +301,9 @@ def prune(
 
 
 app.command()(_guard(predict))
+
+
+app.command()(_guard(evaluate))
 
 
 @app.command()
