@@ -135,6 +135,8 @@ def near_misses(tree: Tree, layout: TableLayout) -> list[str]:
         found = [{n for n in known if set(known[n]) & set(map(header_word, r))} for r in rows]
         best = max(found, key=len, default=set())
         missing = [n for n in layout.required if n not in best]
+        if not best and _holds_keys(rows, layout):
+            return f"{sheet.where} has rows of this dataset, but no header row to name its columns"
         if 2 * len(best) < len(layout.required):
             return None
         if missing:
@@ -145,6 +147,13 @@ def near_misses(tree: Tree, layout: TableLayout) -> list[str]:
         return f"{sheet.where} has the columns, but its {layout.key} cells are of another dataset"
 
     return list(find_sheets(tree, why_not).found)
+
+
+def _holds_keys(rows: Sequence[Sequence[Cell]], layout: TableLayout) -> bool:
+    """Whether one column holds keys of the layout in at least half of the rows."""
+    width = max(map(len, rows), default=0)
+    columns = ([row[at] for row in rows if at < len(row)] for at in range(width))
+    return any(2 * sum(map(layout.fits, column)) >= len(rows) for column in columns if rows)
 
 
 def no_sheet(
