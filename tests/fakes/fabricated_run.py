@@ -105,7 +105,7 @@ def write_store(
     timing = {"part": part.name, "mtime_ns": part.stat().st_mtime_ns, "seconds": 3.25,
               "units": len(rows), "host": "here", "versions": VERSIONS}  # fmt: skip
     write_table(
-        pd.DataFrame([timing], columns=[*stores.TIMINGS]).astype(stores.TIMINGS),
+        pd.DataFrame([timing], columns=list(stores.TIMINGS)).astype(stores.TIMINGS),
         folder / "timings.parquet",
     )
     kind = "event" if stage in ("registration", "apex", "flow") else "video"
@@ -319,7 +319,7 @@ def _finish_run(folder: Path, recipe: dict[str, Any], folds: dict[str, Any]) -> 
     timings = [{"part": part, "mtime_ns": time, "seconds": 12.5, "units": 1, "host": "here",
                 "versions": VERSIONS} for part, time in stamp.items()]  # fmt: skip
     write_table(
-        pd.DataFrame(timings, columns=[*stores.TIMINGS]).astype(stores.TIMINGS),
+        pd.DataFrame(timings, columns=list(stores.TIMINGS)).astype(stores.TIMINGS),
         folder / "timings.parquet",
     )
     dropped = ledger([("train", "casme2", "x", "event", "no_label_3", "", "dropped")])
