@@ -15,6 +15,7 @@ from prefect.states import Cancelled
 
 from flows.output import outlive_reader
 from flows.recorded import run_recorded
+from flows.run_names import invented
 from tasks.forms import FORMS, AnyStageForm, FullForm
 from tasks.request import RunRequest, StageName
 
@@ -33,20 +34,11 @@ def _run(request: RunRequest, only: str | None = None) -> Any:
             request,
             only=only,
             adopt=str(run.id) if run else None,
-            name=run.name if run and not _invented(run.name) else None,
+            name=run.name if run and not invented(run.name) else None,
             tags=run.tags if run else (),
         )
     except KeyboardInterrupt:
         return Cancelled(message="Cancelled from Prefect; finished parts are kept.")
-
-
-def _invented(name: str) -> bool:
-    """Whether Prefect made this name up (two words, lovely-lynx) and no person chose it."""
-    from coolname.data import config
-
-    parts: Any = config.values()
-    known = {w for part in parts if part["type"] == "words" for w in part["words"]}
-    return all(word in known for word in name.split("-"))
 
 
 def _stage_flow(stage: str, about: str) -> Flow[Any, Any]:
