@@ -24,6 +24,7 @@ from flows.decode import decode
 from flows.evaluate import evaluate
 from flows.inject import inject
 from flows.predict import predict
+from flows.worker import worker
 
 app = typer.Typer(
     name="apexflow",
@@ -94,7 +95,11 @@ def _show_log(verbose: bool) -> None:
 def run(
     request: Any,
     runner: Annotated[
-        str, typer.Option(help="prefect, none, or auto: prefect when its server is up.")
+        str,
+        typer.Option(
+            help="prefect, none, or auto: prefect when its server is up; local or dask (with "
+            "--scheduler): as auto, and where the jobs are done."
+        ),
     ] = "auto",
     prove: Annotated[
         bool,
@@ -188,6 +193,7 @@ def synthesize(
 
 
 app.command()(_guard(inject))
+app.command()(_guard(worker))
 app.command()(_guard(decode))
 
 

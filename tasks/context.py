@@ -20,7 +20,7 @@ from data.stages.contract import Scope, Step
 from data.stages.workspace import Workspace
 from models.recipe import Recipe, load_recipe
 from models.steps import find_step
-from tasks.carriers import Carrier
+from tasks.carriers import NO_GPU, Carrier, Share
 from tasks.request import RunRequest
 
 Job = TypeVar("Job")
@@ -36,13 +36,9 @@ class Executor(Protocol):
         function: Callable[[Job], Result],
         jobs: list[Job],
         label: Callable[[Job], str],
-        *,
-        most: int | None = None,
+        share: Share = NO_GPU,
     ) -> Iterator[Result]:
-        """Results in order of completion, at most `most` jobs at a time.
-
-        The first error is raised after all jobs ended.
-        """
+        """Results in order of completion; the first error is raised after all jobs ended."""
         ...
 
     def progress(self, name: str, done: int, total: int, text: str) -> None:
@@ -53,8 +49,13 @@ class Executor(Protocol):
         """Show a stage's pictures and table."""
         ...
 
-    def gpu(self, device: str) -> Any:
-        """Context manager held around GPU work."""
+    def gpu(self, count: int) -> Any:
+        """Context manager held around work on `count` GPUs of this machine; how many it got."""
+        ...
+
+    @property
+    def carrier(self) -> Carrier:
+        """Where its jobs are done."""
         ...
 
 
@@ -64,18 +65,17 @@ class PlainExecutor:
     def __init__(
         self, carrier: Carrier, show: Callable[[str, int, int, str], None] | None = None
     ) -> None:
-        self._carrier, self._show = carrier, show
+        self.carrier, self._show = carrier, show
 
     def map(
         self,
         function: Callable[[Job], Result],
         jobs: list[Job],
         label: Callable[[Job], str],
-        *,
-        most: int | None = None,
+        share: Share = NO_GPU,
     ) -> Iterator[Result]:
         """See Executor."""
-        yield from self._carrier.carry(function, jobs, label=label, most=most)
+        yield from self.carrier.carry(function, jobs, label=label, share=share)
 
     def progress(self, name: str, done: int, total: int, text: str) -> None:
         """See Executor."""
@@ -86,9 +86,9 @@ class PlainExecutor:
         """Pages are for the UI; the report holds the same pictures."""
 
     @contextmanager
-    def gpu(self, device: str) -> Iterator[None]:
+    def gpu(self, count: int) -> Iterator[int]:
         """Alone on the machine as far as we know: nothing to hold."""
-        yield
+        yield count
 
 
 @dataclass
@@ -106,11 +106,17 @@ class RunContext:
         """Steps this run does, in order: the recipe's, narrowed by the request."""
         return wanted_steps(self.request, self.recipe)
 
+    @property
+    def carrier(self) -> Carrier:
+        """Where the run's jobs are done."""
+        return self.executor.carrier
+
     def scopes(self, step: Step, dataset: str | None = None) -> list[Scope]:
         """What a step is done for: each of the recipe's datasets (or only `dataset`), or all."""
-        return scopes(
+        whole = scopes(
             self.request, self.recipe, self.workspace, step, token=self.token, dataset=dataset
         )
+        return [replace(scope, machines=self.carrier.machines) for scope in whole]
 
     def forces(self, step: str) -> bool:
         """Whether the request forces this step, or one it depends on."""

@@ -10,11 +10,9 @@ seconds. A fold is trained in a hidden folder that keeps its resume state across
 from __future__ import annotations
 
 import json
-import os
 import platform
 import shutil
 import tempfile
-import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from data.errors import ConfigError, SplitError, StoreError
+from data.errors import ConfigError, SplitError
 from data.folds import Split, event_ids
 from data.stages.contract import Page, RecipeLike, Scope, StepPlan
 from data.stages.files import save_parquet, temporary_name
@@ -32,11 +30,11 @@ from data.stages.planning import why_not_fresh
 from data.stages.registry import with_needs
 from data.stages.stores import UNIT_RECORD
 from data.stages.writing import StoreWriter
-from models.contract import FOLD_FILES
-from models.devices import resolve_device
+from models.devices import devices_of, real_device, resolve_device
 from models.family import family_of
 from models.recipe import Recipe
 from models.runs.files import QUICK_BYTES, SETUP, FoldJob, run_manifest
+from models.runs.packs import PackJob, PackResult, attempts, fit_pack, link, plan_packs, spread
 from models.runs.samples import (
     Samples,
     choose_samples,
@@ -66,29 +64,7 @@ class RunPlan:
     ledger: pd.DataFrame
     elsewhere: dict[str, Path] = field(default_factory=dict)  # fold → its trained twin's folder
     writer: StoreWriter | None = None
-
-
-@dataclass(frozen=True)
-class PackJob:
-    """Folds that are trained by one call: one, or several as one program."""
-
-    folds: tuple[FoldJob, ...]
-
-    @property
-    def label(self) -> str:
-        """Name people see."""
-        first = self.folds[0].label
-        return first if len(self.folds) == 1 else f"{first}-and-{len(self.folds) - 1}-more"
-
-
-@dataclass
-class PackResult:
-    """Trained folds in their hidden folders; seconds of one, evenly shared."""
-
-    folds: tuple[FoldJob, ...]
-    seconds: float
-    host: str
-    versions: str
+    beside: int = 0  # packs that a GPU may have at once; 0: trained on the CPU
 
 
 class TrainStep:
@@ -150,12 +126,22 @@ class TrainStep:
             left = [f for f in left if _asked(f, scope.folds)]
         if not left:
             return []
-        device = resolve_device(scope.device)
-        jobs = [replace(run.jobs[fold], device=device) for fold in left]
-        packs, choice = family_of(run.recipe).plan_packs(jobs, scope.max_gpu_memory_mb)
+        devices = devices_of(scope)
+        jobs = [replace(run.jobs[fold], device=devices[0]) for fold in left]
+        asked = (jobs, scope.max_gpu_memory_mb)
+        on_gpu = devices[0] != "cpu"
+        packs, choice = (
+            scope.machines.ask(plan_packs, *asked, gpu=True)
+            if scope.machines is not None and on_gpu
+            else plan_packs(*asked)
+        )
+        packs = spread(packs, len(devices))
+        run.beside = choice.side_by_side if on_gpu else 0
         if choice.at_once > 1:
             plan.notes.append(choice.why)
-        return [PackJob(tuple(replace(j, device=scope.device) for j in pack)) for pack in packs]
+        if len(devices) > 1:
+            plan.notes.append(f"{len(packs)} packs of folds on {len(devices)} GPUs")
+        return [PackJob(tuple(pack)) for pack in packs]
 
     def make(self, job: PackJob) -> PackResult:
         """Train and predict a pack's folds, each into its `out`."""
@@ -172,13 +158,15 @@ class TrainStep:
         """Every publication is complete by itself."""
 
     def progress(self, scope: Scope, result: PackResult) -> str:
-        """'fold-00-sub01 trained in 3.1 s'."""
+        """'fold-00-sub01 trained in 3.1 s on cuda:0 of host'."""
         names = ", ".join(job.fold for job in result.folds)
-        return f"{names} trained in {result.seconds * len(result.folds):.1f} s"
+        spent = result.seconds * len(result.folds)
+        return f"{names} trained in {spent:.1f} s on {result.folds[0].device} of {result.host}"
 
-    def gpu(self, scope: Scope) -> int:
-        """One fold at a time on a GPU."""
-        return int(resolve_device(scope.device) != "cpu")
+    def gpu(self, scope: Scope, plan: StepPlan) -> int:
+        """As many packs as were measured to fit beside each other."""
+        run: RunPlan = plan.work
+        return run.beside
 
     def warm_up(self, scope: Scope) -> float:
         """Nothing to prepare."""
@@ -333,28 +321,13 @@ def _asked(fold: str, wanted: tuple[str, ...]) -> bool:
 # ------------------------------------------------------------------------------------ publication
 
 
-def fit_pack(pack: PackJob) -> PackResult:
-    """Train and predict a pack's folds, each into its `out`. Runs in a worker."""
-    started = time.perf_counter()
-    jobs = [replace(job, device=resolve_device(job.device)) for job in pack.folds]
-    for job in jobs:
-        job.out.mkdir(parents=True, exist_ok=True)
-    family_of(jobs[0].recipe).fit(jobs)
-    for job in jobs:
-        missing = [name for name in FOLD_FILES if not (job.out / name).exists()]
-        if missing:
-            raise StoreError(job.fold, expected=f"files {FOLD_FILES}", got=f"without {missing}")
-    seconds = (time.perf_counter() - started) / len(jobs)
-    return PackResult(pack.folds, seconds, platform.node(), versions_json())
-
-
 def prove(scope: Scope, steps: int = 100) -> Proof:
     """Train one fold (the first of `scope.folds`, else the first) alone and beside all others.
 
     Writes nothing into the workspace. Raises as `plan_run` does.
     """
     run = plan_run(scope)
-    device = resolve_device(scope.device)
+    device = real_device(resolve_device(scope.device))
     asked = [fold for fold in run.jobs if scope.folds and _asked(fold, scope.folds)]
     with tempfile.TemporaryDirectory(prefix="apexflow-proof-") as folder:
         inputs = Path(folder) / "inputs.parquet"
@@ -411,19 +384,13 @@ def _split_facts(run: RunPlan) -> dict[str, Any]:
 def _take_over(run: RunPlan, fold: str, twin: Path, scope: Scope) -> None:
     """Publish another run's fold as this run's: weights linked, predictions decoded again."""
     out = run.jobs[fold].out
-    shutil.rmtree(out, ignore_errors=True)
+    for folder in attempts(out):
+        shutil.rmtree(folder, ignore_errors=True)
     out.mkdir(parents=True)
     for path in sorted(p for p in twin.iterdir() if p.is_file() and p.name != UNIT_RECORD):
-        _link(path, out / path.name)  # linked files are replaced, never written into
+        link(path, out / path.name)  # linked files are replaced, never written into
     family_of(run.recipe).decode_fold(run.recipe, out)
     _publish_fold(run, fold, out, None)
-
-
-def _link(source: Path, target: Path) -> None:
-    try:
-        os.link(source, target)
-    except OSError:  # another file system, or one without links
-        shutil.copy2(source, target)
 
 
 def _publish_fold(run: RunPlan, fold: str, out: Path, result: PackResult | None) -> None:
@@ -435,7 +402,7 @@ def _publish_fold(run: RunPlan, fold: str, out: Path, result: PackResult | None)
         for path in files
         if path.name != TIMES  # seconds have no identity
     ]
-    seconds = result.seconds if result else 0.0
+    seconds, peak = (result.seconds, result.peak_mb) if result else (0.0, float("nan"))
     host, versions = (
         (result.host, result.versions) if result else (platform.node(), versions_json())
     )
@@ -445,9 +412,12 @@ def _publish_fold(run: RunPlan, fold: str, out: Path, result: PackResult | None)
     run.writer.enter(
         rows,
         files=[(path, run.folder / fold / path.name) for path in files],
-        timings=[_timing(row["part"], seconds, host, versions) for row in rows],
+        timings=[
+            {**_timing(row["part"], seconds, host, versions), "peak_mb": peak} for row in rows
+        ],
     )
-    shutil.rmtree(out, ignore_errors=True)
+    for folder in attempts(run.jobs[fold].out):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _row(unit: str, key: str, part: str, path: Path) -> dict[str, Any]:
