@@ -33,6 +33,7 @@ logger = logging.getLogger(__name__)
 CONNECT_S = 20.0  # for a scheduler to answer
 WORKERLESS_S = 120.0  # a run waits so long for the first or next worker
 LOOK_S = 1.0
+ANSWER_S = 20.0  # for an answer that is there to come over
 _numbers = itertools.count()
 
 
@@ -54,7 +55,8 @@ def connected(request: RunRequest) -> Iterator[DaskCarrier]:
             got="none",
             todo='Install the extra: pip install -c constraints.txt -e ".[cluster]".',
         ) from error
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what matters is said by us
+    for name in ("distributed", "distributed.client"):  # what matters is said by us
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     address = request.scheduler
     kind, _, profile = address.partition(":")
     if kind == "slurm" and not profile.startswith("//"):
@@ -284,6 +286,9 @@ class DaskCarrier:
                     continue
                 done = waiting[what]
                 answer = self._answer(label(done), futures[what])
+                if answer is None:
+                    futures[what].add_done_callback(lambda future: news.put(("ended", future.key)))
+                    continue
                 if isinstance(answer.error, SiteError) and tries[label(done)] < 3:
                     tries[label(done)] += 1
                     logger.warning("%s: its job goes to another worker", answer.error)
@@ -310,12 +315,19 @@ class DaskCarrier:
         if events.error is not None:
             raise events.error
 
-    def _answer(self, label: str, future: Any) -> Answer:
-        """What a worker answered, or why there is none. Raises ClusterError."""
-        if future.status in ("cancelled", "lost"):
+    def _answer(self, label: str, future: Any) -> Answer | None:
+        """What a worker answered, or why there is none; None: lost with its worker, it comes again.
+
+        Raises ClusterError.
+        """
+        if future.status == "cancelled" or self._client.status != "running":
             raise self._no_scheduler()
+        if future.status not in ("finished", "error"):
+            return None
         try:
-            found: Answer = loads(future.result(timeout=60))
+            found: Answer = loads(future.result(timeout=ANSWER_S))
+        except TimeoutError:
+            return None
         except Exception as error:
             failure = self._failure(label, error)
             if isinstance(failure, ClusterError):

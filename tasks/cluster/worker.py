@@ -70,7 +70,7 @@ class _State:
     lock: threading.Lock = field(default_factory=threading.Lock)
     in_use: Counter[str] = field(default_factory=Counter)
     fits: set[bytes] = field(default_factory=set)  # runs that this worker has been checked for
-    own: threading.local = field(default_factory=threading.local)
+    crews: list[Crew] = field(default_factory=list)  # children that wait for a job
 
 
 _state = _State()
@@ -128,10 +128,17 @@ def _tell_started(order: Envelope) -> None:
 
 
 def _do(order: Envelope) -> Any:
-    """The job in this thread's child, which is kept for the next."""
-    crew: Crew | None = getattr(_state.own, "crew", None)
-    if crew is None:
-        crew = _state.own.crew = Crew()
+    """The job in a child that waits, else a new one; it is kept for the next."""
+    with _state.lock:
+        crew = _state.crews.pop() if _state.crews else Crew()
+    try:
+        return _do_with(crew, order)
+    finally:
+        with _state.lock:
+            _state.crews.append(crew)
+
+
+def _do_with(crew: Crew, order: Envelope) -> Any:
     pulse = Pulse(order.site)
 
     def watch() -> None:

@@ -135,6 +135,8 @@ def test_each_field_of_the_form_does_what_it_says(
     with workspace.lock(what="the test"):
         state, message = field("wait_s", 1.0)
     assert state == "FAILED" and "the test" in message
+    state, message = field("scheduler", str(tmp_path / "none.json"))
+    assert state == "FAILED" and "none.json" in message
     for name in ("folds", "subjects", "videos"):
         state, message = field(name, ["nobody"])
         assert state == "FAILED" and "nobody" in message, name
