@@ -22,6 +22,7 @@ from data.datasets import ADAPTERS
 from flows.asking import Faces, asks, with_plain_verify
 from flows.decode import decode
 from flows.evaluate import evaluate
+from flows.export import export
 from flows.inject import inject
 from flows.predict import predict
 
@@ -306,19 +307,7 @@ app.command()(_guard(predict))
 app.command()(_guard(evaluate))
 
 
-@app.command()
-@_guard
-def export(
-    what: Annotated[str, typer.Argument(help="crops, flow, tables or spotting.")],
-    source: Annotated[Path, typer.Argument(help="Workspace; for spotting a run's folder.")],
-    out: Annotated[Path, typer.Argument(help="Folder to write.")],
-    dataset: Annotated[str | None, typer.Option(help="Dataset; default all in it.")] = None,
-    with_faces: Faces = False,
-) -> None:
-    """Stores → ordinary files: crops as PNG, flow as .npy, tables as CSV, spotting in MEGC form."""
-    from flows.launch import export_files
-
-    typer.echo(export_files(what, source, out, dataset, with_faces))
+app.command()(_guard(export))
 
 
 @app.command()
