@@ -19,6 +19,7 @@ from data.errors import ConfigError
 from data.stages.contract import Scope, Step
 from data.stages.pool import cpu_count, map_jobs
 from data.stages.workspace import Workspace
+from models.devices import resolve_device
 from models.recipe import Recipe, load_recipe
 from models.steps import find_step
 from tasks.request import RunRequest
@@ -58,12 +59,26 @@ class Executor(Protocol):
         ...
 
 
+class Watcher(Protocol):
+    """Where a person watches: a terminal's view."""
+
+    def __call__(self, name: str, done: int, total: int, text: str) -> None:
+        """`done` of `total` units of the work `name`."""
+        ...
+
+    def begin(self, label: str) -> None:
+        """A job is being worked on."""
+        ...
+
+    def end(self, label: str) -> None:
+        """It is not any more."""
+        ...
+
+
 class PlainExecutor:
     """Runs jobs in a process pool of its own, or in this process when `workers` is 0."""
 
-    def __init__(
-        self, workers: int, show: Callable[[str, int, int, str], None] | None = None
-    ) -> None:
+    def __init__(self, workers: int, show: Watcher | None = None) -> None:
         self.workers, self._show = workers, show
 
     def map(
@@ -75,8 +90,15 @@ class PlainExecutor:
         most: int | None = None,
     ) -> Iterator[Result]:
         """See Executor."""
-        workers = min(self.workers, most or self.workers)
-        yield from map_jobs(function, jobs, workers=workers, label=label, discard=clear)
+        yield from map_jobs(
+            function,
+            jobs,
+            workers=min(self.workers, most or self.workers),
+            label=label,
+            started=lambda job: self._show.begin(label(job)) if self._show else None,
+            ended=lambda job, error: self._show.end(label(job)) if self._show else None,
+            discard=clear,
+        )
 
     def progress(self, name: str, done: int, total: int, text: str) -> None:
         """See Executor."""
@@ -170,19 +192,22 @@ def forces(request: RunRequest, recipe: Recipe, step: str) -> bool:
 def wanted_steps(request: RunRequest, recipe: Recipe) -> list[str]:
     """Steps to do, in order. Raises ConfigError for one the recipe does not have."""
     known = list(recipe.steps)
-    asked = [*request.stages, *request.force, *filter(None, [request.from_stage, request.until])]
-    for stage in asked:
+    asked = [("--stage", s) for s in request.stages] + [("--force", s) for s in request.force]
+    asked += [("--from", request.from_stage)] if request.from_stage else []
+    asked += [("--until", request.until)] if request.until else []
+    for option, stage in asked:
         if stage not in known:
             raise ConfigError(
-                f"stage {stage}", expected=f"one of recipe {recipe.name}'s: {known}", got=stage
+                option, expected=f"one of recipe {recipe.name}'s: {', '.join(known)}", got=stage
             )
     if request.subjects or request.videos or request.only_failed:
         known = [s for s in known if find_step(s).per_dataset]  # a part is not trained on
-        for stage in asked:
+        for option, stage in asked:
             if stage not in known:
                 raise ConfigError(
-                    f"stage {stage}",
-                    expected=f"one of {known}: with subjects, videos or only_failed",
+                    option,
+                    expected=f"one of {', '.join(known)} with --subjects, --videos or "
+                    "--only-failed",
                     got=stage,
                     todo="A network is trained and scored on all of a dataset: ask without them.",
                 )
@@ -190,9 +215,9 @@ def wanted_steps(request: RunRequest, recipe: Recipe) -> list[str]:
     last = known.index(request.until) if request.until else len(known) - 1
     if first > last:
         raise ConfigError(
-            "first and last stage",
-            expected=f"the first before the last, in the order {known}",
-            got=f"from {request.from_stage} until {request.until}",
+            "--from and --until",
+            expected=f"the first before the last, in the order {', '.join(known)}",
+            got=f"--from {request.from_stage} --until {request.until}",
         )
     return [s for s in known[first : last + 1] if not request.stages or s in request.stages]
 
@@ -202,9 +227,9 @@ def dataset_root(request: RunRequest, dataset: str) -> Path:
     roots = request.roots()
     if dataset not in roots:
         raise ConfigError(
-            f"dataset {dataset}",
-            expected="its folder",
-            got=f"folders for {sorted(roots) or 'none'}",
+            "--data",
+            expected=f"the folder of {dataset}, which the recipe reads",
+            got=f"folders of {', '.join(sorted(roots)) or 'none'}",
             todo=f"Add --data {dataset}=/path/to/it.",
         )
     return roots[dataset].absolute()
@@ -221,8 +246,7 @@ def resolve_recipe(request: RunRequest) -> Recipe:
     return load_recipe(request.recipe, overrides)
 
 
-Show = Callable[[str, int, int, str], None]  # name, done, total, text
-watcher: ContextVar[Show | None] = ContextVar("apexflow_watcher", default=None)  # a terminal's bar
+watcher: ContextVar[Watcher | None] = ContextVar("apexflow_watcher", default=None)
 _current: ContextVar[RunContext | None] = ContextVar("apexflow_run", default=None)
 
 
@@ -236,6 +260,8 @@ def open_context(request: RunRequest, executor: Executor) -> Iterator[RunContext
     """Read the recipe, lock the workspace, and hold both for the run."""
     recipe = resolve_recipe(request)
     wanted_steps(request, recipe)
+    if request.device != "auto":  # hours before a network is trained
+        resolve_device(request.device)
     workspace = Workspace(request.workspace)
     with workspace.lock(wait_s=request.wait_s, what=f"run {recipe.name}") as token:
         context = RunContext(request, recipe, workspace, token, executor)

@@ -182,7 +182,12 @@ class Job(Protocol):
 
     @property
     def label(self) -> str:
-        """Name people see."""
+        """Name people see; after a space, what it works on."""
+        ...
+
+    @property
+    def count(self) -> int:
+        """Units it makes."""
         ...
 
 

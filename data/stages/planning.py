@@ -158,8 +158,10 @@ class StageStep:
         write_what_is_published(plan)
 
     def progress(self, scope: Scope, result: ChunkResult) -> str:
-        """'align-casme2-07: 4 units, 1.2 s'."""
-        return f"{result.label}: {len(result.rows)} units, {result.seconds:.1f} s"
+        """'sub01, sub04: 4 videos in 1.2 s'."""
+        name, _, who = result.label.partition(" ")
+        kind, count = find_stage(self.name).unit_kind, len(result.rows)
+        return f"{who or name}: {count} {kind}{'s' * (count != 1)} in {result.seconds:.1f} s"
 
     def gpu(self, scope: Scope) -> int:
         """GPU flow takes a slot; other stages compute on the CPU."""

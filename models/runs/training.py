@@ -80,6 +80,11 @@ class PackJob:
         first = self.folds[0].label
         return first if len(self.folds) == 1 else f"{first}-and-{len(self.folds) - 1}-more"
 
+    @property
+    def count(self) -> int:
+        """Units it makes."""
+        return len(self.folds)
+
 
 @dataclass
 class PackResult:
@@ -112,7 +117,7 @@ class TrainStep:
         for wanted in scope.folds:
             if not any(_asked(fold, (wanted,)) for fold in run.jobs):
                 raise ConfigError(
-                    "folds",
+                    "--folds",
                     expected=f"names, numbers or subjects of {', '.join(run.jobs)}",
                     got=repr(wanted[:80]),
                 )
