@@ -145,12 +145,26 @@ def run(
 @app.command()
 @_guard
 @asks
-def plan(request: Any, as_json: Json = False) -> None:
-    """Dry run: per stage what is fresh, stale, missing or failed, why, and what it would cost."""
+def plan(
+    request: Any,
+    measure: Annotated[
+        bool,
+        typer.Option(help="Do stages of unknown speed on one video, thrown away, to tell hours."),
+    ] = True,
+    runner: Annotated[str, typer.Option(help="As for run; a plan is the same.")] = "auto",
+    as_json: Json = False,
+) -> None:
+    """Dry run: per stage what is fresh, stale, missing or failed, why, and what it would cost.
+
+    Also before the first run: units from the sheets, hours from what this machine took before, or
+    from one video measured now. Nothing of the workspace is written.
+    """
     from flows import planner
 
-    found = planner.plan(request)
-    typer.echo(json.dumps(found, indent=1) if as_json else planner.to_text(found))
+    del runner  # so that every word of a `run` can be planned
+    say = partial(typer.echo, err=True) if measure and not as_json else None
+    found = planner.plan(request, say)
+    typer.echo(json.dumps(found, indent=1) if as_json else planner.to_text(found, request))
 
 
 @app.command()

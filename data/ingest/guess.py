@@ -30,16 +30,16 @@ class Guess:
     def sentence(self) -> str:
         """'this looks like casme2 (2014 sheet, frames RAW): 255 videos, 255 events'."""
         version, sheet, frames = (
-            self.variant.get(name, "").split(",")[0] for name in ("sheet_version", "sheet", "frames")
+            self.variant.get(name, "").split(",")[0]
+            for name in ("sheet_version", "sheet", "frames")
         )
         known = version and not version.startswith("unknown")
         facts = [f"{version} sheet" if known else sheet, f"frames {frames}" if frames else ""]
         facts = [fact for fact in facts if fact]
-        told = f" ({', '.join(facts)})" if facts else ""
+        which = f" ({', '.join(facts)})" if facts else ""
         lost = f", {self.dropped} dropped" if self.dropped else ""
-        return (
-            f"this looks like {self.layout}{told}: {self.videos} videos, {self.events} events{lost}"
-        )
+        counts = f"{self.videos} videos, {self.events} events{lost}"
+        return f"this looks like {self.layout}{which}: {counts}"
 
 
 def guess_layouts(root: Path, besides: str = "") -> list[Guess]:

@@ -127,6 +127,7 @@ class Scope:
     only_failed: bool = False  # … only units that have no data
     folds: tuple[str, ...] = ()  # only these, where a step has folds
     max_gpu_memory_mb: float | None = None  # what training may take of a GPU
+    expect: bool = False  # plan as if all that is to be made before were made, and well
 
     @property
     def root(self) -> Path:

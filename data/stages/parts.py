@@ -25,6 +25,7 @@ from data.stages.contract import Batching, Stage, Unit
 from data.stages.files import save_parquet, temporary_name
 from data.stages.identity import file_digest
 from data.stages.inputs import ChunkInputs, UnitInputs
+from data.stages.rates import peak_mb
 from data.stages.registry import find_stage
 from data.stages.stores import RECORDS, group_digest
 
@@ -190,6 +191,7 @@ class ChunkResult:
     seconds: float
     host: str
     versions: str
+    peak_mb: float = float("nan")  # the most its worker has held
 
     @property
     def status(self) -> dict[str, str]:
@@ -242,6 +244,7 @@ def compute_chunk(job: ChunkJob) -> ChunkResult:
         seconds=time.perf_counter() - started,
         host=platform.node(),
         versions=versions_json(),
+        peak_mb=peak_mb(),
     )
 
 

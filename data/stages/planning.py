@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from data.stages.contract import Page, RecipeLike, Scope, StepPlan, Unit
 from data.stages.identity import bucket_of, file_digest, stable_hash
 from data.stages.inputs import ChunkInputs, StageInputs
 from data.stages.parts import ChunkJob, ChunkResult, compute_chunk
+from data.stages.rates import Rate, rate_key, remember, work_of
 from data.stages.registry import STAGES, find_stage
 from data.stages.stores import (
     Entry,
@@ -113,6 +114,8 @@ class StageWork:
     inputs: StageInputs
     units: dict[str, Unit]
     writer: StoreWriter | None = None
+    made: list[tuple[str, ...]] = field(default_factory=list)  # units of published chunks
+    taken: Rate = field(default_factory=Rate)
 
 
 class StageStep:
@@ -314,13 +317,26 @@ def publish_chunk(plan: StepPlan, result: ChunkResult) -> dict[str, str]:
     }
     rows = [{**row, **common} for row in result.rows]
     work.writer.add_part(result.temporary, rows, result.ledger, timing)
+    work.made.append(tuple(result.status))
+    work.taken = work.taken.plus(Rate(result.seconds, 0, result.bytes, result.peak_mb))
     return result.status
 
 
 def write_what_is_published(plan: StepPlan) -> None:
     """Write the store's tables, where the last parts are not in them yet."""
-    if plan.work.writer is not None:
-        plan.work.writer.flush()
+    work: StageWork = plan.work
+    if work.writer is not None:
+        work.writer.flush()
+    if work.made:
+        units = [work.units[name] for chunk in work.made for name in chunk]
+        amount = work_of(units, work.inputs.recordings)
+        remember(rate_key_of(plan), replace(work.taken, work=amount))
+        work.made.clear()
+
+
+def rate_key_of(plan: StepPlan) -> str:
+    """Under which key this machine's rate of a stage's plan is kept."""
+    return rate_key(plan.step, find_stage(plan.step).version, plan.work.inputs.configs[plan.step])
 
 
 Mapper = Callable[[list[ChunkJob]], Iterable[ChunkResult]]

@@ -29,6 +29,7 @@ from data.stages.files import save_parquet, temporary_name
 from data.stages.identity import file_digest, stable_hash
 from data.stages.parts import versions_json
 from data.stages.planning import why_not_fresh
+from data.stages.rates import Rate, peak_mb, rate_key, remember
 from data.stages.registry import with_needs
 from data.stages.stores import UNIT_RECORD
 from data.stages.writing import StoreWriter
@@ -94,6 +95,7 @@ class PackResult:
     seconds: float
     host: str
     versions: str
+    peak_mb: float = float("nan")  # of main memory, the most its process has held
 
 
 class TrainStep:
@@ -171,6 +173,8 @@ class TrainStep:
         run: RunPlan = plan.work
         for job in result.folds:
             _publish_fold(run, job.fold, job.out, result)
+            took = Rate(result.seconds, len(job.train_events) or 1, 0.0, result.peak_mb)
+            remember(fold_rate_key(scope, run.recipe), took)
         return {job.fold: "ok" for job in result.folds}
 
     def finish(self, scope: Scope, plan: StepPlan) -> None:
@@ -202,7 +206,7 @@ def plan_run(scope: Scope, *, force: bool = False) -> RunPlan:
     """The experiment of a recipe on a workspace as it is now."""
     recipe = scope.recipe
     assert isinstance(recipe, Recipe)
-    samples = choose_samples(scope.workspace, recipe)
+    samples = choose_samples(scope.workspace, recipe, expect=scope.expect)
     split = make_split(recipe, samples.table)
     jobs = _fold_jobs(scope, recipe, samples, split)
     facts = [
@@ -226,6 +230,13 @@ def plan_run(scope: Scope, *, force: bool = False) -> RunPlan:
         [samples.ledger, outside_split(recipe, samples.table, split)], ignore_index=True
     )
     return RunPlan(recipe, samples, split, run_id, folder, jobs, keys, ledger)
+
+
+def fold_rate_key(scope: Scope, recipe: Recipe) -> str:
+    """Under which key this machine's rate of training with a recipe is kept."""
+    device = resolve_device(scope.device).split(":")[0]
+    facts = (recipe.network_name, recipe.model.identity(), recipe.train.identity())
+    return rate_key("train", VERSION, facts, device)
 
 
 def _sides(job: FoldJob, samples: Samples) -> tuple[list[Any], list[Any]]:
@@ -350,7 +361,7 @@ def fit_pack(pack: PackJob) -> PackResult:
         if missing:
             raise StoreError(job.fold, expected=f"files {FOLD_FILES}", got=f"without {missing}")
     seconds = (time.perf_counter() - started) / len(jobs)
-    return PackResult(pack.folds, seconds, platform.node(), versions_json())
+    return PackResult(pack.folds, seconds, platform.node(), versions_json(), peak_mb())
 
 
 def prove(scope: Scope, steps: int = 100) -> Proof:

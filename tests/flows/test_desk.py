@@ -135,7 +135,7 @@ def test_a_recipes_whole_text_is_shown() -> None:
     assert call("recipes", "hsta_cpu").output.strip() == text.strip()
 
 
-# ------------------------------------------------------------------------------- version, completion
+# ----------------------------------------------------------------------------- version, completion
 
 
 def test_the_version_is_the_checkouts() -> None:
@@ -146,8 +146,8 @@ def test_the_version_is_the_checkouts() -> None:
 
 def test_the_shell_completes_commands_recipes_and_options(cli: Callable[..., Any]) -> None:
     script = cli("completion", "bash").stdout
-    words = "apexflow run hsta_c"
-    test = f"{script}\nCOMP_WORDS=({words}); COMP_CWORD=2; _apexflow_completion; echo ${{COMPREPLY[@]}}"
+    asked = "COMP_WORDS=(apexflow run hsta_c); COMP_CWORD=2; _apexflow_completion"
+    test = f"{script}\n{asked}; echo ${{COMPREPLY[@]}}"
     done = subprocess.run(["bash", "-c", test], cwd="/", capture_output=True, text=True, check=True)
     assert "hsta_casme2_3" in done.stdout and "hsta_cpu" in done.stdout, done.stderr
     assert "me_tst" not in done.stdout

@@ -38,9 +38,7 @@ def test_lines_come_once_a_tenth_with_rate_and_time_left() -> None:
             show("align-x", done, 100, f"{done % 3} without data so far")
     lines = out.getvalue().splitlines()
     assert len(lines) == 9, "the end is told by the stage's own line"
-    assert lines[0] == (
-        "03:04:05 align-x: 10 of 100, 2 s each, 3 min left, 1 without data so far"
-    )
+    assert lines[0] == ("03:04:05 align-x: 10 of 100, 2 s each, 3 min left, 1 without data so far")
 
 
 def test_a_line_of_the_log_that_a_bar_shows_is_not_told_again() -> None:
