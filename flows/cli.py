@@ -21,9 +21,12 @@ import typer
 from data.datasets import ADAPTERS
 from flows.asking import Faces, asks, with_plain_verify
 from flows.completing import VARIABLE, completion
+from flows.decode import decode
+from flows.evaluate import evaluate
 from flows.exit_codes import Exit
 from flows.inject import inject
-from flows.looking import complete_run, recipes, runs
+from flows.looking import RUN_HELP, WorkspaceOfRuns, complete_run, recipes, runs
+from flows.predict import predict
 from flows.terminal import show_log, terminal_progress
 
 app = typer.Typer(
@@ -44,11 +47,6 @@ Layout = typer.Argument(
     help=f"One of: {LAYOUTS}",
     autocompletion=lambda incomplete: [n for n in ADAPTERS if n.startswith(incomplete)],
 )
-WorkspaceOfRuns = Annotated[
-    Path | None,
-    typer.Option("--workspace", "-w", help="Where runs are named by their short names."),
-]
-RUN_HELP = "A run: its short name (see `runs`) or folder."
 
 
 def _version(asked: bool) -> None:
@@ -229,6 +227,7 @@ def synthesize(
 
 
 app.command()(_guard(inject))
+app.command()(_guard(decode))
 
 
 @app.command()
@@ -349,51 +348,10 @@ def prune(
     typer.echo(json.dumps(found, indent=1) if as_json else pruning.to_text(found, delete))
 
 
-@app.command()
-@_guard
-def predict(
-    video: Annotated[Path, typer.Argument(help="A video file or a folder of frames.")],
-    run_name: Annotated[
-        str,
-        typer.Option(
-            "--run",
-            help="A trained ME-TST run: short name (see `runs`) or folder.",
-            autocompletion=complete_run,
-        ),
-    ],
-    workspace: WorkspaceOfRuns = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for results; default beside.")] = None,
-    fps: Annotated[float | None, typer.Option(help="Frames per second, for frame folders.")] = None,
-    fold: Annotated[str | None, typer.Option(help="One fold; default the mean of all.")] = None,
-    recognise: Annotated[
-        str | None,
-        typer.Option(
-            help="An HSTA run that also names each spotted interval.", autocompletion=complete_run
-        ),
-    ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    overlay: Annotated[bool, typer.Option(help="Also write an overlay video.")] = False,
-    as_json: Json = False,
-) -> None:
-    """Spot and recognise micro-expressions in a video of your own with a trained run."""
-    from models.devices import resolve_device
-    from models.predict.spot import predict_video
-    from models.runs.files import find_run
+app.command()(_guard(predict))
 
-    target = out or Path(f"{video.name}-prediction")
-    with terminal_progress() as show:
-        found = predict_video(
-            video,
-            find_run(run_name, workspace),
-            target,
-            fps=fps,
-            overlay=overlay,
-            fold=fold,
-            recogniser=find_run(recognise, workspace) if recognise else None,
-            device=resolve_device(device),
-            progress=lambda share, text: show(video.name, round(100 * share), 100, text),
-        )
-    typer.echo(json.dumps(found.to_json(), indent=1) if as_json else found.to_text())
+
+app.command()(_guard(evaluate))
 
 
 @app.command()

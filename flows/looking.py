@@ -15,6 +15,11 @@ from typing import Annotated, Any
 import typer
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+WorkspaceOfRuns = Annotated[
+    Path | None,
+    typer.Option("--workspace", "-w", help="Where runs are named by their short names."),
+]
+RUN_HELP = "A run: its short name (see `runs`) or folder."
 SPLITS = {"leave_one_subject_out": "LOSO", "published": "published"}
 COSTS = Path(__file__).parent / "recipes" / "costs.csv"
 ESTIMATED = (

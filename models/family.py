@@ -18,7 +18,7 @@ from models.runs.files import FoldJob, RunFiles
 if TYPE_CHECKING:
     import pandas as pd
 
-    from models.stacked.choice import Choice
+    from models.stacked.choice import Packing
     from models.stacked.proof import Proof
 
 
@@ -56,7 +56,7 @@ class Family(Protocol):
 
     def plan_packs(
         self, jobs: Sequence[FoldJob], max_memory_mb: float | None = None
-    ) -> tuple[list[list[FoldJob]], Choice]:
+    ) -> tuple[list[list[FoldJob]], Packing]:
         """The jobs in packs for `fit`, by `train.folds_at_once`; why, and how many side by side."""
         ...
 

@@ -17,11 +17,11 @@ from typing import Any, Protocol, TypeVar
 
 from data.errors import ConfigError
 from data.stages.contract import Scope, Step
-from data.stages.pool import cpu_count, map_jobs
 from data.stages.workspace import Workspace
 from models.devices import resolve_device
 from models.recipe import Recipe, load_recipe
 from models.steps import find_step
+from tasks.carriers import Carrier
 from tasks.request import RunRequest
 
 Job = TypeVar("Job")
@@ -76,10 +76,10 @@ class Watcher(Protocol):
 
 
 class PlainExecutor:
-    """Runs jobs in a process pool of its own, or in this process when `workers` is 0."""
+    """Shows a run nowhere but through `show`."""
 
-    def __init__(self, workers: int, show: Watcher | None = None) -> None:
-        self.workers, self._show = workers, show
+    def __init__(self, carrier: Carrier, show: Watcher | None = None) -> None:
+        self._carrier, self._show = carrier, show
 
     def map(
         self,
@@ -90,14 +90,14 @@ class PlainExecutor:
         most: int | None = None,
     ) -> Iterator[Result]:
         """See Executor."""
-        yield from map_jobs(
+        show = self._show
+        yield from self._carrier.carry(
             function,
             jobs,
-            workers=min(self.workers, most or self.workers),
             label=label,
-            started=lambda job: self._show.begin(label(job)) if self._show else None,
-            ended=lambda job, error: self._show.end(label(job)) if self._show else None,
-            discard=clear,
+            most=most,
+            started=(lambda job: show.begin(label(job))) if show else None,
+            ended=(lambda job, error: show.end(label(job))) if show else None,
         )
 
     def progress(self, name: str, done: int, total: int, text: str) -> None:
@@ -114,12 +114,6 @@ class PlainExecutor:
         yield
 
 
-def clear(job: Any) -> None:
-    """Remove what a job that will give no result left on the disk, if it says how."""
-    if hasattr(job, "clear"):
-        job.clear()
-
-
 @dataclass
 class RunContext:
     """A run in progress. Made by `open_context`, which holds the workspace's lock."""
@@ -134,11 +128,6 @@ class RunContext:
     def steps(self) -> list[str]:
         """Steps this run does, in order: the recipe's, narrowed by the request."""
         return wanted_steps(self.request, self.recipe)
-
-    @property
-    def workers(self) -> int:
-        """Worker processes."""
-        return self.request.workers or cpu_count()
 
     def scopes(self, step: Step, dataset: str | None = None) -> list[Scope]:
         """What a step is done for: each of the recipe's datasets (or only `dataset`), or all."""
@@ -175,6 +164,7 @@ def scopes(
         videos=tuple(request.videos),
         only_failed=request.only_failed,
         max_gpu_memory_mb=request.max_gpu_memory_mb,
+        time_limit_s=request.time_limit_s,
     )
     return [replace(whole, dataset=name) for name in names] if step.per_dataset else [whole]
 
@@ -247,12 +237,6 @@ def resolve_recipe(request: RunRequest) -> Recipe:
 
 
 watcher: ContextVar[Watcher | None] = ContextVar("apexflow_watcher", default=None)
-_current: ContextVar[RunContext | None] = ContextVar("apexflow_run", default=None)
-
-
-def current_context() -> RunContext | None:
-    """The context of the run this code is part of, if one is open."""
-    return _current.get()
 
 
 @contextmanager
@@ -265,8 +249,4 @@ def open_context(request: RunRequest, executor: Executor) -> Iterator[RunContext
     workspace = Workspace(request.workspace)
     with workspace.lock(wait_s=request.wait_s, what=f"run {recipe.name}") as token:
         context = RunContext(request, recipe, workspace, token, executor)
-        mark = _current.set(context)
-        try:
-            yield context
-        finally:
-            _current.reset(mark)
+        yield context

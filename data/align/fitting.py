@@ -69,7 +69,7 @@ def expressions(landmarks: Array, points: Array) -> Array:
 
 
 @dataclass(frozen=True)
-class Fit:
+class PoseFit:
     """Poses of T frames from N points.
 
     poses (T,8) as `data.align.geometry`, px; lights (T,2): gain − 1, offset / 100; weights (T,N)
@@ -132,7 +132,7 @@ class Model:
         terms = self.design.shape[-1]
         return np.asarray((weight @ self._products)[:, self._whole].reshape(-1, terms, terms))
 
-    def fit(self, moved: Array, found: Mask, lit: Mask, rounds: int = ROUNDS) -> Fit:
+    def fit(self, moved: Array, found: Mask, lit: Mask, rounds: int = ROUNDS) -> PoseFit:
         """Poses of frames whose points went to `moved` (T,N,2) px where `found` (T,N).
 
         `lit` (T,): whether light shows in the tracks; not where they come from equalised pictures.
@@ -180,7 +180,7 @@ class Model:
         poses[~solved] = 0
         poses[~solved, 0] = 1
         nothing = ~solved[:, None]
-        return Fit(
+        return PoseFit(
             poses,
             answer[:, POSE_TERMS : POSE_TERMS + LIGHT_TERMS],
             np.where(nothing, 0, weight / np.maximum(self.balance, 1e-9)),

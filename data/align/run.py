@@ -29,11 +29,11 @@ from data.align.joint import BIN_SECONDS, DepthEvidence, refine
 from data.align.modes import (
     FACELESS,
     HELD,
-    Block,
     Glimpse,
     Image,
     Options,
     Placed,
+    PlacedFrames,
     Register,
     Segment,
     carried_box,
@@ -75,7 +75,7 @@ def align_frames(
     reference: Reference,
     finder: FaceFinder | None,
     options: Options,
-) -> Iterator[Block]:
+) -> Iterator[PlacedFrames]:
     """Place every frame of `frames`, in playing order, against `reference` found in `image`.
 
     Raises InputError `partial` when the reference's crop lies too far outside the image.
@@ -107,7 +107,7 @@ class Run:
         self._points = options.mode == "track" and self._follows
         self._pending: list[Placed] = []
         self._before: list[Placed] = []  # already given out, still needed for smoothing
-        self._ready: list[Block] = []
+        self._ready: list[PlacedFrames] = []
         self._shape = image.shape
         self._first = image
         self._views: list[_View] = []
@@ -118,7 +118,7 @@ class Run:
         self._place: Glimpse | None = None
         self._begin(self._add(segment, image))
 
-    def blocks(self, frames: Frames) -> Iterator[Block]:
+    def blocks(self, frames: Frames) -> Iterator[PlacedFrames]:
         """All blocks."""
         for index, image in frames:
             if image is None or image.shape != self._shape:
@@ -437,7 +437,7 @@ class Run:
         count = len(self._pending)
         return count >= BLOCK_FRAMES or count * self._pending[-1].patch.nbytes >= BLOCK_BYTES
 
-    def _flush(self, view: _View, *, final: bool) -> Iterator[Block]:
+    def _flush(self, view: _View, *, final: bool) -> Iterator[PlacedFrames]:
         """Give out what is pending; smoothing keeps back the frames whose future is unknown."""
         reach = 0
         if self._options.mode == "landmarks_smooth":
@@ -450,7 +450,7 @@ class Run:
             block = self._refined(view, raw)
         else:
             frames = self._smoothed(ready) if reach else raw
-            block = Block(view.segment, view.segment.geometry, frames)
+            block = PlacedFrames(view.segment, view.segment.geometry, frames)
         self._pending = self._pending[ready:]
         self._before = (self._before + raw)[-max(1, reach) :]
         yield block
@@ -462,13 +462,13 @@ class Run:
         smooth = smooth_poses(poses, good, self._options.smooth_frames)[len(self._before) :]
         return [replace(p, pose=q) for p, q in zip(self._pending[:ready], smooth, strict=False)]
 
-    def _refined(self, view: _View, frames: list[Placed]) -> Block:
+    def _refined(self, view: _View, frames: list[Placed]) -> PlacedFrames:
         """The block's tracked frames fitted together, with the depth learned."""
         tracked = [i for i, p in enumerate(frames) if p.moved is not None]
         segment, tracker = view.segment, view.tracker
         assert tracker is not None
         if not tracked:
-            return Block(segment, segment.geometry, frames)
+            return PlacedFrames(segment, segment.geometry, frames)
         joint = refine(
             segment.geometry,
             tracker.points,
@@ -497,4 +497,4 @@ class Run:
         seen = np.isfinite(joint.errors)
         total = np.where(seen, joint.errors**2, 0).sum(axis=0)
         rms = np.sqrt(total / np.maximum(seen.sum(axis=0), 1))
-        return Block(segment, joint.geometry, out, tracker.points, rms)
+        return PlacedFrames(segment, joint.geometry, out, tracker.points, rms)

@@ -32,9 +32,9 @@ from data.align.modes import (
     FACELESS,
     PLACED,
     STATUS,
-    Block,
     Image,
     Options,
+    PlacedFrames,
     Segment,
     grey_of,
     reference_geometry,
@@ -156,7 +156,7 @@ def find(
     return reference, found
 
 
-def write_all(blocks: Iterator[Block], writer: BlockWriter) -> None:
+def write_all(blocks: Iterator[PlacedFrames], writer: BlockWriter) -> None:
     """Write each block while the next is being tracked."""
     with ThreadPoolExecutor(1, thread_name_prefix="crops") as pool:
         waiting: Future[None] | None = None

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from data.align.fitting import POSE_TERMS
 from data.align.geometry import DEPTH_TERMS, CropMaker, Geometry, frame_to_crop, head_depth
 from data.align.joint import DepthEvidence, solve_depth
-from data.align.modes import STATUS, Block, Image, Segment
+from data.align.modes import STATUS, Image, PlacedFrames, Segment
 from data.align.settings import AlignConfig
 from data.errors import StoreError
 from data.frames import FrameSource
@@ -58,7 +58,7 @@ class BlockWriter:
         self._points: Array | None = None
         self._strays: Array | None = None
 
-    def write(self, block: Block) -> None:
+    def write(self, block: PlacedFrames) -> None:
         """Make and write the block's crops, note its poses."""
         segment, geometry = block.segment, block.geometry
         if self._points is None and block.points is not None:

@@ -27,7 +27,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from data.align.fitting import MAX_ERROR, MIN_POINTS, Fit, Model
+from data.align.fitting import MAX_ERROR, MIN_POINTS, Model, PoseFit
 from data.align.geometry import (
     IDENTITY,
     Geometry,
@@ -58,7 +58,7 @@ LOW_CONTRAST_SD = 25.0
 
 
 @dataclass(frozen=True)
-class Search:
+class TrackSearch:
     """How Lucas-Kanade looks: pyramid levels above the image, steps, precision px, way back."""
 
     levels: int
@@ -67,9 +67,9 @@ class Search:
     back: bool
 
 
-QUICK = Search(0, 10, 0.02, False)
-NEAR = Search(0, 15, 0.02, True)
-FAR = Search(3, 30, 0.01, True)
+QUICK = TrackSearch(0, 10, 0.02, False)
+NEAR = TrackSearch(0, 15, 0.02, True)
+FAR = TrackSearch(3, 30, 0.01, True)
 
 
 @dataclass(frozen=True)
@@ -198,7 +198,7 @@ class FaceTracker:
         self.pose = result.pose
         return result
 
-    def track(self, face: Grey, start: Array, search: Search, *, flat: bool = False) -> Tracks:
+    def track(self, face: Grey, start: Array, search: TrackSearch, *, flat: bool = False) -> Tracks:
         """Follow the points into a `reduced` face, from where they may be: `start` (N,2) px."""
         if not len(self.points):
             return Tracks(self.points, np.zeros(0, bool), not flat)
@@ -227,7 +227,7 @@ class FaceTracker:
             kept &= (found[:, 0] > 0) & (missed < RETURN * self.geometry.ipd)
         return Tracks(self._outward(moved[:, 0].astype(np.float64)), kept, not flat)
 
-    def patient(self, face: Grey, start: Array, search: Search) -> Tracks:
+    def patient(self, face: Grey, start: Array, search: TrackSearch) -> Tracks:
         """`track`, and once more on normalised pictures where few points return."""
         tracks = self.track(face, start, search)
         if search.back and tracks.found.mean() < FEW_KEPT:
@@ -335,7 +335,7 @@ class FaceTracker:
         return Registered(pose, "ecc")
 
 
-def registered(fit: Fit, tracks: Tracks, frame: int = 0) -> Registered:
+def registered(fit: PoseFit, tracks: Tracks, frame: int = 0) -> Registered:
     """What a solved fit says of one of its frames."""
     return Registered(
         fit.poses[frame],

@@ -217,11 +217,6 @@ class FrameList:
             return 0
         return int(self.numbers[-1] - self.numbers[0]) + 1 - len(self)
 
-    def index_of(self, number: int) -> int | None:
-        """Position of the file with this number, or None."""
-        at = int(np.searchsorted(self.numbers, number))
-        return at if at < len(self) and int(self.numbers[at]) == number else None
-
 
 def _digits(name: str) -> re.Match[str] | None:
     return _LAST_DIGITS.search(name.rpartition(".")[0])

@@ -270,7 +270,7 @@ def find_table(
 
 
 @dataclass(frozen=True)
-class Search:
+class SheetSearch:
     """What a search for sheets met: recognised ones, damaged workbooks, all files looked at."""
 
     found: list[Any]
@@ -278,7 +278,7 @@ class Search:
     seen: list[str]
 
 
-def find_sheets(tree: Tree, accept: Callable[[Sheet], Any]) -> Search:
+def find_sheets(tree: Tree, accept: Callable[[Sheet], Any]) -> SheetSearch:
     """Everything `accept` recognises among the workbooks of a dataset, in order of file name.
 
     Looks under the root; where nothing is recognised there, also right above it (the user may point
@@ -291,7 +291,7 @@ def find_sheets(tree: Tree, accept: Callable[[Sheet], Any]) -> Search:
     return above if above.found else search
 
 
-def _search(files: Iterable[Path], accept: Callable[[Sheet], Any]) -> Search:
+def _search(files: Iterable[Path], accept: Callable[[Sheet], Any]) -> SheetSearch:
     found, damaged, seen = [], [], []
     for path in sorted(set(files)):
         if path.name.startswith("~$"):
@@ -303,4 +303,4 @@ def _search(files: Iterable[Path], accept: Callable[[Sheet], Any]) -> Search:
             damaged.append(error)
             continue
         found += [hit for hit in map(accept, sheets) if hit is not None]
-    return Search(found, damaged, seen)
+    return SheetSearch(found, damaged, seen)

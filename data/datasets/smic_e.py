@@ -36,7 +36,7 @@ from data.datasets.smic import (
     note_neutral,
     person_of,
 )
-from data.datasets.tables import Layout, near_misses, no_sheet
+from data.datasets.tables import TableLayout, near_misses, no_sheet
 from data.datasets.versions import by_choice, note_others
 
 
@@ -45,7 +45,7 @@ def _names(word: str) -> tuple[str, ...]:
 
 
 EVENTS = ("", "2", "3")
-ROWS = Layout(
+ROWS = TableLayout(
     {
         "subject": ("subject",),
         "clip": ("filename",),

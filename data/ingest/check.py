@@ -180,7 +180,7 @@ def check_dataset(
     findings = pd.concat([findings, unreadable], ignore_index=True)
     defects = _group_defects(findings)
     code, message = (REPAIRED if defects else CLEAN), ""
-    if dataset.events.empty:
+    if dataset.events.empty and adapter.labelled:
         code, message = UNUSABLE, "no event is left: see the dropped rows below"
     elif images["decoded"] and images["unreadable"] == images["decoded"]:
         code, message = UNUSABLE, "not one of the frames looked at can be decoded"

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from data.align.fitting import MIN_KEPT, Fit
+from data.align.fitting import MIN_KEPT, PoseFit
 from data.align.geometry import (
     Geometry,
     centred,
@@ -138,7 +138,7 @@ def register_event(
     return _filled(out, guess, geometry, face)
 
 
-def _fit(tracker: FaceTracker, tracks: list[Tracks]) -> Fit:
+def _fit(tracker: FaceTracker, tracks: list[Tracks]) -> PoseFit:
     return tracker.model.fit(
         np.stack([t.moved for t in tracks]),
         np.stack([t.found for t in tracks]),
@@ -146,7 +146,7 @@ def _fit(tracker: FaceTracker, tracks: list[Tracks]) -> Fit:
     )
 
 
-def _pose(fit: Fit, row: int, *, believed: bool) -> Pose:
+def _pose(fit: PoseFit, row: int, *, believed: bool) -> Pose:
     if not fit.solved[row] or not (believed or fit.sure[row]):
         return Pose(fit.poses[row], "no_face" if not believed else "align_held")
     return Pose(

@@ -128,6 +128,7 @@ class Scope:
     folds: tuple[str, ...] = ()  # only these, where a step has folds
     max_gpu_memory_mb: float | None = None  # what training may take of a GPU
     expect: bool = False  # plan as if all that is to be made before were made, and well
+    time_limit_s: float = 0.0  # what one unit of preprocessing may take; 0: by its history
 
     @property
     def root(self) -> Path:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-import resource
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -57,12 +56,6 @@ def rates_path() -> Path | None:
         return Path(chosen) if chosen else None
     base = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
     return base / "apexflow" / "rates.json"
-
-
-def peak_mb() -> float:
-    """The most memory this process has held, MB."""
-    kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return kilobytes / 1024 if os.uname().sysname == "Linux" else kilobytes / 1024**2
 
 
 def rate_key(stage: str, version: int, settings: Any, *more: Any) -> str:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from models.recipe import Recipe
     from models.runs.files import FoldJob, RunFiles
-    from models.stacked.choice import Choice
+    from models.stacked.choice import Packing
     from models.stacked.proof import Proof
 
 
@@ -45,7 +45,7 @@ class ClipFamily:
 
     def plan_packs(
         self, jobs: Sequence[FoldJob], max_memory_mb: float | None = None
-    ) -> tuple[list[list[FoldJob]], Choice]:
+    ) -> tuple[list[list[FoldJob]], Packing]:
         """The jobs in packs for `fit`, by `train.folds_at_once`; why, and how many side by side."""
         from models.hsta.packs import plan_packs
 

@@ -1,7 +1,7 @@
 """One fold of HSTA: clips from the stores in, weights and predictions out; and the run's scores.
 
-`fit_fold` writes into the fold's folder `weights.safetensors` (the last epoch's: nothing is chosen
-on held-out subjects), `model.json` (what is needed to use them), `history.parquet`,
+`fit_folds` writes into each fold's folder `weights.safetensors` (the last epoch's: nothing is
+chosen on held-out subjects), `model.json` (what is needed to use them), `history.parquet`,
 `predictions.parquet` and `timings.parquet`. Killed, it goes on from its last resume point.
 """
 
@@ -78,11 +78,6 @@ def class_names(recipe: Recipe, labels: Sequence[str]) -> tuple[str, ...]:
             got=f"{unknown or list(known)}",
         )
     return known
-
-
-def fit_fold(job: FoldJob) -> None:
-    """`fit_folds` of one."""
-    fit_folds([job])
 
 
 def fit_folds(jobs: Sequence[FoldJob]) -> None:

@@ -1,6 +1,6 @@
 """One fold of ME-TST or ME-TST+: motion from the stores in, weights, curves and intervals out.
 
-`fit_fold` writes `weights.safetensors` (the last epoch's: nothing is chosen on held-out subjects),
+`fit_folds` writes `weights.safetensors` (the last epoch's: nothing is chosen on held-out subjects),
 `model.json`, `history.parquet`, `curves.h5` (see models/me_tst/curves.py) and
 `predictions.parquet`, a row per predicted interval. Killed, it goes on from its last saved epoch.
 """
@@ -70,11 +70,6 @@ PREDICTIONS = {
     "matched_event": "string",
     "matched": "bool",
 }
-
-
-def fit_fold(job: FoldJob) -> None:
-    """`fit_folds` of one."""
-    fit_folds([job])
 
 
 def fit_folds(jobs: Sequence[FoldJob]) -> None:

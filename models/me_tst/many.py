@@ -13,7 +13,7 @@ from models.fitting import exact_products
 from models.me_tst.fused import fit_fused
 from models.me_tst.settings import MeTstTrainConfig
 from models.me_tst.stacked import is_stackable
-from models.me_tst.training import Course, FoldTraining, Windows, WindowTensors, fit_one
+from models.me_tst.training import FoldCourse, FoldTraining, Windows, WindowTensors, fit_one
 from models.stacked.trace import Trace
 
 
@@ -52,7 +52,7 @@ def fit_many(
     The result depends on the inputs and the fold's seed alone, not on interruptions. Raises
     `TrainingError` naming the fold for a loss that is not finite.
     """
-    courses = [Course(fold, windows, config, strategy) for fold in folds]
+    courses = [FoldCourse(fold, windows, config, strategy) for fold in folds]
     arrays = (windows.motion, windows.spot, windows.classes)
     data = WindowTensors._make(torch.from_numpy(array).to(device) for array in arrays)
     if len(folds) == 1 or not is_stackable(folds[0].network):

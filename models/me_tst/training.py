@@ -82,7 +82,7 @@ class WindowTensors(NamedTuple):
     classes: Tensor
 
 
-class Course:
+class FoldCourse:
     """All that a fold's training depends on but its weights: order, jitter, masks, rates, history.
 
     Both loops follow it, so a fold meets the same windows, masks and rates in either.
@@ -184,7 +184,9 @@ def one_cycle(update: int, total: int, peak: float) -> tuple[float, float]:
     return between(*rates), between(*betas)
 
 
-def fit_one(course: Course, data: WindowTensors, device: torch.device, trace: Trace | None) -> None:
+def fit_one(
+    course: FoldCourse, data: WindowTensors, device: torch.device, trace: Trace | None
+) -> None:
     """The plain loop: one network, torch's Adam."""
     fold = course.fold
     network = fold.network.to(device).train()
@@ -212,7 +214,7 @@ def fit_one(course: Course, data: WindowTensors, device: torch.device, trace: Tr
 
 def _epoch(
     network: nn.Module,
-    course: Course,
+    course: FoldCourse,
     data: WindowTensors,
     weights: Tensor,
     masks: DepthMasks,

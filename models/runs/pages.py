@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from data.errors import ConfigError, StoreError
+from data.errors import ConfigError
 from data.export import safe_name, write_megc_csv
 from data.pictures.drawing import markdown_image, markdown_table, markdown_text
 from data.stages import stores
@@ -82,21 +82,6 @@ def fold_rows(run: RunFiles) -> list[dict[str, Any]]:
         {**dict(zip(names, row, strict=True)), "seconds": round(seconds.get(row[0], 0.0), 1)}
         for row in rows
     ]
-
-
-def fold_pace(folder: Path) -> str:
-    """How fast a fold's last epoch ran, where its training says so; '' otherwise."""
-    try:
-        costs = stores.read_table(folder / "timings.parquet").to_dict("records")
-    except StoreError:
-        return ""
-    if not costs or "clips_per_second" not in costs[-1]:
-        return ""
-    cost = costs[-1]
-    return (
-        f"{cost['clips_per_second']:.0f} clips/s, waited {cost['data_seconds']:.2f} s for data "
-        f"beside {cost['step_seconds']:.2f} s of steps, {cost['peak_memory_mb']:.0f} MB at most"
-    )
 
 
 def scoreboard(run: RunFiles) -> str:

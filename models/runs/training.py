@@ -27,9 +27,10 @@ from data.folds import Split, event_ids
 from data.stages.contract import Page, RecipeLike, Scope, StepPlan
 from data.stages.files import save_parquet, temporary_name
 from data.stages.identity import file_digest, stable_hash
+from data.stages.limits import peak_mb
 from data.stages.parts import versions_json
 from data.stages.planning import why_not_fresh
-from data.stages.rates import Rate, peak_mb, rate_key, remember
+from data.stages.rates import Rate, rate_key, remember
 from data.stages.registry import with_needs
 from data.stages.stores import UNIT_RECORD
 from data.stages.writing import StoreWriter
