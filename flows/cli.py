@@ -413,6 +413,10 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):  # names that are no UTF-8 can be printed, too
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    if VARIABLE in os.environ:  # a shell asks what may come next
+        from typer.completion import completion_init
+
+        completion_init()
     try:
         sys.exit(app(with_plain_verify(sys.argv[1:]), complete_var=VARIABLE))
     except Exception as error:  # before or outside a command

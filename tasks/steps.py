@@ -94,7 +94,7 @@ def _do(context: RunContext, step: Step, scope: Scope, record: StepRecord) -> No
     name = f"{step.name}-{scope.label}"
     if jobs:
         if plan.reasons:
-            logger.info("%s: %d to do (%s)", name, len(plan.todo), _words(plan))
+            logger.info("%s: %d to do%s", name, len(plan.todo), _words(plan))
         seconds = step.warm_up(scope)
         if seconds > 1:
             logger.info("%s: compiled kernels in %.1f s (kept on disk)", step.name, seconds)
@@ -137,9 +137,11 @@ def _results(context: RunContext, step: Step, jobs: list[Job], most: int) -> Ite
 
 
 def _words(plan: StepPlan) -> str:
-    """'4 × size 224 → 112; 2 × missing'."""
+    """' (4 × size 224 → 112; 2 × missing)'; '' where all are new."""
     reasons = plan.summary()["reasons"]
-    return "; ".join(f"{count} × {why}" for why, count in reasons.items())
+    if list(reasons) == ["missing"]:
+        return ""
+    return f" ({'; '.join(f'{count} × {why}' for why, count in reasons.items())})"
 
 
 def _show(context: RunContext, step: Step, scope: Scope, plan: StepPlan) -> None:

@@ -18,6 +18,7 @@ from data.stages.inputs import StageInputs, UnitInputs
 from data.stages.parts import PartWriter
 from data.stages.rates import Rate
 from flows import planner
+from tasks.carriers import LocalCarrier
 from tasks.context import PlainExecutor, open_context
 from tasks.foreseeing import MEASURED
 from tasks.request import RunRequest
@@ -73,7 +74,7 @@ def asked(lab: Path, **words: Any) -> RunRequest:
 
 
 def run(lab: Path, *stages: str) -> None:
-    with open_context(asked(lab, stages=list(stages)), PlainExecutor(0)) as context:
+    with open_context(asked(lab, stages=list(stages)), PlainExecutor(LocalCarrier(0))) as context:
         run_steps(context)
 
 
