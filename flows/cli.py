@@ -24,6 +24,7 @@ from flows.completing import VARIABLE, completion
 from flows.decode import decode
 from flows.evaluate import evaluate
 from flows.exit_codes import Exit
+from flows.export import export
 from flows.inject import inject
 from flows.looking import RUN_HELP, WorkspaceOfRuns, complete_run, recipes, runs
 from flows.predict import predict
@@ -354,19 +355,7 @@ app.command()(_guard(predict))
 app.command()(_guard(evaluate))
 
 
-@app.command()
-@_guard
-def export(
-    what: Annotated[str, typer.Argument(help="crops, flow, tables or spotting.")],
-    source: Annotated[Path, typer.Argument(help="Workspace; for spotting a run's folder.")],
-    out: Annotated[Path, typer.Argument(help="Folder to write.")],
-    dataset: Annotated[str | None, typer.Option(help="Dataset; default all in it.")] = None,
-    with_faces: Faces = False,
-) -> None:
-    """Stores → ordinary files: crops as PNG, flow as .npy, tables as CSV, spotting in MEGC form."""
-    from flows.launch import export_files
-
-    typer.echo(export_files(what, source, out, dataset, with_faces))
+app.command()(_guard(export))
 
 
 @app.command()

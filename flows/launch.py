@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -126,37 +126,9 @@ def summary(records: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def export_files(what: str, source: Path, out: Path, dataset: str | None, with_faces: bool) -> str:
-    """Write ordinary files from stores; returns one line saying what was written."""
-    from data import export
-    from data.stages.workspace import Workspace
-    from models.runs.files import find_run
-
-    if what == "spotting":
-        from models.runs.pages import export_spotting
-
-        return f"{export_spotting(find_run(str(source)), out)} intervals to {out}"
-    writers: dict[str, Callable[..., int]] = {
-        "crops": export.export_crops,
-        "flow": export.export_flow,
-        "tables": export.export_tables,
-    }
-    if what not in writers:
-        raise ConfigError("export", expected="crops, flow, tables or spotting", got=what)
-    workspace = Workspace(source)
-    datasets = [dataset] if dataset else workspace.datasets()
-    if not datasets:
-        raise ConfigError(f"workspace {source}", expected="a dataset in it", got="none")
-    counts = []
-    for name in datasets:
-        more = {"with_faces": with_faces} if what == "crops" else {}
-        counts.append(f"{writers[what](workspace, name, out / name, **more)} from {name}")
-    return f"{what}: {', '.join(counts)} to {out}"
-
-
 def export_before_after(workspace: Path, out: Path, dataset: str | None, **choice: Any) -> str:
     """`data.export.export_before_after` of a workspace; `dataset` None for the only one."""
-    from data import export
+    from data.export import ordinary as export
     from data.stages.workspace import Workspace
 
     store = Workspace(workspace)

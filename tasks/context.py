@@ -231,7 +231,7 @@ def resolve_recipe(request: RunRequest) -> Recipe:
     if request.with_faces:
         overrides["with_faces"] = True
     if request.landmark_model:
-        for stage in ("align", "motion"):
+        for stage in ("align", "registration", "motion"):
             overrides[f"{stage}.landmark_model"] = request.landmark_model
     return load_recipe(request.recipe, overrides)
 
