@@ -92,7 +92,7 @@ def test_plan_predicts_what_a_changed_setting_redoes(
     rows = {r["stage"]: r for r in json.loads(cli("plan", *words[1:], *smaller, "--json").stdout)}
     assert rows["align"]["fresh"] == rows["align"]["units"] == 4
     assert rows["flow"]["stale"] == 4 and "flow: size 64 → 56" in rows["flow"]["reasons"]
-    assert "unknown" in rows["train"]
+    assert rows["train"]["missing"] == 2, "folds of other inputs are other folds"
     align = times(workspace / "casme2" / "align")
     done = cli(*words, *smaller, "--stage", "flow", "--runner", "none", "--json")
     [record] = json.loads(done.stdout)
