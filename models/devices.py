@@ -18,6 +18,8 @@ def local_devices(asked: str) -> tuple[str, ...]:
     """
     if asked == "cpu":
         return ("cpu",)
+    if asked != "auto" and not re.fullmatch(r"cuda(:\d+(,cuda:\d+)*)?", asked):
+        raise ConfigError("--device", expected="auto, cpu, cuda or cuda:N", got=asked[:80])
     every = tuple(f"cuda:{number}" for number in range(count_gpus()))
     if asked == "auto":
         return every or ("cpu",)
@@ -25,7 +27,7 @@ def local_devices(asked: str) -> tuple[str, ...]:
     if not wanted or set(wanted) - set(every):
         raise ConfigError(
             "--device",
-            expected=f"a GPU that torch can use ({', '.join(every) or 'there is none'}), auto, cpu",
+            expected=f"a GPU that torch can use ({', '.join(every) or 'there is none'})",
             got=asked[:80],
         )
     return wanted

@@ -141,6 +141,7 @@ class Scope:
     folds: tuple[str, ...] = ()  # only these, where a step has folds
     max_gpu_memory_mb: float | None = None  # what training may take of a GPU
     machines: Machines | None = None  # where its jobs are done; None: here
+    expect: bool = False  # plan as if all that is to be made before were made, and well
     time_limit_s: float = 0.0  # what one unit of preprocessing may take; 0: by its history
 
     @property
@@ -197,7 +198,12 @@ class Job(Protocol):
 
     @property
     def label(self) -> str:
-        """Name people see."""
+        """Name people see; after a space, what it works on."""
+        ...
+
+    @property
+    def count(self) -> int:
+        """Units it makes."""
         ...
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
+import re
 import secrets
 import shutil
 import time
@@ -24,7 +25,7 @@ from data.stages.parts import versions_json
 from models.contract import FOLD_FILES
 from models.devices import real_device, resolve_device
 from models.family import family_of
-from models.runs.files import FoldJob
+from models.runs.files import INNER, FoldJob
 from models.stacked.choice import Packing
 
 RESUME = "resume/state.safetensors"
@@ -42,6 +43,11 @@ class PackJob:
         first = self.folds[0].label
         return first if len(self.folds) == 1 else f"{first}-and-{len(self.folds) - 1}-more"
 
+    @property
+    def count(self) -> int:
+        """Units it makes."""
+        return len(self.folds)
+
     def on(self, device: str) -> PackJob:
         """The same folds on a device."""
         return PackJob(tuple(replace(job, device=device) for job in self.folds))
@@ -55,7 +61,7 @@ class PackResult:
     seconds: float
     host: str
     versions: str
-    peak_mb: float = float("nan")
+    peak_mb: float = float("nan")  # most memory its process had
 
 
 def fit_pack(pack: PackJob) -> PackResult:
@@ -66,14 +72,16 @@ def fit_pack(pack: PackJob) -> PackResult:
     for job in jobs:
         missing = [name for name in FOLD_FILES if not (job.out / name).exists()]
         if missing:
-            raise StoreError(job.fold, expected=f"files {FOLD_FILES}", got=f"without {missing}")
+            raise StoreError(job.unit, expected=f"files {FOLD_FILES}", got=f"without {missing}")
+        if job.fold.startswith(INNER):
+            (job.out / "weights.safetensors").unlink()  # it was trained to choose an epoch
     seconds = (time.perf_counter() - started) / len(jobs)
     return PackResult(tuple(jobs), seconds, platform.node(), versions_json(), peak_mb())
 
 
 def attempt(job: FoldJob) -> FoldJob:
     """The job in a new folder beside its `out`, going on from the newest resume point there is."""
-    out = job.out.with_name(f"{job.out.name}-{secrets.token_hex(4)}")
+    out = job.out.with_name(f"{job.out.name}.{secrets.token_hex(4)}")
     earlier = attempts(job.out)
     points = sorted((p / RESUME for p in earlier if (p / RESUME).is_file()), key=_age)
     point = out / RESUME
@@ -88,7 +96,8 @@ def attempt(job: FoldJob) -> FoldJob:
 
 def attempts(out: Path) -> list[Path]:
     """Folders that attempts at a fold have left."""
-    return [p for p in (out, *sorted(out.parent.glob(f"{out.name}-*"))) if p.is_dir()]
+    own = re.compile(re.escape(out.name) + r"(\.[0-9a-f]{8})?")
+    return sorted(p for p in out.parent.glob(".*") if own.fullmatch(p.name) and p.is_dir())
 
 
 def _age(path: Path) -> int:

@@ -5,66 +5,54 @@ split with the identity of every sample, seed. The run's folder is named after i
 the scoring settings; a fold trained in another run of the workspace under the same key is taken
 over (its files linked), so that other scoring settings, another recipe name or another report cost
 seconds. A fold is trained in a hidden folder that keeps its resume state across kills.
+
+With several seeds a unit is a fold of a seed; with a nested choice every fold has an inner training
+beside it, which leaves out some of its training people. Both have keys of their own, so another
+list of seeds trains only the new ones.
 """
 
 from __future__ import annotations
 
-import json
-import platform
-import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from data.errors import ConfigError, SplitError
-from data.folds import Split, event_ids
+from data.folds import Fold, Split, event_ids
 from data.stages.contract import Page, RecipeLike, Scope, StepPlan
-from data.stages.files import save_parquet, temporary_name
-from data.stages.identity import file_digest, stable_hash
-from data.stages.parts import versions_json
+from data.stages.files import save_parquet
+from data.stages.identity import stable_hash
 from data.stages.planning import why_not_fresh
+from data.stages.rates import Rate, rate_key, remember
 from data.stages.registry import with_needs
-from data.stages.stores import UNIT_RECORD
 from data.stages.writing import StoreWriter
 from models.devices import devices_of, real_device, resolve_device
 from models.family import family_of
 from models.recipe import Recipe
-from models.runs.files import QUICK_BYTES, SETUP, FoldJob, run_manifest
-from models.runs.packs import PackJob, PackResult, attempts, fit_pack, link, plan_packs, spread
+from models.runs.files import INNER, QUICK_BYTES, FoldJob, plain_name, run_manifest, unit_name
+from models.runs.packs import PackJob, PackResult, fit_pack, plan_packs, spread
+from models.runs.publishing import (
+    VERSION,
+    RunPlan,
+    publish_fold,
+    take_over,
+    write_setup,
+)
 from models.runs.samples import (
     Samples,
     choose_samples,
     fold_name,
+    inner_sides,
     make_split,
     outside_split,
 )
 
 if TYPE_CHECKING:
     from models.stacked.proof import Proof
-
-TIMES = "timings.parquet"  # of a fold: seconds per epoch
-VERSION = 2  # bumped by hand when training results change
-
-
-@dataclass
-class RunPlan:
-    """The experiment as it would run: samples, split, folder, folds with their keys."""
-
-    recipe: Recipe
-    samples: Samples
-    split: Split
-    run_id: str
-    folder: Path
-    jobs: dict[str, FoldJob]
-    keys: dict[str, str]  # fold → key
-    ledger: pd.DataFrame
-    elsewhere: dict[str, Path] = field(default_factory=dict)  # fold → its trained twin's folder
-    writer: StoreWriter | None = None
-    beside: int = 0  # packs that a GPU may have at once; 0: trained on the CPU
 
 
 class TrainStep:
@@ -88,7 +76,7 @@ class TrainStep:
         for wanted in scope.folds:
             if not any(_asked(fold, (wanted,)) for fold in run.jobs):
                 raise ConfigError(
-                    "folds",
+                    "--folds",
                     expected=f"names, numbers or subjects of {', '.join(run.jobs)}",
                     got=repr(wanted[:80]),
                 )
@@ -118,9 +106,9 @@ class TrainStep:
         run: RunPlan = plan.work
         run.folder.mkdir(parents=True, exist_ok=True)
         run.writer = StoreWriter(scope.workspace, run.folder, scope.token)
-        _write_setup(run, scope)
+        write_setup(run, scope)
         for fold, twin in run.elsewhere.items():
-            _take_over(run, fold, twin, scope)
+            take_over(run, fold, twin)
         left = [f for f in plan.todo if f not in run.elsewhere]
         if scope.folds:
             left = [f for f in left if _asked(f, scope.folds)]
@@ -151,15 +139,17 @@ class TrainStep:
         """Give the trained folds' files their names and enter them in the run's manifest."""
         run: RunPlan = plan.work
         for job in result.folds:
-            _publish_fold(run, job.fold, job.out, result)
-        return {job.fold: "ok" for job in result.folds}
+            publish_fold(run, job.unit, job.out, result)
+            took = Rate(result.seconds, len(job.train_events) or 1, 0.0, result.peak_mb)
+            remember(fold_rate_key(scope, run.recipe), took)
+        return {job.unit: "ok" for job in result.folds}
 
     def finish(self, scope: Scope, plan: StepPlan) -> None:
         """Every publication is complete by itself."""
 
     def progress(self, scope: Scope, result: PackResult) -> str:
         """'fold-00-sub01 trained in 3.1 s on cuda:0 of host'."""
-        names = ", ".join(job.fold for job in result.folds)
+        names = ", ".join(job.unit for job in result.folds)
         spent = result.seconds * len(result.folds)
         return f"{names} trained in {spent:.1f} s on {result.folds[0].device} of {result.host}"
 
@@ -185,9 +175,31 @@ def plan_run(scope: Scope, *, force: bool = False) -> RunPlan:
     """The experiment of a recipe on a workspace as it is now."""
     recipe = scope.recipe
     assert isinstance(recipe, Recipe)
-    samples = choose_samples(scope.workspace, recipe)
+    samples = choose_samples(scope.workspace, recipe, expect=scope.expect)
     split = make_split(recipe, samples.table)
-    jobs = _fold_jobs(scope, recipe, samples, split)
+    folds = _fold_jobs(scope, recipe, samples, split)
+    inner, inner_jobs = _inner_jobs(scope, recipe, samples, split, folds)
+    jobs = {}
+    for number, seed in enumerate(recipe.each_seed):
+        for job in (*folds.values(), *inner_jobs):
+            own = replace(job, seed=seed, unit=unit_name(job.fold, seed, number))
+            jobs[own.unit] = own
+    keys = {unit: _key(recipe, job, samples) for unit, job in jobs.items()}
+    run_id = stable_hash(list(keys.items()), recipe.decode.identity())[:12]
+    base = scope.workspace.run(recipe.name, run_id)
+    folder = forced_folder(base, keys) if force else newest_folder(base, keys)
+    jobs = {
+        unit: replace(job, out=folder / f".partial-{unit}", inputs=folder / "inputs.parquet")
+        for unit, job in jobs.items()
+    }
+    ledger = pd.concat(
+        [samples.ledger, outside_split(recipe, samples.table, split)], ignore_index=True
+    )
+    return RunPlan(recipe, samples, split, run_id, folder, jobs, keys, ledger, inner)
+
+
+def _key(recipe: Recipe, job: FoldJob, samples: Samples) -> str:
+    """What decides a fold's files: network, training, labels, seed, recorded epochs, both sides."""
     facts = [
         VERSION,
         recipe.network_name,
@@ -195,20 +207,19 @@ def plan_run(scope: Scope, *, force: bool = False) -> RunPlan:
         recipe.train.identity(),
         family_of(recipe).training_facts(recipe),
         recipe.labels,
-        recipe.seed,
+        job.seed,
     ]
-    keys = {fold: stable_hash(facts, *_sides(job, samples)) for fold, job in jobs.items()}
-    run_id = stable_hash(list(keys.items()), recipe.decode.identity())[:12]
-    base = scope.workspace.run(recipe.name, run_id)
-    folder = forced_folder(base, keys) if force else newest_folder(base, keys)
-    jobs = {
-        fold: replace(job, out=folder / f".partial-{fold}", inputs=folder / "inputs.parquet")
-        for fold, job in jobs.items()
-    }
-    ledger = pd.concat(
-        [samples.ledger, outside_split(recipe, samples.table, split)], ignore_index=True
-    )
-    return RunPlan(recipe, samples, split, run_id, folder, jobs, keys, ledger)
+    if recipe.epoch_scores.record:
+        facts.append({"record": recipe.epoch_scores.record})
+    return stable_hash(facts, *_sides(job, samples))
+
+
+def fold_rate_key(scope: Scope, recipe: Recipe) -> str:
+    """Under which key this machine's rate of training with a recipe is kept."""
+    here = scope.machines is None
+    device = (resolve_device(scope.device) if here else scope.device).split(":")[0]
+    facts = (recipe.network_name, recipe.model.identity(), recipe.train.identity())
+    return rate_key("train", VERSION, facts, device)
 
 
 def _sides(job: FoldJob, samples: Samples) -> tuple[list[Any], list[Any]]:
@@ -221,14 +232,40 @@ def _sides(job: FoldJob, samples: Samples) -> tuple[list[Any], list[Any]]:
 
 
 def _fold_jobs(scope: Scope, recipe: Recipe, chosen: Samples, split: Split) -> dict[str, FoldJob]:
+    """Fold → its job, for the first seed."""
+    make = _job_maker(scope, recipe, chosen)
+    named = {fold_name(n, name): sides for n, (name, sides) in enumerate(split.folds.items())}
+    return {fold: make(fold, sides) for fold, sides in named.items()}
+
+
+def _inner_jobs(
+    scope: Scope, recipe: Recipe, chosen: Samples, split: Split, folds: dict[str, FoldJob]
+) -> tuple[dict[str, Fold], list[FoldJob]]:
+    """With a nested choice: fold → its inner sides, and the jobs that train on them."""
+    if not recipe.epoch_scores.nested:
+        return {}, []
+    make, table = _job_maker(scope, recipe, chosen), chosen.table
+    label_of = dict(zip(zip(table.dataset, table.event, strict=True), table.label, strict=True))
+    inner, jobs = {}, []
+    for (fold, outer), (name, sides) in zip(folds.items(), split.folds.items(), strict=True):
+        inner[fold] = inner_sides(table, sides, str(name), recipe.epoch_scores.inner_folds)
+        labels = {label_of[s] for s in (*outer.train_events, *outer.test_events)}
+        # The outer fold's classes: one of them may be only in those who are tested.
+        known = tuple(sorted(str(label) for label in labels if not pd.isna(label)))
+        job = make(fold.replace("fold-", INNER, 1), inner[fold])
+        jobs.append(replace(job, classes=known))
+    return inner, jobs
+
+
+def _job_maker(scope: Scope, recipe: Recipe, chosen: Samples) -> Callable[[str, Fold], FoldJob]:
+    """(fold's name, ids of both sides) → its job. Raises SplitError for an empty side."""
     table = chosen.table
     samples = list(zip(table.dataset, table.event, strict=True))
     sample_of = dict(zip(event_ids(table), samples, strict=True))
     video_of = dict(zip(samples, zip(table.dataset, table.video, strict=True), strict=True))
-    jobs = {}
-    for number, (name, (train, test)) in enumerate(split.folds.items()):
-        fold = fold_name(number, str(name))
-        sides = [tuple(sample_of[i] for i in side if i in sample_of) for side in (train, test)]
+
+    def make(fold: str, both: Fold) -> FoldJob:
+        sides = [tuple(sample_of[i] for i in side if i in sample_of) for side in both]
         if not sides[0] or not sides[1]:
             raise SplitError(
                 f"{recipe.name}, {fold}",
@@ -237,7 +274,7 @@ def _fold_jobs(scope: Scope, recipe: Recipe, chosen: Samples, split: Split) -> d
                 todo="Use fewer folds or more subjects.",
             )
         videos = [tuple(sorted({video_of[s] for s in side})) for side in sides]
-        jobs[fold] = FoldJob(
+        return FoldJob(
             workspace=scope.workspace.path,
             recipe=recipe,
             fold=fold,
@@ -246,11 +283,13 @@ def _fold_jobs(scope: Scope, recipe: Recipe, chosen: Samples, split: Split) -> d
             test_events=sides[1],
             train_videos=videos[0],
             test_videos=videos[1],
-            seed=recipe.seed,
+            seed=recipe.each_seed[0],
+            record=recipe.epoch_scores.record,
             out=Path(),
             device=scope.device,
         )
-    return jobs
+
+    return make
 
 
 # --------------------------------------------------------------------- which folder, which twin
@@ -293,7 +332,7 @@ def forced_folder(base: Path, keys: dict[str, str]) -> Path:
 
 def _look_elsewhere(scope: Scope, run: RunPlan, plan: StepPlan) -> None:
     """Find folds of the same key in other runs of the workspace."""
-    wanted = {run.keys[fold]: fold for fold, why in plan.reasons.items() if why != "forced"}
+    wanted = {run.keys[unit]: unit for unit, why in plan.reasons.items() if why != "forced"}
     if not wanted:
         return
     for folder in sorted((scope.workspace.path / "runs").glob("*/*")):
@@ -306,16 +345,17 @@ def _look_elsewhere(scope: Scope, run: RunPlan, plan: StepPlan) -> None:
             folder, rows, {u: k for k, u in twins.items()}, VERSION, always_read=QUICK_BYTES
         )
         for key, unit in twins.items():
-            if unit not in bad and wanted.get(key) == unit:
-                fold = wanted.pop(key)
-                run.elsewhere[fold] = folder / unit
-                plan.reasons[fold] = f"trained in {folder.parent.name}/{folder.name}: taken over"
+            if unit not in bad and plain_name(wanted.get(key, "")) == plain_name(unit):
+                own = wanted.pop(key)
+                run.elsewhere[own] = folder / unit
+                plan.reasons[own] = f"trained in {folder.parent.name}/{folder.name}: taken over"
 
 
 def _asked(fold: str, wanted: tuple[str, ...]) -> bool:
-    """Whether a fold is among those asked for, by name, number or held-out subject."""
-    _, number, subject = fold.split("-", 2)
-    return bool({fold, number, str(int(number)), subject} & set(wanted))
+    """Whether a unit is of a fold asked for by name, number or held-out subject, or itself is."""
+    _, number, subject = plain_name(fold).split("-", 2)
+    name = f"fold-{number}-{subject}"
+    return bool({fold, name, number, str(int(number)), subject} & set(wanted))
 
 
 # ------------------------------------------------------------------------------------ publication
@@ -328,115 +368,19 @@ def prove(scope: Scope, steps: int = 100) -> Proof:
     """
     run = plan_run(scope)
     device = real_device(resolve_device(scope.device))
-    asked = [fold for fold in run.jobs if scope.folds and _asked(fold, scope.folds)]
+    folds = [
+        unit for unit, job in run.jobs.items() if unit == job.fold and not unit.startswith(INNER)
+    ]
+    asked = [fold for fold in folds if scope.folds and _asked(fold, scope.folds)]
     with tempfile.TemporaryDirectory(prefix="apexflow-proof-") as folder:
         inputs = Path(folder) / "inputs.parquet"
         save_parquet(run.samples.inputs, inputs)
         jobs = [
-            replace(job, device=device, inputs=inputs, out=Path(folder) / job.fold)
-            for job in run.jobs.values()
+            replace(run.jobs[fold], device=device, inputs=inputs, out=Path(folder) / fold)
+            for fold in folds
         ]
         fold = asked[0] if asked else jobs[0].fold
         return family_of(run.recipe).prove(jobs, fold, steps)
-
-
-def _write_setup(run: RunPlan, scope: Scope) -> None:
-    """recipe.json, split.json, inputs.parquet and the ledger, where they are not there as now."""
-    assert run.writer is not None
-    texts = {
-        "recipe.json": json.dumps(run.recipe.model_dump(mode="json"), indent=1, sort_keys=True),
-        "split.json": json.dumps(_split_facts(run), indent=1),
-    }
-    key = stable_hash(texts, run.samples.inputs.astype(str).to_numpy().tolist())
-    bad, _ = why_not_fresh(
-        run.folder, run_manifest(run.folder), {SETUP: key}, VERSION, always_read=QUICK_BYTES
-    )
-    if not bad and not run.writer.trouble:
-        return
-    made = {}
-    for name, text in texts.items():
-        made[name] = temporary_name(run.folder / name, scope.token)
-        made[name].write_text(text)
-    made["inputs.parquet"] = temporary_name(run.folder / "inputs.parquet", scope.token)
-    save_parquet(run.samples.inputs, made["inputs.parquet"])
-    rows = [_row(SETUP, key, name, path) for name, path in made.items()]
-    run.writer.ledger = []
-    run.writer.enter(
-        rows,
-        files=[(path, run.folder / name) for name, path in made.items()],
-        ledger=[{**row, "key": key} for row in run.ledger.to_dict("records")],
-        timings=[_timing(name, 0.0, platform.node(), versions_json()) for name in made],
-    )
-
-
-def _split_facts(run: RunPlan) -> dict[str, Any]:
-    shared = {p for people in run.split.people_shared.values() for p in people}
-    sides = zip(run.jobs, run.split.folds.values(), strict=True)
-    return {
-        "digest": run.split.digest,
-        "people_shared": sorted(shared),
-        "folds": {
-            fold: {"train": list(train), "test": list(test)} for fold, (train, test) in sides
-        },
-    }
-
-
-def _take_over(run: RunPlan, fold: str, twin: Path, scope: Scope) -> None:
-    """Publish another run's fold as this run's: weights linked, predictions decoded again."""
-    out = run.jobs[fold].out
-    for folder in attempts(out):
-        shutil.rmtree(folder, ignore_errors=True)
-    out.mkdir(parents=True)
-    for path in sorted(p for p in twin.iterdir() if p.is_file() and p.name != UNIT_RECORD):
-        link(path, out / path.name)  # linked files are replaced, never written into
-    family_of(run.recipe).decode_fold(run.recipe, out)
-    _publish_fold(run, fold, out, None)
-
-
-def _publish_fold(run: RunPlan, fold: str, out: Path, result: PackResult | None) -> None:
-    assert run.writer is not None
-    shutil.rmtree(out / "resume", ignore_errors=True)
-    files = [p for p in sorted(out.iterdir()) if p.is_file() and p.name != UNIT_RECORD]
-    rows = [
-        _row(fold, run.keys[fold], f"{fold}/{path.name}", path)
-        for path in files
-        if path.name != TIMES  # seconds have no identity
-    ]
-    seconds, peak = (result.seconds, result.peak_mb) if result else (0.0, float("nan"))
-    host, versions = (
-        (result.host, result.versions) if result else (platform.node(), versions_json())
-    )
-    (out / UNIT_RECORD).write_text(json.dumps({"units": rows}, indent=1))
-    files.append(out / UNIT_RECORD)
-    rows = [*rows, _row(fold, run.keys[fold], f"{fold}/{UNIT_RECORD}", out / UNIT_RECORD)]
-    run.writer.enter(
-        rows,
-        files=[(path, run.folder / fold / path.name) for path in files],
-        timings=[
-            {**_timing(row["part"], seconds, host, versions), "peak_mb": peak} for row in rows
-        ],
-    )
-    for folder in attempts(run.jobs[fold].out):
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _row(unit: str, key: str, part: str, path: Path) -> dict[str, Any]:
-    return {
-        "unit": unit,
-        "key": key,
-        "part": part,
-        "status": "ok",
-        "bytes": path.stat().st_size,
-        "digest": file_digest(path),
-        "content": "",
-        "version": VERSION,
-        "settings": "{}",
-        "counts": "{}",
-    }
-
-
-def _timing(part: str, seconds: float, host: str, versions: str) -> dict[str, Any]:
-    return {"part": part, "seconds": seconds, "units": 1, "host": host, "versions": versions}
 
 
 STEP = TrainStep()

@@ -93,18 +93,11 @@ def started(path: Path) -> Iterator[Any]:
             todo='Install the extra: pip install -c constraints.txt -e ".[cluster]".',
         ) from error
 
-    class Job(SLURMJob):
-        """The worker takes the place of the job's shell: signals for the job are its own."""
-
-        _script_template = SLURMJob._script_template.replace(
-            "%(worker_command)s", "exec %(worker_command)s"
-        )
-
-    class Cluster(SLURMCluster):
-        """Of such jobs."""
-
-        job_cls = Job
-
+    template = SLURMJob._script_template
+    # the worker takes the place of the job's shell: signals for the job are its own
+    script = template.replace("%(worker_command)s", "exec %(worker_command)s")
+    job = type("Job", (SLURMJob,), {"_script_template": script})
+    Cluster = type("Cluster", (SLURMCluster,), {"job_cls": job})
     profile = read_profile(path)
     if shutil.which("sbatch") is None:
         raise ConfigError(

@@ -272,7 +272,7 @@ async def _refuse_early(worker: Any) -> None:
     except SiteError as error:
         if "in which the run beats" in error.got:  # that run is over: the next may fit
             return
-        await worker.close(reason="refused")
+        await worker.close(reason="worker_refused")
         raise
 
 

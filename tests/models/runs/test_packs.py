@@ -72,7 +72,9 @@ def test_devices_of_a_machine_with_and_without_gpus(monkeypatch: pytest.MonkeyPa
     assert local_devices("cuda:0,cuda:2") == ("cuda:0", "cuda:2") and local_devices("cpu") == (
         "cpu",
     )
-    for wrong in ("cuda:3", "cuda:0,cuda:7", "tpu"):
+    with pytest.raises(ConfigError, match="auto, cpu, cuda or cuda:N"):
+        local_devices("tpu")
+    for wrong in ("cuda:3", "cuda:0,cuda:7"):
         with pytest.raises(ConfigError, match="cuda:0, cuda:1, cuda:2"):
             local_devices(wrong)
     assert devices.real_device("cuda:1") == "cpu"
