@@ -67,10 +67,10 @@ class PlannedActionUnit:
 class PlannedEvent:
     """One expression or blink. All frame fields are 0-based indices of *rendered* frames.
 
-    `apex_start` is the first frame of the hold, `apex_end` its last, `apex` the frame in its middle:
-    what a coder who gives one frame is taken to mean; `apex_centre` is the middle in time
-    (fractional). For a blink, `units` is empty and `emotion` is None. "talk" is never
-    among a video's events: no sheet knows of it.
+    `apex_start` is the first frame of the hold, `apex_end` its last, `apex` the frame in the
+    middle, what a coder who gives one frame means; `apex_centre` is the middle in time, fractional.
+    For a blink, `units` is empty and `emotion` is None. "talk" is never among a video's events: no
+    sheet knows of it.
     """
 
     kind: Literal["micro", "macro", "blink", "talk"]
