@@ -20,7 +20,7 @@ from typing import Any
 
 import pandas as pd
 
-from data.errors import ConfigError, StoreError
+from data.errors import StoreError
 from data.plain_json import read_object
 from data.stages import stores
 from data.stages.planning import why_not_fresh
@@ -234,20 +234,15 @@ def read_json(path: Path) -> dict[str, Any]:
         ) from error
 
 
-def find_run(text: str) -> RunFiles:
-    """A run from its folder's path.
+def find_run(text: str, workspace: Path | None = None) -> RunFiles:
+    """A run from its folder's path, its short name in `workspace`, or WORKSPACE/NAME.
 
-    Raises ConfigError when it is not one, StoreError `damaged_run` when what it was asked or its
-    split is not as it was written.
+    Raises ConfigError when there is none (see `models.runs.names`), StoreError `damaged_run` when
+    what it was asked or its split is not as it was written.
     """
-    folder = Path(text).absolute()
-    if not (folder / "recipe.json").exists():
-        raise ConfigError(
-            f"run {text}",
-            expected="a folder WORKSPACE/runs/RECIPE/RUN_ID",
-            got="no recipe.json in it",
-            todo="List runs with: ls WORKSPACE/runs/*",
-        )
+    from models.runs.names import find_folder
+
+    folder = find_folder(text, workspace)
     recorded = run_manifest(folder)
     for name in ("recipe.json", "split.json"):
         digests = recorded.digest[recorded.part == name].tolist()

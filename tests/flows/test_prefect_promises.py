@@ -146,6 +146,8 @@ def test_each_field_of_the_form_does_what_it_says(
     with workspace.lock(what="the test"):
         state, message = field("wait_s", 1.0)
     assert state == "FAILED" and "the test" in message
+    state, message = field("scheduler", str(tmp_path / "none.json"))
+    assert state == "FAILED" and "none.json" in message
     for name in ("folds", "subjects", "videos"):
         state, message = field(name, ["nobody"])
         assert state == "FAILED" and "nobody" in message, name
@@ -173,11 +175,16 @@ def test_a_stages_own_form_does_what_it_says(server: Server, defaults: Any, tmp_
     cases: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         "ingest": ({}, {"allow_shrink": True}),
         "align": (
-            {"subjects": ["nobody"], "videos": ["nobody"], "landmark_model": "/none.dat"},
+            {
+                "subjects": ["nobody"],
+                "videos": ["nobody"],
+                "landmark_model": "/none.dat",
+                "scheduler": "/none.json",
+            },
             {"with_faces": True, "only_failed": True, "time_limit_s": 600, "memory": "64G"},
         ),
         "train": (
-            {"folds": ["nobody"], "device": "cuda:7"},
+            {"folds": ["nobody"], "device": "cuda:7", "scheduler": "/none.json"},
             {"max_gpu_memory_mb": 100, "memory": "64G", "landmark_model": ""},
         ),
         "evaluate": ({"landmark_model": "/none.dat"}, {"with_faces": True}),
@@ -266,10 +273,10 @@ def test_the_gpu_limit_lets_one_run_in(server: Server, monkeypatch: pytest.Monke
     with temporary_settings(
         {PREFECT_API_URL: f"{server.url}/api", PREFECT_API_AUTH_STRING: server.auth}
     ):
-        with executor.gpu("cpu"):
+        with executor.gpu(0):
             assert active() == 0
-        with executor.gpu("cuda:0"):
-            assert active() == 1
+        with executor.gpu(4) as granted:  # of one that the limit allows
+            assert active() == 1 and granted == 1
         assert active() == 0
 
 
@@ -282,6 +289,6 @@ def test_a_lost_server_gives_the_gpu_to_who_asks(monkeypatch: pytest.MonkeyPatch
     entered, said = False, list[str]()
     monkeypatch.setattr(prefect_executor.logger, "warning", lambda text, *_: said.append(text))
     executor = PrefectExecutor(LocalCarrier(1), None)  # type: ignore[arg-type]
-    with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}), executor.gpu("cuda"):
+    with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}), executor.gpu(1):
         entered = True
     assert entered and len(said) == 1 and "going on without one" in said[0]
