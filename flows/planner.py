@@ -7,6 +7,7 @@ from typing import Any
 from data.errors import ApexflowError
 from data.stages import stores
 from data.stages.contract import Scope, StepPlan
+from data.stages.planning import StageWork
 from data.stages.workspace import Workspace
 from models.steps import find_step
 from tasks.context import RunContext, forces, resolve_recipe, scopes, wanted_steps
@@ -68,17 +69,17 @@ def _waits(name: str, recipe: Any, scope: Scope, behind: set[tuple[str, str | No
 
 def _estimate(scope: Scope, found: StepPlan) -> dict[str, Any]:
     """CPU seconds and bytes of the work to do, from what past units took; None without a past."""
-    if scope.dataset is None or found.work is None or not found.detail.get("settings"):
+    if scope.dataset is None or not isinstance(found.work, StageWork):
         return {}
-    folder = scope.workspace.stage(scope.dataset, found.step)
-    times, manifest = stores.read_timings(folder), stores.read_records(folder).manifest
-    if times.empty or manifest.empty:
+    times = stores.read_timings(scope.workspace.stage(scope.dataset, found.step))
+    rows, size = found.work.stored
+    if times.empty or not rows:
         return {"seconds": None, "bytes": None}
-    units, size = int(times.units.sum()), int(manifest.drop_duplicates("part").bytes.sum())
+    units = int(times.units.sum())
     todo = len(found.todo)
     return {
         "seconds": round(float(times.seconds.sum()) / units * todo, 1),
-        "bytes": int(size / len(manifest) * todo),
+        "bytes": int(size / rows * todo),
     }
 
 

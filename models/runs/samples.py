@@ -20,7 +20,7 @@ from data.folds import (
 )
 from data.schema import LEDGER, conform
 from data.stages.identity import stable_hash
-from data.stages.inputs import StageInputs
+from data.stages.inputs import StageInputs, shared_inputs
 from data.stages.registry import STAGES
 from data.stages.workspace import Workspace
 from models.recipe import Recipe
@@ -47,7 +47,7 @@ def choose_samples(workspace: Workspace, recipe: Recipe) -> Samples:
     Raises SplitError when nothing is left.
     """
     configs = {name: recipe.stage_config(name) for name in STAGES}
-    views = {d: StageInputs(workspace, d, None, configs) for d in recipe.data}
+    views = {d: shared_inputs(workspace, d, None, configs) for d in recipe.data}
     choose = _events if recipe.network.samples == "events" else _videos
     table, ledger, keys = choose(workspace, recipe, views)
     if table.empty:
@@ -194,8 +194,7 @@ def outside_split(recipe: Recipe, samples: pd.DataFrame, split: Split) -> pd.Dat
     """Ledger rows for events a published split names in vain, and for samples no fold tests."""
     ids = event_ids(samples)
     testable = ids[samples.type != "macro"] if "type" in samples else ids
-    named = {i for sides in split.folds.values() for side in sides for i in side}
-    tested = {i for _, test in split.folds.values() for i in test}
+    named, tested = split.named(), split.tested()
     missing, untested = sorted(named - set(ids)), sorted(set(testable) - tested)
     dataset = "+".join(recipe.data)
     rows = [ledger_row(dataset, i, "event", "split_names_no_sample") for i in missing]

@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from data.errors import ConfigError, SplitError, StoreError
-from data.folds import Split, event_ids
+from data.errors import ConfigError, StoreError
+from data.folds import Split
 from data.stages.contract import Page, RecipeLike, Scope, StepPlan
 from data.stages.files import save_parquet, temporary_name
 from data.stages.identity import file_digest, stable_hash
@@ -37,13 +37,9 @@ from models.devices import resolve_device
 from models.family import family_of
 from models.recipe import Recipe
 from models.runs.files import QUICK_BYTES, SETUP, FoldJob, run_manifest
-from models.runs.samples import (
-    Samples,
-    choose_samples,
-    fold_name,
-    make_split,
-    outside_split,
-)
+from models.runs.fold_jobs import Sides, fold_keys, make_fold_jobs
+from models.runs.samples import Samples, choose_samples, make_split, outside_split
+from models.runs.split_file import split_text
 
 if TYPE_CHECKING:
     from models.stacked.proof import Proof
@@ -197,24 +193,17 @@ def plan_run(scope: Scope, *, force: bool = False) -> RunPlan:
     """The experiment of a recipe on a workspace as it is now."""
     recipe = scope.recipe
     assert isinstance(recipe, Recipe)
-    samples = choose_samples(scope.workspace, recipe)
-    split = make_split(recipe, samples.table)
-    jobs = _fold_jobs(scope, recipe, samples, split)
-    facts = [
-        VERSION,
-        recipe.network_name,
-        recipe.model.identity(),
-        recipe.train.identity(),
-        family_of(recipe).training_facts(recipe),
-        recipe.labels,
-        recipe.seed,
-    ]
-    keys = {fold: stable_hash(facts, *_sides(job, samples)) for fold, job in jobs.items()}
+    samples, split, jobs, keys = _chosen(scope, recipe)
     run_id = stable_hash(list(keys.items()), recipe.decode.identity())[:12]
     base = scope.workspace.run(recipe.name, run_id)
     folder = forced_folder(base, keys) if force else newest_folder(base, keys)
     jobs = {
-        fold: replace(job, out=folder / f".partial-{fold}", inputs=folder / "inputs.parquet")
+        fold: replace(
+            job,
+            out=folder / f".partial-{fold}",
+            inputs=folder / "inputs.parquet",
+            device=scope.device,
+        )
         for fold, job in jobs.items()
     }
     ledger = pd.concat(
@@ -223,46 +212,46 @@ def plan_run(scope: Scope, *, force: bool = False) -> RunPlan:
     return RunPlan(recipe, samples, split, run_id, folder, jobs, keys, ledger)
 
 
-def _sides(job: FoldJob, samples: Samples) -> tuple[list[Any], list[Any]]:
-    """Every sample of both sides with what identifies it, in an order of its own."""
-    train, test = (
-        sorted([*sample, samples.keys[sample]] for sample in side)
-        for side in (job.train_events, job.test_events)
-    )
-    return train, test
+_Chosen = tuple[Samples, Split, dict[str, FoldJob], dict[str, str]]
+_last: dict[str, _Chosen] = {}  # of the last recipe and workspace: scoring asks for the same
 
 
-def _fold_jobs(scope: Scope, recipe: Recipe, chosen: Samples, split: Split) -> dict[str, FoldJob]:
-    table = chosen.table
-    samples = list(zip(table.dataset, table.event, strict=True))
-    sample_of = dict(zip(event_ids(table), samples, strict=True))
-    video_of = dict(zip(samples, zip(table.dataset, table.video, strict=True), strict=True))
-    jobs = {}
-    for number, (name, (train, test)) in enumerate(split.folds.items()):
-        fold = fold_name(number, str(name))
-        sides = [tuple(sample_of[i] for i in side if i in sample_of) for side in (train, test)]
-        if not sides[0] or not sides[1]:
-            raise SplitError(
-                f"{recipe.name}, {fold}",
-                expected="samples on both sides",
-                got=f"{len(sides[0])} to train on, {len(sides[1])} to test",
-                todo="Use fewer folds or more subjects.",
-            )
-        videos = [tuple(sorted({video_of[s] for s in side})) for side in sides]
-        jobs[fold] = FoldJob(
-            workspace=scope.workspace.path,
-            recipe=recipe,
-            fold=fold,
-            datasets=recipe.data,
-            train_events=sides[0],
-            test_events=sides[1],
-            train_videos=videos[0],
-            test_videos=videos[1],
-            seed=recipe.seed,
-            out=Path(),
-            device=scope.device,
-        )
-    return jobs
+def _chosen(scope: Scope, recipe: Recipe) -> _Chosen:
+    """Samples, split, folds and their keys; taken from before while nothing of it has changed."""
+    stamp = _stamp(scope, recipe)
+    if stamp not in _last or recipe.split.path:  # a list's own files are not asked
+        samples = choose_samples(scope.workspace, recipe)
+        split = make_split(recipe, samples.table)
+        sides = Sides(split, samples)
+        jobs = make_fold_jobs(scope, recipe, sides, split)
+        facts = [
+            VERSION,
+            recipe.network_name,
+            recipe.model.identity(),
+            recipe.train.identity(),
+            family_of(recipe).training_facts(recipe),
+            recipe.labels,
+            recipe.seed,
+        ]
+        keys = dict(zip(jobs, fold_keys(facts, samples.keys, sides, split), strict=True))
+        _last.clear()
+        _last[stamp] = samples, split, jobs, keys
+    return _last[stamp]
+
+
+def _stamp(scope: Scope, recipe: Recipe) -> str:
+    """Changes with the recipe, and with every table or store that samples are chosen from."""
+    paths: list[Path] = []
+    for dataset in recipe.data:
+        ingest = scope.workspace.stage(dataset, "ingest")
+        paths += [ingest / f"{name}.parquet" for name in ("videos", "events", "frames")]
+        for stage in recipe.stages[1:]:
+            folder = scope.workspace.stage(dataset, stage)
+            paths += [folder, folder / "manifest.parquet"]
+    stats = [path.stat() if path.exists() else None for path in paths]
+    facts = [[s.st_ino, s.st_size, s.st_mtime_ns] if s else None for s in stats]
+    identities = [recipe.stage_config(stage).identity() for stage in recipe.stages[1:]]
+    return stable_hash(scope.workspace.path, recipe, identities, facts)
 
 
 # --------------------------------------------------------------------- which folder, which twin
@@ -372,7 +361,7 @@ def _write_setup(run: RunPlan, scope: Scope) -> None:
     assert run.writer is not None
     texts = {
         "recipe.json": json.dumps(run.recipe.model_dump(mode="json"), indent=1, sort_keys=True),
-        "split.json": json.dumps(_split_facts(run), indent=1),
+        "split.json": split_text(run.split, run.jobs),
     }
     key = stable_hash(texts, run.samples.inputs.astype(str).to_numpy().tolist())
     bad, _ = why_not_fresh(
@@ -394,18 +383,6 @@ def _write_setup(run: RunPlan, scope: Scope) -> None:
         ledger=[{**row, "key": key} for row in run.ledger.to_dict("records")],
         timings=[_timing(name, 0.0, platform.node(), versions_json()) for name in made],
     )
-
-
-def _split_facts(run: RunPlan) -> dict[str, Any]:
-    shared = {p for people in run.split.people_shared.values() for p in people}
-    sides = zip(run.jobs, run.split.folds.values(), strict=True)
-    return {
-        "digest": run.split.digest,
-        "people_shared": sorted(shared),
-        "folds": {
-            fold: {"train": list(train), "test": list(test)} for fold, (train, test) in sides
-        },
-    }
 
 
 def _take_over(run: RunPlan, fold: str, twin: Path, scope: Scope) -> None:
