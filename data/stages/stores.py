@@ -454,8 +454,8 @@ def choose(manifest: pd.DataFrame, folder: Path, keys: Mapping[str, str] | None)
     times = {t.part: t.mtime_ns for t in read_timings(folder).itertuples(index=False)}
     made = manifest.assign(made=[times.get(part, 0) for part in manifest.part])
     last = made.sort_values(["made", "key"], kind="stable").groupby("unit").key.last()
-    own = [k == last[u] for u, k in zip(manifest.unit, manifest.key, strict=True)]
-    return manifest[np.array(own, bool)].reset_index(drop=True)
+    newest = [k == last[u] for u, k in zip(manifest.unit, manifest.key, strict=True)]
+    return manifest[np.array(newest, bool)].reset_index(drop=True)
 
 
 __all__ = [
