@@ -32,7 +32,7 @@ GUESSING = ("mpeg", "mpegts")  # containers without a duration: FFmpeg divides b
 
 
 @dataclass(frozen=True)
-class Table:
+class Timestamps:
     """Timestamps of all frames in the order of showing, and which are key frames."""
 
     pts: npt.NDArray[np.int64]
@@ -127,7 +127,7 @@ class Reader(ABC):
     def declared(self) -> tuple[int, float, float, float]:
         """Frames, seconds, frames per second that the container declares; its clock's step."""
 
-    def table(self, num_frames: int) -> Table | None:
+    def table(self, num_frames: int) -> Timestamps | None:
         """Timestamps of all frames, None where frames cannot be told by them."""
         return None
 
@@ -193,10 +193,10 @@ class AvReader(Reader):
         rate = stream.average_rate or stream.guessed_rate
         return int(stream.frames or 0), duration, float(rate) if rate else np.nan, float(clock)
 
-    def table(self, num_frames: int) -> Table | None:
+    def table(self, num_frames: int) -> Timestamps | None:
         return self._patient.call(self._table, num_frames)
 
-    def _table(self, num_frames: int) -> Table | None:
+    def _table(self, num_frames: int) -> Timestamps | None:
         from av.error import FFmpegError
 
         rows = []
@@ -217,7 +217,7 @@ class AvReader(Reader):
         if (np.diff(pts) <= 0).any():
             return None
         dts = np.array([row[0] if row[1] is None else min(row[:2]) for row in rows], np.int64)
-        return Table(pts, dts, np.flatnonzero([bool(row[2]) for row in rows]))
+        return Timestamps(pts, dts, np.flatnonzero([bool(row[2]) for row in rows]))
 
     def seek(self, dts: int, pts: int) -> Any | None:
         return self._patient.call(self._seek, dts, pts)

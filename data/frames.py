@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from data.errors import InputError
-from data.video_file import VideoFile, examine_video
+from data.video_file import VideoFile
 
 Image = npt.NDArray[np.uint8]
 
@@ -204,11 +204,3 @@ class FrameSource:
                 yield index, self.read(index, colour=colour)
             except InputError:
                 yield index, None
-
-
-def count_video_frames(path: Path) -> int:
-    """Decodable frames of a video file, counted by decoding (containers often lie).
-
-    Raises InputError, code `unreadable_video`, as `data.video_file.examine_video` does.
-    """
-    return examine_video(path).num_frames

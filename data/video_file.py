@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from data.decoders import Reader, Rgb, Table, open_reader, unreadable
+from data.decoders import Reader, Rgb, Timestamps, open_reader, unreadable
 from data.errors import InputError
 
 Times = npt.NDArray[np.float64]
@@ -145,7 +145,7 @@ class VideoFile:
         self._path, self._length = path, num_frames
         self._reader: Reader | None = None
         self._next = 0
-        self._table: Table | None = None
+        self._table: Timestamps | None = None
         self._looked = False
         self._last: tuple[int, Rgb] | None = None
 

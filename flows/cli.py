@@ -20,7 +20,11 @@ import typer
 
 from data.datasets import ADAPTERS
 from flows.asking import Faces, asks, with_plain_verify
+from flows.decode import decode
+from flows.evaluate import evaluate
+from flows.export import export
 from flows.inject import inject
+from flows.predict import predict
 
 app = typer.Typer(
     name="apexflow",
@@ -185,6 +189,7 @@ def synthesize(
 
 
 app.command()(_guard(inject))
+app.command()(_guard(decode))
 
 
 @app.command()
@@ -296,53 +301,13 @@ def prune(
     typer.echo(json.dumps(found, indent=1) if as_json else pruning.to_text(found, delete))
 
 
-@app.command()
-@_guard
-def predict(
-    video: Annotated[Path, typer.Argument(help="A video file or a folder of frames.")],
-    run_folder: Annotated[Path, typer.Option("--run", help="A trained ME-TST run's folder.")],
-    out: Annotated[Path | None, typer.Option(help="Folder for results; default beside.")] = None,
-    fps: Annotated[float | None, typer.Option(help="Frames per second, for frame folders.")] = None,
-    fold: Annotated[str | None, typer.Option(help="One fold; default the mean of all.")] = None,
-    recognise: Annotated[
-        Path | None, typer.Option(help="An HSTA run that also names each spotted interval.")
-    ] = None,
-    overlay: Annotated[bool, typer.Option(help="Also write an overlay video.")] = False,
-    as_json: Json = False,
-) -> None:
-    """Spot and recognise micro-expressions in a video of your own with a trained run."""
-    from flows.launch import terminal_progress
-    from models.predict.spot import predict_video
-    from models.runs.files import find_run
-
-    target = out or Path(f"{video.name}-prediction")
-    with terminal_progress() as show:
-        found = predict_video(
-            video,
-            find_run(str(run_folder)),
-            target,
-            fps=fps,
-            overlay=overlay,
-            fold=fold,
-            recogniser=find_run(str(recognise)) if recognise else None,
-            progress=lambda share, text: show(video.name, round(100 * share), 100, text),
-        )
-    typer.echo(json.dumps(found.to_json(), indent=1) if as_json else found.to_text())
+app.command()(_guard(predict))
 
 
-@app.command()
-@_guard
-def export(
-    what: Annotated[str, typer.Argument(help="crops, flow, tables or spotting.")],
-    source: Annotated[Path, typer.Argument(help="Workspace; for spotting a run's folder.")],
-    out: Annotated[Path, typer.Argument(help="Folder to write.")],
-    dataset: Annotated[str | None, typer.Option(help="Dataset; default all in it.")] = None,
-    with_faces: Faces = False,
-) -> None:
-    """Stores → ordinary files: crops as PNG, flow as .npy, tables as CSV, spotting in MEGC form."""
-    from flows.launch import export_files
+app.command()(_guard(evaluate))
 
-    typer.echo(export_files(what, source, out, dataset, with_faces))
+
+app.command()(_guard(export))
 
 
 @app.command()

@@ -76,12 +76,12 @@ def stopped_by_signals() -> Iterator[None]:
 
 def run_plain(request: RunRequest) -> list[dict[str, Any]]:
     """All stages without Prefect: the same steps, a process pool, a progress bar."""
-    from data.stages.pool import cpu_count
+    from tasks.carriers import LocalCarrier
     from tasks.context import PlainExecutor, open_context
     from tasks.steps import run_steps
 
     with terminal_progress() as show, stopped_by_signals():
-        executor = PlainExecutor(request.workers or cpu_count(), show)
+        executor = PlainExecutor(LocalCarrier.of(request), show)
         with open_context(request, executor) as context:
             return [vars(record) for record in run_steps(context)]
 
@@ -146,37 +146,9 @@ def summary(records: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def export_files(what: str, source: Path, out: Path, dataset: str | None, with_faces: bool) -> str:
-    """Write ordinary files from stores; returns one line saying what was written."""
-    from data import export
-    from data.stages.workspace import Workspace
-    from models.runs.files import find_run
-
-    if what == "spotting":
-        from models.runs.pages import export_spotting
-
-        return f"{export_spotting(find_run(str(source)), out)} intervals to {out}"
-    writers: dict[str, Callable[..., int]] = {
-        "crops": export.export_crops,
-        "flow": export.export_flow,
-        "tables": export.export_tables,
-    }
-    if what not in writers:
-        raise ConfigError("export", expected="crops, flow, tables or spotting", got=what)
-    workspace = Workspace(source)
-    datasets = [dataset] if dataset else workspace.datasets()
-    if not datasets:
-        raise ConfigError(f"workspace {source}", expected="a dataset in it", got="none")
-    counts = []
-    for name in datasets:
-        more = {"with_faces": with_faces} if what == "crops" else {}
-        counts.append(f"{writers[what](workspace, name, out / name, **more)} from {name}")
-    return f"{what}: {', '.join(counts)} to {out}"
-
-
 def export_before_after(workspace: Path, out: Path, dataset: str | None, **choice: Any) -> str:
     """`data.export.export_before_after` of a workspace; `dataset` None for the only one."""
-    from data import export
+    from data.export import ordinary as export
     from data.stages.workspace import Workspace
 
     store = Workspace(workspace)

@@ -113,8 +113,8 @@ class Placed:
 
 
 @dataclass(frozen=True)
-class Block:
-    """Consecutive placed frames of one segment, and the geometry their crops are made by.
+class PlacedFrames:
+    """Consecutive frames of one segment, and the geometry their crops are made by.
 
     `points` (N,2) reference px are what was tracked and `point_rms` (N,) px how far each strays
     from the head over the block; None where nothing was.

@@ -32,9 +32,9 @@ from data.align.modes import (
     FACELESS,
     PLACED,
     STATUS,
-    Block,
     Image,
     Options,
+    PlacedFrames,
     Segment,
     grey_of,
     reference_geometry,
@@ -61,7 +61,7 @@ from data.stages.parts import PartWriter
 if TYPE_CHECKING:
     from data.pictures.stages import Drawn, Shown
 
-NAME, VERSION = "align", 3
+NAME, VERSION = "align", 4
 
 
 def list_units(inputs: StageInputs, config: AlignConfig) -> Iterator[Unit]:
@@ -156,7 +156,7 @@ def find(
     return reference, found
 
 
-def write_all(blocks: Iterator[Block], writer: BlockWriter) -> None:
+def write_all(blocks: Iterator[PlacedFrames], writer: BlockWriter) -> None:
     """Write each block while the next is being tracked."""
     with ThreadPoolExecutor(1, thread_name_prefix="crops") as pool:
         waiting: Future[None] | None = None

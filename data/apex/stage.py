@@ -36,7 +36,7 @@ NAN = float("nan")
 
 
 @dataclass(frozen=True)
-class _Event:
+class _EventFrames:
     onset: int
     apex: int | None
     offset: int | None
@@ -63,7 +63,7 @@ def process(unit: Unit, inputs: UnitInputs, config: ApexConfig, part: PartWriter
     if unit.facts["onset"] is None:
         part.drop(unit.id, "no_onset", "the annotation gives no onset frame")
         return
-    event = _Event(**unit.facts)
+    event = _EventFrames(**unit.facts)
     label = event.apex if valid_label(event.onset, event.apex, event.offset) else None
     if label is None and event.apex is not None:
         where = f"apex {event.apex} outside {event.onset}-{event.offset}: spotted instead"
@@ -85,7 +85,7 @@ def usable_frames(crops: EventCrops, offset: int | None) -> list[int]:
 
 
 def _spot(
-    event_crops: EventCrops, event: _Event, usable: list[int], config: ApexConfig
+    event_crops: EventCrops, event: _EventFrames, usable: list[int], config: ApexConfig
 ) -> Spotted | None:
     """The spotted apex, also of labelled events; None where nothing can be measured."""
     if event.offset is None:
@@ -113,7 +113,7 @@ def _spot(
 
 
 def _decide(
-    label: int | None, spotted: Spotted | None, event: _Event, config: ApexConfig, who: str
+    label: int | None, spotted: Spotted | None, event: _EventFrames, config: ApexConfig, who: str
 ) -> tuple[int, str]:
     """(apex frame, source). Raises InputError where there is neither a label nor a way to spot."""
     if label is not None:
@@ -135,7 +135,7 @@ def _decide(
 
 def _row(
     unit: Unit,
-    event: _Event,
+    event: _EventFrames,
     apex: int,
     source: str,
     label: int | None,

@@ -23,7 +23,7 @@ from data.datasets.label_maps import normalise_emotion
 from data.datasets.listing import Folder, Tree
 from data.datasets.parsing import Cell, identifier, text
 from data.datasets.report import Report
-from data.datasets.sheets import Search, Sheet, find_sheets
+from data.datasets.sheets import Sheet, SheetSearch, find_sheets
 from data.datasets.tables import no_sheet
 from data.datasets.versions import is_copy
 
@@ -153,7 +153,7 @@ def is_film(row: list[Cell]) -> bool:
     return bool(re.fullmatch(r"\d{3,4}", code) and re.fullmatch(r"[a-z]+\d+", name, re.IGNORECASE))
 
 
-def choose_parts(adapter: Adapter, tree: Tree, search: Search) -> dict[str, Sheet]:
+def choose_parts(adapter: Adapter, tree: Tree, search: SheetSearch) -> dict[str, Sheet]:
     """The three sheets, from one workbook if any holds them all (the last by name).
 
     Raises DatasetError when one of them is nowhere.
@@ -174,7 +174,7 @@ def choose_parts(adapter: Adapter, tree: Tree, search: Search) -> dict[str, Shee
     return parts
 
 
-def note_other_codings(search: Search, used: Sheet, report: Report) -> None:
+def note_other_codings(search: SheetSearch, used: Sheet, report: Report) -> None:
     """Other coding sheets in the folder, and in how many rows each says something else."""
 
     def rows(sheet: Sheet) -> Counter[tuple[str, ...]]:

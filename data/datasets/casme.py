@@ -27,9 +27,9 @@ from data.datasets.listing import Tree
 from data.datasets.parsing import Cell, frame_number, text
 from data.datasets.report import Report
 from data.datasets.sheets import Table
-from data.datasets.tables import Layout, annotation_rows, choose_table
+from data.datasets.tables import TableLayout, annotation_rows, choose_table
 
-CODING = Layout(
+CODING = TableLayout(
     {
         "subject": ("subject",),
         "clip": ("filename",),

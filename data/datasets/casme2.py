@@ -15,16 +15,16 @@ from typing import ClassVar
 
 from data.datasets.base import Adapter, ListedVideo, VideoSpec
 from data.datasets.checks import Annotation, numbers_of, read_units
-from data.datasets.grouping import Group, choose_group, group_by_pattern, leave_out_strangers
+from data.datasets.grouping import FolderGroup, choose_group, group_by_pattern, leave_out_strangers
 from data.datasets.label_maps import normalise_emotion
 from data.datasets.listing import Tree
 from data.datasets.parsing import Cell, identifier, objective_class, text
 from data.datasets.report import Report
 from data.datasets.sheets import Table
-from data.datasets.tables import Layout, annotation_rows, choose_table, optional_table
+from data.datasets.tables import TableLayout, annotation_rows, choose_table, optional_table
 from data.datasets.versions import note_others
 
-CODING = Layout(
+CODING = TableLayout(
     {
         "subject": ("subject",),
         "clip": ("filename",),
@@ -39,7 +39,7 @@ CODING = Layout(
     "clip",
     r"EP\d.*",
 )
-OBJECTIVE = Layout(
+OBJECTIVE = TableLayout(
     {
         "subject": ("subject",),
         "clip": ("filename",),
@@ -54,6 +54,13 @@ PREFERRED = ["RAW", "RAW_selected", "Cropped"]
 VERSIONS = {247: "2013 paper", 255: "2014", 256: "updated"}
 # the 2019 release calls these clips surprise, every other one sadness
 RELABELLED = ("sub24/EP07_01", "sub24/EP07_04f", "sub24/EP10_03")
+
+
+DIFFERENCES_2019 = (
+    "against the 2014 sheet: 3 clips of sub24 surprise instead of sadness (surprise 28, sadness "
+    "4), action units of 57 clips, objective classes of 37; no frame number. The MEGC2019 list "
+    "uses the emotions of 2014: this sheet gives 148 clips where the list has 145"
+)
 
 
 class Casme2(Adapter):
@@ -90,11 +97,14 @@ class Casme2(Adapter):
             read_row(cells, where, objective, report)
             for where, cells in annotation_rows(table, CODING, report)
         ]
-        report.variant["sheet_version"] = version_of(table, rows)
+        version = version_of(table, rows)
+        report.variant["sheet_version"] = version
+        if version == "2019":
+            report.variant["sheet_differences"] = DIFFERENCES_2019
         return rows
 
 
-def clip_specs(adapter: Adapter, groups: list[Group], variant: str) -> list[VideoSpec]:
+def clip_specs(adapter: Adapter, groups: list[FolderGroup], variant: str) -> list[VideoSpec]:
     """Clips subNN/EP.. as CASME and CASME II file them; only whole ones reach past the event."""
     specs = []
     for folder, (subject, clip) in (item for group in groups for item in group.folders):

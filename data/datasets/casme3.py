@@ -24,11 +24,11 @@ from data.datasets.listing import Tree
 from data.datasets.parsing import Cell, objective_class, text
 from data.datasets.report import Report, corrections
 from data.datasets.sheets import Sheet, Table, find_sheets
-from data.datasets.tables import Layout, annotation_rows, near_misses, no_sheet
+from data.datasets.tables import TableLayout, annotation_rows, near_misses, no_sheet
 from data.datasets.versions import compare, is_copy
 
 SUBJECT = r"spNO\.?\s*(\d+)"
-LABELS = Layout(
+LABELS = TableLayout(
     {
         "subject": ("subject",),
         "video": ("filename",),

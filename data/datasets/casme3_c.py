@@ -20,9 +20,9 @@ from data.datasets.listing import Tree
 from data.datasets.parsing import Cell, frame_number, identifier, text
 from data.datasets.report import Report
 from data.datasets.sheets import Table
-from data.datasets.tables import Layout, annotation_rows, choose_table, optional_table
+from data.datasets.tables import TableLayout, annotation_rows, choose_table, optional_table
 
-ROWS = Layout(
+ROWS = TableLayout(
     {
         "subject": ("sub", "subject"),
         "count": ("count",),
@@ -35,7 +35,7 @@ ROWS = Layout(
     "subject",
     r"(?:sub(?:ject)?[ _-]*)?\d{1,2}",
 )
-ORGANISED = Layout(
+ORGANISED = TableLayout(
     {"subject": ("subject",), "onset": ("onset",), "type": ("exptype",)},
     ("subject", "onset", "type"),
     "subject",

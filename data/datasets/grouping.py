@@ -17,7 +17,7 @@ VIDEO_FILES = "video files"  # the variant of a copy that has films instead of f
 
 
 @dataclass
-class Group:
+class FolderGroup:
     """Folders that match a dataset's pattern under one frames root (one variant of the frames)."""
 
     root: str
@@ -26,14 +26,14 @@ class Group:
     folders: list[tuple[Folder, list[re.Match[str]]]] = field(default_factory=list)
 
 
-def group_by_pattern(tree: Tree, patterns: Iterable[str]) -> list[Group]:
+def group_by_pattern(tree: Tree, patterns: Iterable[str]) -> list[FolderGroup]:
     """Leaf folders whose last names match `patterns` (one regex a level), by frames root.
 
     Matching ignores case and depth, so nested archives and any starting level work. Video files
     named like such folders make groups of their own.
     """
     regexes = [re.compile(p, re.IGNORECASE) for p in patterns]
-    groups: dict[tuple[bool, tuple[str, ...]], Group] = {}
+    groups: dict[tuple[bool, tuple[str, ...]], FolderGroup] = {}
     for folder in tree.sequences():
         parts = tree.names(folder)
         if len(parts) < len(regexes):
@@ -43,7 +43,7 @@ def group_by_pattern(tree: Tree, patterns: Iterable[str]) -> list[Group]:
         if all(matches):
             head = parts[: -len(regexes)]
             key = (folder.film, head)
-            group = groups.setdefault(key, Group("/".join(head[1:]), head, folder.film))
+            group = groups.setdefault(key, FolderGroup("/".join(head[1:]), head, folder.film))
             group.folders.append((folder, [m for m in matches if m]))
     return list(groups.values())
 
@@ -51,11 +51,11 @@ def group_by_pattern(tree: Tree, patterns: Iterable[str]) -> list[Group]:
 def choose_group(
     adapter: Adapter,
     tree: Tree,
-    groups: list[Group],
+    groups: list[FolderGroup],
     variants: list[tuple[str, str]],
     preferred: list[str],
     report: Report,
-) -> Group:
+) -> FolderGroup:
     """The group to use among several variants of the same frames; the choice goes to the variant.
 
     `variants`: (regex searched in folder names, variant name); of one folder the first that fits
@@ -78,8 +78,8 @@ def choose_group(
 
 
 def same_variant(
-    groups: list[Group], variants: list[tuple[str, str]], report: Report
-) -> list[Group]:
+    groups: list[FolderGroup], variants: list[tuple[str, str]], report: Report
+) -> list[FolderGroup]:
     """All groups of the variant in use: a set shipped in sections has one frames root each."""
     used = [g for g in groups if _variant_of(g, variants) == report.variant["frames"]]
     if len(used) > 1:
@@ -88,7 +88,7 @@ def same_variant(
     return used
 
 
-def _variant_of(group: Group, variants: list[tuple[str, str]]) -> str:
+def _variant_of(group: FolderGroup, variants: list[tuple[str, str]]) -> str:
     """Name of the variant: the folder nearest to the frames that says one decides."""
     if group.films:
         return VIDEO_FILES
@@ -149,7 +149,9 @@ def films_not_read(tree: Tree) -> list[tuple[str, str]]:
     ]
 
 
-def leave_out_strangers(tree: Tree, groups: list[Group], best: Group, report: Report) -> None:
+def leave_out_strangers(
+    tree: Tree, groups: list[FolderGroup], best: FolderGroup, report: Report
+) -> None:
     """Folders of images that fit no pattern: dropped one by one inside the frames root in use,
     counted in the variant when they lie elsewhere."""
     known = {folder.path for group in groups for folder, _ in group.folders}

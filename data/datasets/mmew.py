@@ -17,16 +17,16 @@ from typing import ClassVar
 
 from data.datasets.base import Adapter, ListedVideo, VideoSpec
 from data.datasets.checks import Annotation, numbers_of, read_units
-from data.datasets.grouping import Group, no_videos
+from data.datasets.grouping import FolderGroup, no_videos
 from data.datasets.label_maps import normalise_emotion
 from data.datasets.listing import Tree
 from data.datasets.parsing import Cell, Number, text
 from data.datasets.report import Report
 from data.datasets.sheets import Table
-from data.datasets.tables import Layout, annotation_rows, choose_table
+from data.datasets.tables import TableLayout, annotation_rows, choose_table
 
 CLIP = re.compile(r"S(\d{2})-(\d{2})-(\d{3})", re.IGNORECASE)
-ROWS = Layout(
+ROWS = TableLayout(
     {
         "subject": ("subject",),
         "clip": ("filename",),
@@ -53,7 +53,7 @@ class Mmew(Adapter):
 
     def find_videos(self, tree: Tree, report: Report) -> list[VideoSpec]:
         """Folders called S03-01-002, whichever of emotion and subject is above the other."""
-        group = Group("", ())
+        group = FolderGroup("", ())
         for folder in tree.sequences():
             match = CLIP.fullmatch(tree.names(folder)[-1])
             if match:

@@ -19,10 +19,10 @@ from data.datasets.listing import Tree
 from data.datasets.parsing import Cell, identifier, objective_class, text
 from data.datasets.report import Report
 from data.datasets.sheets import Table
-from data.datasets.tables import Layout, annotation_rows, choose_table
+from data.datasets.tables import TableLayout, annotation_rows, choose_table
 
 CLIP = r"\d{3}_\d+_\d+"
-CODES = Layout(
+CODES = TableLayout(
     {
         "subject": ("subject",),
         "clip": ("filename",),

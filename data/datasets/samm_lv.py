@@ -21,9 +21,9 @@ from data.datasets.parsing import Cell, objective_class, text
 from data.datasets.report import Report
 from data.datasets.samm import CLIP, CODES, recordings
 from data.datasets.sheets import Table
-from data.datasets.tables import Layout, annotation_rows, choose_table, optional_table
+from data.datasets.tables import TableLayout, annotation_rows, choose_table, optional_table
 
-MOVEMENTS = Layout(
+MOVEMENTS = TableLayout(
     {
         "subject": ("subject",),
         "clip": ("filename",),

@@ -12,8 +12,8 @@ from data.datasets.parsing import Cell, text
 from data.datasets.report import Report
 from data.datasets.sheets import (
     HEADER_ROWS,
-    Search,
     Sheet,
+    SheetSearch,
     Table,
     find_sheets,
     find_table,
@@ -29,7 +29,7 @@ ADD_SHEET = "Put the sheet of {title} into ROOT or right above it."
 
 
 @dataclass(frozen=True)
-class Layout:
+class TableLayout:
     """How a table is recognised.
 
     `columns`: our name -> accepted header words; `required` of them must be there; at least half
@@ -60,13 +60,14 @@ class Layout:
 
 
 def annotation_rows(
-    table: Table, layout: Layout, report: Report
+    table: Table, layout: TableLayout, report: Report
 ) -> Iterator[tuple[str, dict[str, Cell]]]:
     """(place for messages, cells) of the rows that are annotations; any other row is flagged.
 
     A row without its subject, where the layout needs one, is dropped: cells merged in a workbook
     are filled (see `sheets`), the blanks of an exported CSV tell nothing for sure.
     """
+    note_shape(table, report)
     for number, cells in table.records():
         where = f"{table.sheet.where}, row {number}"
         if layout.fits(cells[layout.key]):
@@ -79,10 +80,22 @@ def annotation_rows(
             report.flag(where, "row", "not_an_annotation", f"{layout.key} {cells[layout.key]!r}")
 
 
+def note_shape(table: Table, report: Report) -> None:
+    """The rows that `records` leaves out, and columns that are there twice; once for each table."""
+    for number, surplus in table.too_long():
+        where = f"{table.sheet.where}, row {number}"
+        said = f"{surplus} cells more than the header: a separator inside a cell needs quotes"
+        report.drop(where, "row", "too_many_cells", said)
+        report.count("rows_refused")
+    for column in table.repeated():
+        said = f"{column} twice with different values; the first is used"
+        report.flag(table.sheet.where, "file", "repeated_column", said)
+
+
 def choose_table(
     adapter: Adapter,
     tree: Tree,
-    layout: Layout,
+    layout: TableLayout,
     report: Report,
     score: Callable[[Table], int],
     role: str = "sheet",
@@ -104,7 +117,11 @@ def choose_table(
 
 
 def optional_table(
-    tree: Tree, layout: Layout, report: Report, role: str, other_than: Layout | None = None
+    tree: Tree,
+    layout: TableLayout,
+    report: Report,
+    role: str,
+    other_than: TableLayout | None = None,
 ) -> Table | None:
     """The best table of this layout (see `choose_table`), or None.
 
@@ -122,7 +139,7 @@ def optional_table(
     return best
 
 
-def near_misses(tree: Tree, layout: Layout) -> list[str]:
+def near_misses(tree: Tree, layout: TableLayout) -> list[str]:
     """Sheets with at least half of the required columns, and what keeps them from fitting."""
 
     def why_not(sheet: Sheet) -> str | None:
@@ -131,6 +148,8 @@ def near_misses(tree: Tree, layout: Layout) -> list[str]:
         found = [{n for n in known if set(known[n]) & set(map(header_word, r))} for r in rows]
         best = max(found, key=len, default=set())
         missing = [n for n in layout.required if n not in best]
+        if not best and _holds_keys(rows, layout):
+            return f"{sheet.where} has rows of this dataset, but no header row to name its columns"
         if 2 * len(best) < len(layout.required):
             return None
         if missing:
@@ -143,10 +162,17 @@ def near_misses(tree: Tree, layout: Layout) -> list[str]:
     return list(find_sheets(tree, why_not).found)
 
 
+def _holds_keys(rows: Sequence[Sequence[Cell]], layout: TableLayout) -> bool:
+    """Whether one column holds keys of the layout in at least half of the rows."""
+    width = max(map(len, rows), default=0)
+    columns = ([row[at] for row in rows if at < len(row)] for at in range(width))
+    return any(2 * sum(map(layout.fits, column)) >= len(rows) for column in columns if rows)
+
+
 def no_sheet(
     adapter: Adapter,
     tree: Tree,
-    search: Search,
+    search: SheetSearch,
     wanted: Sequence[str],
     near: Sequence[str] = (),
 ) -> DatasetError:

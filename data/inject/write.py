@@ -93,7 +93,7 @@ class Recording:
 
 
 @dataclass(frozen=True)
-class _Event:
+class _PlantedTruth:
     """One planted expression: per frame from `onset`, the activation and the field."""
 
     record: dict[str, Any]
@@ -257,7 +257,7 @@ def _plan(
     deck: _Deck,
     finder: FaceFinder,
     progress: Progress | None,
-) -> tuple[list[_Event], str]:
+) -> tuple[list[_PlantedTruth], str]:
     """What is planted where in one recording; or none, and why."""
     seconds = recording.seconds[recording.seconds <= recording.seconds[0] + options.most]
     names = ("", recording.name, Path(recording.origin).name)
@@ -292,7 +292,7 @@ def _plan(
         curve = activation(recording.seconds[first : last + 1])
         ipd = interpupil(points[0])
         events.append(
-            _Event(
+            _PlantedTruth(
                 {
                     "event": f"{recording.name}#{number}",
                     "onset": first,
@@ -317,7 +317,7 @@ def _plan(
 
 def _write(
     recording: Recording,
-    events: list[_Event],
+    events: list[_PlantedTruth],
     out: Path,
     options: InjectOptions,
     progress: Progress | None,

@@ -46,7 +46,7 @@ BACKENDS = ("numba", "torch", "triton", "opencv")
 
 
 @dataclass(frozen=True)
-class Choice:
+class BackendChoice:
     """A backend and the reason for it."""
 
     backend: str
@@ -69,26 +69,28 @@ class FlowInfo:
     error: Array | None
 
 
-def choose_backend(backend: str = "auto", *, device: str = "cpu") -> Choice:
+def choose_backend(backend: str = "auto", *, device: str = "cpu") -> BackendChoice:
     """The backend that `tvl1` takes for images that lie on `device` ("cpu" or "cuda…").
 
     Named backends are returned as asked. Raises ConfigError for an unknown name.
     """
     if backend in BACKENDS:
-        return Choice(backend, "asked for")
+        return BackendChoice(backend, "asked for")
     if backend != "auto":
         raise ConfigError(
             "tvl1(backend=…)", expected=f"one of {('auto', *BACKENDS)}", got=repr(backend)
         )
     if device.startswith("cuda"):
         if _installed("triton"):
-            return Choice("triton", f"the images are on {device} and triton is installed")
-        return Choice("torch", f"the images are on {device} and triton is not installed")
+            return BackendChoice("triton", f"the images are on {device} and triton is installed")
+        return BackendChoice("torch", f"the images are on {device} and triton is not installed")
     if _installed("numba"):
-        return Choice("numba", "the images are in main memory: compiled kernels, a thread a pair")
+        return BackendChoice(
+            "numba", "the images are in main memory: compiled kernels, a thread a pair"
+        )
     if _installed("torch"):
-        return Choice("torch", "the images are in main memory and numba is not installed")
-    return Choice("opencv", "neither numba nor torch is installed")
+        return BackendChoice("torch", "the images are in main memory and numba is not installed")
+    return BackendChoice("opencv", "neither numba nor torch is installed")
 
 
 def _installed(name: str) -> bool:
@@ -213,7 +215,7 @@ def _solve(
 
 
 def _solve_as_arrays(
-    i0: Any, i1: Any, choice: Choice, settings: SolverSettings, value_range: float | None,
+    i0: Any, i1: Any, choice: BackendChoice, settings: SolverSettings, value_range: float | None,
     init: Any, out: Any, threads: int | None,
 ) -> tuple[Any, Array | None, Array | None]:  # fmt: skip
     """Tensors in main memory, seen as arrays by an array backend; the result is a tensor."""

@@ -21,7 +21,7 @@ _CUTOFF = 1.2
 
 
 @dataclass(frozen=True)
-class Course:
+class ExpressionCourse:
     """One expression in seconds: starts at `start`, rises, holds, falls."""
 
     start: float
@@ -40,7 +40,7 @@ def minimum_jerk(t: Floats) -> Floats:
     return np.asarray(t**3 * (10.0 - 15.0 * t + 6.0 * t**2))
 
 
-def curve(course: Course, times: Floats) -> Floats:
+def curve(course: ExpressionCourse, times: Floats) -> Floats:
     """Activation s(t) in [0, 1]: ramp up, plateau, ramp down to a rest of 8 % that decays."""
     up = minimum_jerk((times - course.start) / course.rise)
     down = minimum_jerk((times - (course.end - course.fall)) / course.fall)
@@ -48,7 +48,7 @@ def curve(course: Course, times: Floats) -> Floats:
     return np.asarray(up * (1.0 - down) + rest * down)
 
 
-def frame_labels(course: Course, fps: float) -> tuple[int, int, int, float, int]:
+def frame_labels(course: ExpressionCourse, fps: float) -> tuple[int, int, int, float, int]:
     """(onset, apex, apex_end, apex_centre, offset) as sampled frames; apex = plateau's first."""
     low = course.start + course.rise
     high = low + course.hold

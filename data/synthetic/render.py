@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from data.synthetic.action_units import UnitFields
 from data.synthetic.geometry import Head, PoseMaps
-from data.synthetic.layouts.base import ActionUnit, PlannedEvent
+from data.synthetic.layouts.base import PlannedActionUnit, PlannedEvent
 from data.synthetic.rng import generator
 from data.synthetic.script import Script
 from data.synthetic.subjects import Subject
@@ -40,7 +40,7 @@ class ExpressionField:
     steps: int
 
 
-def unit_peaks(units: tuple[ActionUnit, ...]) -> dict[int, tuple[float, float]]:
+def unit_peaks(units: tuple[PlannedActionUnit, ...]) -> dict[int, tuple[float, float]]:
     """Unit -> (image-left, image-right) peak in pixels."""
     return {u.number: (u.left, u.right) for u in units}
 

@@ -16,7 +16,7 @@ from data.synthetic.action_units import EMOTIONS
 from data.synthetic.dynamics import (
     BLINK_SD,
     HOLD,
-    Course,
+    ExpressionCourse,
     camera_gain,
     curve,
     frame_labels,
@@ -25,7 +25,13 @@ from data.synthetic.dynamics import (
     slow_light,
     talk_curve,
 )
-from data.synthetic.layouts.base import ActionUnit, Camera, Layout, PlannedEvent, PlannedVideo
+from data.synthetic.layouts.base import (
+    Camera,
+    PlannedActionUnit,
+    PlannedEvent,
+    PlannedVideo,
+    SyntheticLayout,
+)
 from data.synthetic.presets import Preset
 from data.synthetic.rng import generator
 from data.synthetic.subjects import Subject
@@ -65,9 +71,9 @@ class _Act:
     """One expression in seconds with its strengths in pixels."""
 
     kind: str
-    course: Course
+    course: ExpressionCourse
     emotion: str
-    units: tuple[ActionUnit, ...]
+    units: tuple[PlannedActionUnit, ...]
 
 
 def deal_emotions(weights: dict[str, float], subjects: int, clips: int) -> list[list[str]]:
@@ -83,7 +89,7 @@ def deal_emotions(weights: dict[str, float], subjects: int, clips: int) -> list[
 
 
 def write_scripts(
-    layout: Layout, preset: Preset, seed: int, people: Sequence[Subject]
+    layout: SyntheticLayout, preset: Preset, seed: int, people: Sequence[Subject]
 ) -> list[Script]:
     """All videos of the dataset, sorted by camera, subject, number."""
     each = 1 if layout.kind == "clip" else preset.micros[1] + preset.macros[1]
@@ -113,7 +119,7 @@ def write_scripts(
 
 def _units(
     emotion: str, peak: float, preset: Preset, rng: np.random.Generator
-) -> tuple[ActionUnit, ...]:
+) -> tuple[PlannedActionUnit, ...]:
     """Action units of an emotion at about `peak` pixels, perhaps with a confounding extra."""
     sets = EMOTIONS[emotion]
     chosen = sets[int(rng.choice(len(sets), p=[p for _, p in sets]))][0]
@@ -126,7 +132,7 @@ def _units(
         left, right = (float(size * rng.uniform(0.8, 1.2)) for _ in range(2))
         if number in _LID_UNITS:
             left, right = min(left, _LID_LIMIT), min(right, _LID_LIMIT)
-        units.append(ActionUnit(number, round(left, 4), round(right, 4), coded))
+        units.append(PlannedActionUnit(number, round(left, 4), round(right, 4), coded))
     return tuple(units)
 
 
@@ -137,7 +143,10 @@ def _micro(
     spread = float(np.exp(preset.spread * np.clip(rng.standard_normal(), -2, 2)))
     peak = preset.amplitude * subject.expressivity * spread
     return _Act(
-        "micro", Course(start, rise, HOLD, fall), emotion, _units(emotion, peak, preset, rng)
+        "micro",
+        ExpressionCourse(start, rise, HOLD, fall),
+        emotion,
+        _units(emotion, peak, preset, rng),
     )
 
 
@@ -149,12 +158,16 @@ def _macro(
     rise = (total - hold) * float(rng.uniform(0.4, 0.6))
     spread = float(np.exp(0.1 * np.clip(rng.standard_normal(), -2, 2)))
     peak = preset.macro_amplitude * subject.expressivity * spread
-    course = Course(start, rise, hold, total - hold - rise)
+    course = ExpressionCourse(start, rise, hold, total - hold - rise)
     return _Act("macro", course, emotion, _units(emotion, peak, preset, rng))
 
 
 def _clip(
-    layout: Layout, preset: Preset, subject: Subject, emotion: str, rng: np.random.Generator
+    layout: SyntheticLayout,
+    preset: Preset,
+    subject: Subject,
+    emotion: str,
+    rng: np.random.Generator,
 ) -> tuple[list[_Act], list[float], float]:
     lead = float(rng.uniform(*preset.lead)) * layout.lead_in
     act = _micro(lead, emotion, preset, subject, rng)
@@ -180,7 +193,7 @@ def _long(
     for act, gap in zip(acts, gaps[:-1], strict=True):
         course = act.course
         begin = now + float(gap)
-        moved = Course(begin, course.rise, course.hold, course.fall)
+        moved = ExpressionCourse(begin, course.rise, course.hold, course.fall)
         placed.append(_Act(act.kind, moved, act.emotion, act.units))
         now = moved.end
     return placed, _blinks(preset, placed, seconds, rng), seconds
@@ -200,7 +213,7 @@ def _blinks(
 
 
 def _shifts(
-    layout: Layout, preset: Preset, seconds: float, rng: np.random.Generator
+    layout: SyntheticLayout, preset: Preset, seconds: float, rng: np.random.Generator
 ) -> list[tuple[float, float, float]]:
     if layout.kind == "clip":
         return []
@@ -267,16 +280,16 @@ def _speech(
     size = TALK_PX * float(rng.uniform(0.7, 1.3))
     left, right = (float(0.25 * size * v) for v in rng.uniform(-1.0, 1.0, 2))
     units = (
-        ActionUnit(25, size, size, False),
-        ActionUnit(17, -0.6 * size, -0.6 * size, False),
-        ActionUnit(20, left, right, False),
+        PlannedActionUnit(25, size, size, False),
+        PlannedActionUnit(17, -0.6 * size, -0.6 * size, False),
+        PlannedActionUnit(20, left, right, False),
     )
     event = _event("talk", (0, 0, 0, 0.0, frames - 1), frames, None, units, unit)
     return event, talk_curve(frames, fps, preset.talk, rng)
 
 
-def _on_grid(course: Course, fps: float) -> Course:
-    return Course(round(course.start * fps) / fps, course.rise, course.hold, course.fall)
+def _on_grid(course: ExpressionCourse, fps: float) -> ExpressionCourse:
+    return ExpressionCourse(round(course.start * fps) / fps, course.rise, course.hold, course.fall)
 
 
 def _event(
@@ -284,13 +297,13 @@ def _event(
     labels: tuple[int, int, int, float, int],
     frames: int,
     emotion: str | None,
-    units: tuple[ActionUnit, ...],
+    units: tuple[PlannedActionUnit, ...],
     unit: float,
 ) -> PlannedEvent:
     onset, apex, end, centre, offset = labels
     last = frames - 1
     scaled = tuple(
-        ActionUnit(u.number, round(u.left * unit, 4), round(u.right * unit, 4), u.coded)
+        PlannedActionUnit(u.number, round(u.left * unit, 4), round(u.right * unit, 4), u.coded)
         for u in units
     )
     return PlannedEvent(

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from data.errors import DatasetError
 from data.synthetic.action_units import objective_class
 from data.synthetic.geometry import Head
-from data.synthetic.layouts.base import ActionUnit, PlacedVideo, PlannedEvent, Planted
+from data.synthetic.layouts.base import PlacedVideo, PlannedActionUnit, PlannedEvent, Planted
 from data.synthetic.render import expression_field
 from data.synthetic.script import Script
 from data.synthetic.subjects import Subject, make_subject
@@ -279,5 +279,5 @@ def _event(record: dict[str, Any]) -> PlannedEvent:
     return PlannedEvent(
         record["type"], record["onset"], record["apex"], record["apex_end"],
         record["apex_centre"], record["offset"], record["emotion"],
-        tuple(ActionUnit(**u) for u in record["units"]),
+        tuple(PlannedActionUnit(**u) for u in record["units"]),
     )  # fmt: skip

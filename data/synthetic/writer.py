@@ -23,10 +23,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.errors import ConfigError, DatasetError
-from data.stages.pool import WorkerDiedError, cpu_count, map_jobs
+from data.stages.limits import WorkerDiedError
+from data.stages.pool import cpu_count, map_jobs
 from data.synthetic.codec import compressed
 from data.synthetic.layouts import get_layout
-from data.synthetic.layouts.base import Layout, PlacedVideo, Planted
+from data.synthetic.layouts.base import PlacedVideo, Planted, SyntheticLayout
 from data.synthetic.presets import Preset, resolve
 from data.synthetic.render import Renderer
 from data.synthetic.rng import generator
@@ -119,7 +120,7 @@ def _writable(root: Path) -> Iterator[None]:
 
 
 def _plan(
-    layout: Layout, preset: Preset, seed: int
+    layout: SyntheticLayout, preset: Preset, seed: int
 ) -> tuple[list[Subject], list[Script], list[PlacedVideo]]:
     """Who, what happens, and under which names; variants of a layout show one performance."""
     people = [make_subject(layout.population(seed), i, preset.size, preset.expressivity)
@@ -182,7 +183,7 @@ def _finish(root: Path, record: dict[str, Any]) -> None:
     (root / _MARKER).unlink()
 
 
-def _check_places(layout: Layout, videos: Sequence[PlacedVideo]) -> None:
+def _check_places(layout: SyntheticLayout, videos: Sequence[PlacedVideo]) -> None:
     for field in ("video", "folder"):
         names = [getattr(v.place, field) for v in videos]
         if len(set(names)) != len(names):

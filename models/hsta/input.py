@@ -120,27 +120,6 @@ def level_flow(special: Tensor, power: float) -> Tensor:
     return special * rms.clamp_min(1e-3).pow(-power)
 
 
-def build_clip(
-    crops: npt.NDArray[np.uint8],
-    indices: Indices,
-    onset: int,
-    apex: int,
-    image_size: int,
-) -> Tensor:
-    """One network input (3, F+2, S, S) float32 from a video's crops (T, H, W[, 3]).
-
-    `indices` are the F video frames (BLACK = black frame); onset and apex fill the last two slots.
-    """
-    order = np.concatenate([indices, [onset, apex]]).astype(np.int64)
-    if order.max() >= len(crops) or order.min() < BLACK or min(onset, apex) < 0:
-        raise InputError(
-            "build_clip", expected=f"frame indices 0 .. {len(crops) - 1}", got=str(order.tolist())
-        )
-    frames = resize_crops(crops[np.maximum(order, 0)], image_size, 1 if crops.ndim == 3 else 3)
-    frames[order == BLACK] = 0
-    return normalise_frames(torch.from_numpy(frames)[None] / 255.0)[0]
-
-
 # ------------------------------------------------------------------------------------- augmentation
 
 MIRROR = (-1.0, 0.0, 0.0, 1.0, 1.0, 0.0, 1.0)  # a draw that mirrors and does nothing else

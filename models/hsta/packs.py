@@ -13,13 +13,13 @@ from models.hsta.settings import HstaTrainConfig
 from models.hsta.training import FoldTraining, fusable
 from models.recipe import Recipe
 from models.runs.files import FoldJob
-from models.stacked.choice import STEPS, Choice, Trial, choose, cut_packs, measure
+from models.stacked.choice import STEPS, Packing, Trial, choose, cut_packs, measure
 from models.stacked.trace import Trace
 
 
 def plan_packs(
     jobs: Sequence[FoldJob], max_memory_mb: float | None = None
-) -> tuple[list[list[FoldJob]], Choice]:
+) -> tuple[list[list[FoldJob]], Packing]:
     """The jobs in packs for `models.hsta.fold.fit_folds`, and why, by `train.folds_at_once`.
 
     `max_memory_mb`: of the GPU; default all that is free. Nothing is tried on a CPU.

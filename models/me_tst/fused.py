@@ -1,6 +1,6 @@
 """ME-TST's folds trained and evaluated as one program: the loop behind `fit_many` of several.
 
-Every fold follows its own `Course`: its windows, jitter, masks and rates are those of the fold
+Every fold follows its own `FoldCourse`: its windows, jitter, masks and rates are those of the fold
 alone. A round is one epoch of every fold that is not done; in a step each fold brings its next
 batch, the last of which may be smaller, and one with fewer steps than the others sits the rest out.
 What a step needs from the host goes to the device once a round; losses come back once a round.
@@ -18,19 +18,24 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.epoch_record import Watch
 from models.fitting import exact_products, no_resume_point, read_resume_point, write_resume_point
 from models.layers.selective_scan import wide
 from models.layers.stochastic_depth import DepthMasks
 from models.me_tst import training
 from models.me_tst.stacked import drop_rates, forward
-from models.me_tst.training import Course, WindowTensors
+from models.me_tst.training import FoldCourse, WindowTensors
 from models.stacked.optimiser import FoldAdam, Moment
 from models.stacked.stack import Stack
 from models.stacked.trace import Trace
 
 
 def fit_fused(
-    courses: Sequence[Course], data: WindowTensors, device: torch.device, trace: Trace | None = None
+    courses: Sequence[FoldCourse],
+    data: WindowTensors,
+    device: torch.device,
+    trace: Trace | None = None,
+    watch: Watch | None = None,
 ) -> None:
     """Train the networks of several courses in place, in eval mode afterwards."""
     networks = [course.fold.network.to(device) for course in courses]
@@ -54,8 +59,13 @@ def fit_fused(
             if active[fold]:
                 count = len(course.fold.rows)
                 course.finish_epoch(means[fold][0] / count, means[fold][1] / count)
-                if due and course.fold.resume is not None:
-                    _save(net, optimiser, course, fold)
+        done = [(f, len(courses[f].history)) for f in range(len(courses)) if active[f]]
+        if watch is not None and (asked := watch.due(done)):
+            net.store(networks)
+            watch.look(asked)
+        for fold, course in enumerate(courses):
+            if active[fold] and due and course.fold.resume is not None:
+                _save(net, optimiser, course, fold)
         saved = time.monotonic() if due else saved
         for fold, course in enumerate(courses):
             if active[fold]:
@@ -75,7 +85,7 @@ class _Plan:
     sizes: list[list[int]]  # [f][s], 0 where the fold sits out
 
 
-def _plan(courses: Sequence[Course], active: Sequence[bool], device: torch.device) -> _Plan:
+def _plan(courses: Sequence[FoldCourse], active: Sequence[bool], device: torch.device) -> _Plan:
     own = [course.sizes if on else [] for course, on in zip(courses, active, strict=True)]
     steps, most = max(map(len, own)), max(size for sizes in own for size in sizes)
     shape = (steps, len(courses), most)
@@ -99,7 +109,7 @@ def _plan(courses: Sequence[Course], active: Sequence[bool], device: torch.devic
 
 def _round(
     net: Stack,
-    courses: Sequence[Course],
+    courses: Sequence[FoldCourse],
     active: Sequence[bool],
     data: WindowTensors,
     weights: Tensor,
@@ -170,7 +180,7 @@ def _numbers(network: nn.Module) -> dict[str, int]:
     return {name: number for number, (name, parameter) in named if parameter.requires_grad}
 
 
-def _save(net: Stack, optimiser: FoldAdam, course: Course, fold: int) -> None:
+def _save(net: Stack, optimiser: FoldAdam, course: FoldCourse, fold: int) -> None:
     """This fold's slice, as the plain loop would have saved it."""
     assert course.fold.resume is not None
     tensors = {f"model.{name}": t for name, t in net.state_of(fold).items()}
@@ -178,7 +188,7 @@ def _save(net: Stack, optimiser: FoldAdam, course: Course, fold: int) -> None:
     write_resume_point(course.fold.resume, tensors, course.facts())
 
 
-def _resume(net: Stack, optimiser: FoldAdam, course: Course, fold: int) -> None:
+def _resume(net: Stack, optimiser: FoldAdam, course: FoldCourse, fold: int) -> None:
     """Continue a fold from its own file, if there is one, whoever wrote it."""
     path = course.fold.resume
     if path is None or not path.exists():

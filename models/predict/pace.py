@@ -30,7 +30,7 @@ NEVER_SEEN = (
 
 
 @dataclass(frozen=True)
-class Pace:
+class FramesUsed:
     """The frames used: `frames` (V,) of the video, `fps` at which they follow, `notes` on it."""
 
     frames: npt.NDArray[np.int64]
@@ -39,7 +39,7 @@ class Pace:
     notes: tuple[str, ...]
 
 
-def choose_frames(own: OwnVideo, trained: float | None, skip: int) -> Pace:
+def choose_frames(own: OwnVideo, trained: float | None, skip: int) -> FramesUsed:
     """The frames whose rate is nearest to `trained` frames/s; every `skip`-th where none is known.
 
     Raises InputError, code `frame_rate_too_low`, for a video slower than three quarters of it.
@@ -47,7 +47,7 @@ def choose_frames(own: OwnVideo, trained: float | None, skip: int) -> Pace:
     count = len(own.source)
     if own.fps is None or trained is None:
         note = f"frame rate unknown: every {skip}. frame is used, as in training; no seconds"
-        return Pace(np.arange(0, count, skip), skip, None, (note,) if own.fps is None else ())
+        return FramesUsed(np.arange(0, count, skip), skip, None, (note,) if own.fps is None else ())
     if own.fps < SLOWEST * trained:
         raise InputError(
             own.path.name,
@@ -64,7 +64,7 @@ def choose_frames(own: OwnVideo, trained: float | None, skip: int) -> Pace:
         notes: tuple[str, ...] = ()
         if abs(own.fps / every / trained - 1) > EVEN:
             notes = (f"{own.fps:.3g} frames/s are shown to a network trained at {trained:.3g}",)
-        return Pace(np.arange(0, count, every), every, own.fps / every, notes)
+        return FramesUsed(np.arange(0, count, every), every, own.fps / every, notes)
     rate = min(trained, own.fps)
     wanted = own.seconds[0] + np.arange(
         0.0, own.seconds[-1] - own.seconds[0] + 0.5 / rate, 1 / rate
@@ -75,7 +75,7 @@ def choose_frames(own: OwnVideo, trained: float | None, skip: int) -> Pace:
         steps = 1000 * np.diff(own.seconds)
         low, high = steps.min(), steps.max()
         said = f"variable frame rate ({low:.1f} to {high:.1f} ms between frames): {said}"
-    return Pace(frames, every, rate, (said,))
+    return FramesUsed(frames, every, rate, (said,))
 
 
 def _nearest(

@@ -37,7 +37,7 @@ class Picture:
 
 
 @dataclass
-class Group:
+class PictureGroup:
     """Pictures under one heading; `missing` is said when there are none."""
 
     title: str
@@ -46,7 +46,7 @@ class Group:
     missing: str = "Not computed."
 
 
-def stage_groups(run: RunFiles) -> list[Group]:
+def stage_groups(run: RunFiles) -> list[PictureGroup]:
     """Pictures of the recipe's stages, in their order, of events this run tests."""
     from models.runs.files import read_tables
 
@@ -55,7 +55,7 @@ def stage_groups(run: RunFiles) -> list[Group]:
     groups = []
     for stage in recipe.stages:
         step = find_preprocessing_step(stage)
-        group = Group(step.title)
+        group = PictureGroup(step.title)
         for dataset in recipe.data:
             events = read_tables(run.workspace, (dataset,), "events")
             column = recipe.network.samples.removesuffix("s")

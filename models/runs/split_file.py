@@ -19,8 +19,13 @@ from data.held_out import HeldOut, Side
 MOST = 5_000_000  # ids on all sides of all folds
 
 
-def split_text(split: Split, folds: Iterable[str]) -> str:
-    """The file's text; `folds`: the folders' names, in the split's order."""
+def split_text(
+    split: Split, folds: Iterable[str], inner: Mapping[str, Sequence[str]] | None = None
+) -> str:
+    """The file's text; `folds`: the folders' names, in the split's order.
+
+    `inner`: fold → ids that choose for it, with a nested choice.
+    """
     people = sorted({p for shared in split.people_shared.values() for p in shared})
     lines = [
         f' "digest": {json.dumps(split.digest)}',
@@ -44,6 +49,12 @@ def split_text(split: Split, folds: Iterable[str]) -> str:
         both = (f'   "{w}": {_joined(s, 4)}' for w, s in zip(words, sides, strict=True))
         written.append(f"  {json.dumps(fold)}: {{\n" + ",\n".join(both) + "\n  }")
     lines.append(' "folds": {\n' + ",\n".join(written) + "\n }")
+    if inner:
+        each = [
+            f"  {json.dumps(f)}: {_joined([json.dumps(i) for i in own], 3)}"
+            for f, own in inner.items()
+        ]
+        lines.append(' "inner": {\n' + ",\n".join(each) + "\n }")
     return "{\n" + ",\n".join(lines) + "\n}"
 
 

@@ -38,7 +38,7 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class Choice:
+class Packing:
     """Folds per program, and beside how many others a program may run on the device."""
 
     at_once: int
@@ -55,7 +55,7 @@ def choose(
     stackable: bool = True,
     max_memory_mb: float | None = None,
     cores: int | None = None,
-) -> Choice:
+) -> Packing:
     """Decide for `folds` folds of one network.
 
     `wanted`: the setting train.folds_at_once. `trial(n)` makes a few steps with n folds and raises
@@ -65,14 +65,14 @@ def choose(
     cores = cores or os.cpu_count() or 1
     if folds < 2 or not stackable:
         what = "one fold" if folds < 2 else "this network has no form for several folds"
-        return Choice(1, cores if device.type == "cpu" else 1, f"one fold at a time: {what}")
+        return Packing(1, cores if device.type == "cpu" else 1, f"one fold at a time: {what}")
     if device.type == "cpu":
         if wanted != "auto":
-            return Choice(min(wanted, folds), cores, f"{min(wanted, folds)} folds at once, as set")
+            return Packing(min(wanted, folds), cores, f"{min(wanted, folds)} folds at once, as set")
         why = "one fold per process: a CPU does no less work for all folds in one program"
-        return Choice(1, cores, why)
+        return Packing(1, cores, why)
     if wanted == 1:
-        return Choice(1, 1, "one fold at a time, as set")
+        return Packing(1, 1, "one fold at a time, as set")
     return _choose_on_gpu(wanted, folds, device, trial, max_memory_mb)
 
 
@@ -82,7 +82,7 @@ def _choose_on_gpu(
     device: torch.device,
     trial: Callable[[int], Trial],
     max_memory_mb: float | None,
-) -> Choice:
+) -> Packing:
     free, whole = torch.cuda.mem_get_info(device)
     limit = MARGIN * min(free, (max_memory_mb or whole / MEGABYTE) * MEGABYTE)
     alone = trial(1)
@@ -90,13 +90,13 @@ def _choose_on_gpu(
         two, more = (trial(n) for n in TRIED)
     except torch.OutOfMemoryError:
         beside = max(1, int(limit // max(alone.bytes, 1)))
-        return Choice(1, min(beside, folds), f"one fold at a time: {TRIED[1]} at once do not fit")
+        return Packing(1, min(beside, folds), f"one fold at a time: {TRIED[1]} at once do not fit")
     return fit_model(wanted, folds, alone, two, more, limit)
 
 
 def fit_model(
     wanted: FoldsAtOnce, folds: int, alone: Trial, two: Trial, more: Trial, limit: float
-) -> Choice:
+) -> Packing:
     """The choice that trials of one fold and of TRIED at once lead to, under `limit` bytes."""
     low, high = TRIED
     each = max(1.0, (more.bytes - two.bytes) / (high - low))
@@ -117,7 +117,7 @@ def fit_model(
     if best == 1 or (wanted == "auto" and gain < LEAST_GAIN):
         beside = max(1, min(folds, int(limit // max(alone.bytes, 1))))
         why = f"one fold at a time, up to {beside} side by side: a step is bound by its arithmetic"
-        return Choice(1, beside, why)
+        return Packing(1, beside, why)
     size = (base + best * each) / MEGABYTE
     lowered = "" if wanted == "auto" or wanted <= most else f" (of {wanted} asked for)"
     why = (
@@ -125,7 +125,7 @@ def fit_model(
         f"a step of all folds in about {_milliseconds(total(best))} instead of "
         f"{_milliseconds(folds * alone.seconds)} ({gain:.1f} times as fast)"
     )
-    return Choice(best, 1, why)
+    return Packing(best, 1, why)
 
 
 def _milliseconds(seconds: float) -> str:

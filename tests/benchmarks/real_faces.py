@@ -22,8 +22,9 @@ from scipy.ndimage import gaussian_filter1d
 
 from data.errors import ApexflowError
 from data.faces import EYES, examine, face_finder, interpupil
-from data.frames import FrameSource, count_video_frames
+from data.frames import FrameSource
 from data.synthetic.action_units import UnitFields
+from data.video_file import examine_video
 
 CACHE = Path.home() / ".cache" / "apexflow-benchmarks"
 
@@ -94,7 +95,7 @@ class Clip:
 
 def load(path: Path, ipd: float | None = None, most: int = 10_000) -> Clip:
     """A recording, reduced so that its inter-pupil distance is about `ipd` px."""
-    count = min(count_video_frames(path), most)
+    count = min(examine_video(path).num_frames, most)
     source = FrameSource(path, count)
     frames = [source.read(i) for i in range(count)]
     capture = cv2.VideoCapture(str(path))

@@ -12,7 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data.errors import SplitError
-from data.folds import Split, leave_one_subject_out, subject_kfold, with_training_events
+from data.folds import (
+    Split,
+    leave_one_dataset_out,
+    leave_one_subject_out,
+    subject_kfold,
+    with_training_events,
+)
 from data.stages import identity
 from data.stages.identity import JoinedJson, plain_json, stable_hash
 from models.runs import split_file
@@ -28,7 +34,9 @@ def as_lists(split: Split) -> Split:
     return Split(split.name, dict(split.folds), split.people_shared, split.videos_shared)
 
 
+OTHERS = events(40, 9).assign(dataset="b", person=[f"p{5 + i % 9}" for i in range(40)])
 SPLITS = [
+    leave_one_dataset_out(pd.concat([events(9, 7), OTHERS])),
     leave_one_subject_out(events(60, 7)),
     subject_kfold(events(60, 7), 3),
     with_training_events(
@@ -50,8 +58,13 @@ def test_digest_names_and_file_are_those_of_lists(split: Split) -> None:
         n: {"train": list(a), "test": list(b)}
         for n, (a, b) in zip(names, split.folds.values(), strict=True)
     }
-    facts = {"digest": split.digest, "people_shared": [], "folds": folds}
+    facts: dict[str, object] = {"digest": split.digest, "people_shared": [], "folds": folds}
     assert split_file.split_text(split, names) == json.dumps(facts, indent=1)
+    facts["inner"] = {"fold-0": ["a", 'b"']}
+    assert split_file.split_text(split, names, {"fold-0": ["a", 'b"']}) == json.dumps(
+        facts, indent=1
+    )
+    del facts["inner"]
     assert split_file.split_text(lists, names) == json.dumps(facts, indent=1)
 
 
@@ -69,7 +82,7 @@ def test_a_large_splits_file_grows_with_its_events(
 
 
 def test_extra_events_train_where_their_person_is_not_tested() -> None:
-    plain, more = SPLITS[0], SPLITS[2]
+    plain, more = SPLITS[1], SPLITS[3]
     for fold, (train, test) in more.folds.items():
         assert test == plain.folds[fold][1]
         person = fold.removeprefix("d:").removeprefix("p")

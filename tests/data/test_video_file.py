@@ -13,7 +13,7 @@ import pytest
 from data import decoders, video_file
 from data.datasets import open_dataset
 from data.errors import InputError
-from data.frames import FrameSource, count_video_frames
+from data.frames import FrameSource
 from data.ingest.check import check_dataset
 from data.video_file import VideoFile, examine_video, seconds_of
 from tests.fakes.films import (
@@ -86,10 +86,10 @@ def test_timestamps_that_do_not_match_are_not_believed(
     path = write_film(tmp_path / "a.mp4", COUNT, "libx264", options={"bf": "3", "g": "12"})
     table = decoders.AvReader._table
 
-    def shifted(self: decoders.AvReader, num_frames: int) -> decoders.Table | None:
+    def shifted(self: decoders.AvReader, num_frames: int) -> decoders.Timestamps | None:
         found = table(self, num_frames)
         assert found is not None
-        return decoders.Table(found.pts + 1, found.dts, found.keys)
+        return decoders.Timestamps(found.pts + 1, found.dts, found.keys)
 
     monkeypatch.setattr(decoders.AvReader, "_table", shifted)
     source = VideoFile(path, COUNT)
@@ -181,7 +181,7 @@ def test_what_is_no_film_is_named_and_never_waited_for(tmp_path: Path, make, sai
     path = tmp_path / "odd.mp4"
     make(path)
     with pytest.raises(InputError, match=said) as caught:
-        count_video_frames(path)
+        examine_video(path)
     assert "odd.mp4" in str(caught.value)
     what = ("a folder", "a pipe", "a device")
     assert caught.value.code == ("not_a_file" if said in what else "unreadable_video")

@@ -53,6 +53,7 @@ COMMANDS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("predict", "*", "--run", "run"), ("predict", "junk.mp4", "--run", "*"),
         ("predict", "folder", "--run", "run", "--fps", "*"),
     ),
+    "evaluate": (("evaluate", "*", "--truth", "*"), ("evaluate", "file", "--truth", "*")),
     "export": (
         ("export", "*", "folder", "out"), ("export", "tables", "*", "out"),
         ("export", "tables", "folder", "out", "--dataset", "*"),

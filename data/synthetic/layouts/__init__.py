@@ -5,22 +5,24 @@ from __future__ import annotations
 from importlib import import_module
 
 from data.errors import ConfigError
-from data.synthetic.layouts.base import Layout
+from data.synthetic.layouts.base import SyntheticLayout
 
 # name -> "module:class"; imported on demand.
 _LAYOUTS = {
-    "casme2": "casme2:Casme2",
-    "samm": "samm:Samm",
-    "smic": "smic:Smic",
-    "smic_e": "smic_e:SmicE",
-    "cas_me2": "cas_me2:CasMe2",
-    "samm_lv": "samm_lv:SammLv",
-    "casme3": "casme3:Casme3",
-    "casme3_c": "casme3_c:Casme3C",
-    "mmew": "mmew:Mmew",
-    "4dme": "fourdme:FourDme",
-    "casme": "casme:Casme",
-    "csv": "csv_manifest:CsvManifest",
+    "casme2": "casme2:SyntheticCasme2",
+    "samm": "samm:SyntheticSamm",
+    "smic": "smic:SyntheticSmic",
+    "smic_e": "smic_e:SyntheticSmicE",
+    "cas_me2": "cas_me2:SyntheticCasMe2",
+    "samm_lv": "samm_lv:SyntheticSammLv",
+    "casme3": "casme3:SyntheticCasme3",
+    "casme3_c": "casme3_c:SyntheticCasme3C",
+    "mmew": "mmew:SyntheticMmew",
+    "4dme": "fourdme:SyntheticFourDme",
+    "casme": "casme:SyntheticCasme",
+    "dfme": "dfme:SyntheticDfme",
+    "megc": "megc:SyntheticMegc",
+    "csv": "csv_manifest:SyntheticCsvManifest",
 }
 
 
@@ -29,7 +31,7 @@ def layout_names() -> list[str]:
     return list(_LAYOUTS)
 
 
-def get_layout(name: str) -> Layout:
+def get_layout(name: str) -> SyntheticLayout:
     """The layout `name`, or `name:variant`; `ConfigError` listing the known ones otherwise."""
     base, _, variant = name.partition(":")
     if base not in _LAYOUTS:
@@ -46,7 +48,7 @@ def variant_names() -> list[str]:
     return [f"{name}:{v}" for name in _LAYOUTS for v in _layout_class(name).variants]
 
 
-def _layout_class(name: str) -> type[Layout]:
+def _layout_class(name: str) -> type[SyntheticLayout]:
     module, cls = _LAYOUTS[name].split(":")
-    found: type[Layout] = getattr(import_module(f"data.synthetic.layouts.{module}"), cls)
+    found: type[SyntheticLayout] = getattr(import_module(f"data.synthetic.layouts.{module}"), cls)
     return found

@@ -1,8 +1,9 @@
 """The small interface between the generator and one dataset's shape on disk.
 
-The generator decides *what happens* (who, which expression, when, how strong); a `Layout`
+The generator decides *what happens* (who, which expression, when, how strong); a `SyntheticLayout`
 decides *how it is filed*: names of subjects and folders, file numbers, frames kept, sheets.
-Adding a layout is one file with one `Layout` subclass and one line in `layouts/__init__.py`.
+Adding a layout is one file with one `SyntheticLayout` subclass and one line in
+`layouts/__init__.py`.
 
 Order of calls made by `write_dataset`, all in one process:
 
@@ -52,7 +53,7 @@ class Camera:
 
 
 @dataclass(frozen=True)
-class ActionUnit:
+class PlannedActionUnit:
     """One action unit of an event; `left` and `right` are the image sides' peaks in pixels."""
 
     number: int
@@ -78,7 +79,7 @@ class PlannedEvent:
     apex_centre: float
     offset: int
     emotion: str | None
-    units: tuple[ActionUnit, ...]
+    units: tuple[PlannedActionUnit, ...]
 
     @property
     def aus(self) -> str:
@@ -209,7 +210,7 @@ def films(cameras: tuple[Camera, ...]) -> tuple[Camera, ...]:
     return tuple(replace(camera, suffix="avi") for camera in cameras)
 
 
-class Layout(ABC):
+class SyntheticLayout(ABC):
     """How one dataset files its recordings. Subclasses set the fields and write four methods.
 
     `emotions` maps generator emotions (keys of `action_units.EMOTIONS`) to weights. `kind` "clip"

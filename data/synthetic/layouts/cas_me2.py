@@ -19,12 +19,12 @@ import numpy as np
 from data.synthetic.layouts.base import (
     Camera,
     Cell,
-    Layout,
     Place,
     PlacedVideo,
     PlannedVideo,
     Planted,
     Row,
+    SyntheticLayout,
     Tables,
     films,
     lines,
@@ -52,7 +52,7 @@ _COLUMNS = ("participant", "clip", "onset", "apex", "offset", "au", "valence", "
 _REPORTS = {"disgust": "disgust", "anger": "anger", "happy": "happiness"}
 
 
-class CasMe2(Layout):
+class SyntheticCasMe2(SyntheticLayout):
     """CAS(ME)^2, the long videos."""
 
     name = "cas_me2"

@@ -19,12 +19,12 @@ import numpy as np
 
 from data.synthetic.layouts.base import (
     Camera,
-    Layout,
     Place,
     PlacedVideo,
     PlannedVideo,
     Planted,
     Row,
+    SyntheticLayout,
     Tables,
     lines,
 )
@@ -36,7 +36,7 @@ _COLUMNS = ("Subject", "Filename", None, "OnsetF", "ApexF1", "ApexF2", "OffsetF"
 _FRAME_MS = 1000 / 60
 
 
-class Casme(Layout):
+class SyntheticCasme(SyntheticLayout):
     """CASME, the coded sheet of 2019."""
 
     name = "casme"

@@ -26,13 +26,13 @@ from data.synthetic.action_units import objective_class
 from data.synthetic.layouts.base import (
     Camera,
     Cell,
-    Layout,
     Place,
     PlacedVideo,
     PlannedEvent,
     PlannedVideo,
     Planted,
     Row,
+    SyntheticLayout,
     Tables,
     lines,
 )
@@ -60,7 +60,7 @@ _LOST = 7  # "the first 7 to 8 frames of most videos were lost"
 _MINUTE = 1800
 
 
-class Casme3(Layout):
+class SyntheticCasme3(SyntheticLayout):
     """CAS(ME)^3 part A, by default with the second release of the labels."""
 
     name = "casme3"

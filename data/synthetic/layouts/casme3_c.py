@@ -18,12 +18,12 @@ import numpy as np
 from data.synthetic.layouts.base import (
     Camera,
     Cell,
-    Layout,
     Place,
     PlacedVideo,
     PlannedVideo,
     Planted,
     Row,
+    SyntheticLayout,
     Tables,
     lines,
 )
@@ -42,7 +42,7 @@ _ORGANIZE = ("Subject", "Onset", "Offset", "diff", "Exp_type", "risk")
 _STRANGER = 22  # the subject whom the real ME sheet lacks
 
 
-class Casme3C(Layout):
+class SyntheticCasme3C(SyntheticLayout):
     """CAS(ME)^3 part C."""
 
     name = "casme3_c"

@@ -18,12 +18,12 @@ import numpy as np
 from data.synthetic.action_units import objective_class
 from data.synthetic.layouts.base import (
     Camera,
-    Layout,
     Place,
     PlacedVideo,
     PlannedVideo,
     Planted,
     Row,
+    SyntheticLayout,
     Tables,
 )
 from data.synthetic.layouts.planting import Planter, damage_frames, number, stray_file
@@ -32,7 +32,7 @@ _COLUMNS = ("subject", "person", "path", "fps", "video", "kind", "show_faces", "
             "onset", "apex", "offset", "aus", "emotion", "objective_class")  # fmt: skip
 
 
-class CsvManifest(Layout):
+class SyntheticCsvManifest(SyntheticLayout):
     """A private dataset described by a manifest."""
 
     name = "csv"

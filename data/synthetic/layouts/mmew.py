@@ -18,12 +18,12 @@ import numpy as np
 
 from data.synthetic.layouts.base import (
     Camera,
-    Layout,
     Place,
     PlacedVideo,
     PlannedVideo,
     Planted,
     Row,
+    SyntheticLayout,
     Tables,
     lines,
 )
@@ -45,7 +45,7 @@ _COLUMNS = ("Subject", "Filename", "OnsetFrame", "ApexFrame", "OffsetFrame", "Ac
 _FRAMES = ("OnsetFrame", "ApexFrame", "OffsetFrame")
 
 
-class Mmew(Layout):
+class SyntheticMmew(SyntheticLayout):
     """MMEW, the micro-expressions."""
 
     name = "mmew"

@@ -14,12 +14,12 @@ import numpy as np
 
 from data.synthetic.layouts.base import (
     Camera,
-    Layout,
     Place,
     PlacedVideo,
     PlannedVideo,
     Planted,
     Row,
+    SyntheticLayout,
     Tables,
 )
 from data.synthetic.layouts.planting import (
@@ -34,7 +34,7 @@ from data.synthetic.layouts.samm_lv import micro_row, samm_subject, write_micro_
 _ROOTS = {"": "SAMM", "cropped": "SAMM_CROP"}
 
 
-class Samm(Layout):
+class SyntheticSamm(SyntheticLayout):
     """SAMM, the clips; the same people as SAMM Long Videos."""
 
     name = "samm"

@@ -21,13 +21,13 @@ from data.synthetic.action_units import objective_class
 from data.synthetic.layouts.base import (
     Camera,
     Cell,
-    Layout,
     Place,
     PlacedVideo,
     PlannedEvent,
     PlannedVideo,
     Planted,
     Row,
+    SyntheticLayout,
     Tables,
 )
 from data.synthetic.layouts.planting import damage_frames
@@ -47,7 +47,7 @@ _TYPES = {"micro": "Micro - 1/2", "macro": "Macro"}
 _ROOT = "SAMM_longvideos"
 
 
-class SammLv(Layout):
+class SyntheticSammLv(SyntheticLayout):
     """SAMM Long Videos, third release, with the SAMM micro-expression sheet beside it."""
 
     name = "samm_lv"

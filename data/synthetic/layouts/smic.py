@@ -19,11 +19,11 @@ import numpy as np
 
 from data.synthetic.layouts.base import (
     Camera,
-    Layout,
     Place,
     PlacedVideo,
     PlannedVideo,
     Planted,
+    SyntheticLayout,
     Tables,
 )
 from data.synthetic.layouts.planting import copy_frames, damage_frames, nest_folder, stray_file
@@ -35,7 +35,7 @@ _ROOTS = {"": "SMIC_all_raw", "cropped": "SMIC_all_cropped"}
 _NEUTRAL = 6
 
 
-class Smic(Layout):
+class SyntheticSmic(SyntheticLayout):
     """SMIC HS, VIS and NIR."""
 
     name = "smic"

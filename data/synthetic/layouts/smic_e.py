@@ -22,12 +22,12 @@ from data.errors import ConfigError
 from data.synthetic.layouts.base import (
     Camera,
     Cell,
-    Layout,
     Place,
     PlacedVideo,
     PlannedVideo,
     Planted,
     Row,
+    SyntheticLayout,
     Tables,
     lines,
 )
@@ -52,7 +52,7 @@ _PREFIX = {"HS": "image", "VIS": "VIS ", "NIR": "NIR "}
 _NUMBERS = ("OnsetF", "OffsetF", "Onset2F", "Offset2F", "FirstF", "TotalMF1", "TotalMF2", "TotalVL")
 
 
-class SmicE(Layout):
+class SyntheticSmicE(SyntheticLayout):
     """SMIC-E, HS, VIS and NIR; the same people as SMIC."""
 
     name = "smic_e"

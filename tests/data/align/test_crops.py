@@ -12,7 +12,7 @@ from data.align.crops import CropReader
 from data.align.settings import AlignConfig
 from data.apex.settings import ApexConfig
 from data.errors import InputError, StoreError
-from data.export import export_crops
+from data.export.ordinary import export_crops
 from data.flow.fields import read_flow
 from data.flow.settings import FlowConfig
 from data.recordings import note_root, noted_root

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from data.errors import ConfigError, InputError
-from data.flow.strain import flow_channels, optical_strain, optical_strain_reference, strain_tensor
+from data.flow.strain import flow_channels, optical_strain, strain_tensor
 from data.optical_flow.numba_backend import strain_and_half
+from tests.references.strain import optical_strain_reference
 
 
 def affine_field(matrix: np.ndarray, h: int = 9, w: int = 12) -> np.ndarray:

@@ -13,12 +13,13 @@ import pandas as pd
 import pytest
 
 from data.errors import ApexflowError, InputError, LockedError, StoreError
-from data.frames import FrameSource, count_video_frames, read_image, to_uint8
+from data.frames import FrameSource, read_image, to_uint8
 from data.schema import conform, empty
 from data.stages import stores
 from data.stages.files import commit, replacing, save_parquet, temporary_name
 from data.stages.identity import bucket_of, file_digest, stable_hash
 from data.stages.workspace import Workspace
+from data.video_file import examine_video
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -232,10 +233,10 @@ def test_video_file_frames_by_index_in_any_order(tmp_path: Path) -> None:
     for value in range(0, 100, 10):
         writer.write(np.full((48, 64, 3), value, np.uint8))
     writer.release()
-    assert count_video_frames(path) == 10
+    assert examine_video(path).num_frames == 10
     source = FrameSource(path, 10)
     for index in (7, 2, 9, 0):
         assert abs(int(source.read(index).mean()) - 10 * index) <= 2
     (tmp_path / "bad.avi").write_bytes(b"RIFF")
     with pytest.raises(InputError, match=r"bad\.avi"):
-        count_video_frames(tmp_path / "bad.avi")
+        examine_video(tmp_path / "bad.avi")

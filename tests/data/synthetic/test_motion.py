@@ -17,7 +17,7 @@ from data.synthetic.action_units import (
 )
 from data.synthetic.base_face import SIZE, neutral_face
 from data.synthetic.dynamics import (
-    Course,
+    ExpressionCourse,
     camera_gain,
     curve,
     frame_labels,
@@ -26,7 +26,7 @@ from data.synthetic.dynamics import (
     minimum_jerk,
 )
 from data.synthetic.layouts import get_layout
-from data.synthetic.layouts.base import ActionUnit, PlannedEvent
+from data.synthetic.layouts.base import PlannedActionUnit, PlannedEvent
 from data.synthetic.presets import resolve
 from data.synthetic.render import expression_field
 from data.synthetic.script import deal_emotions, write_scripts
@@ -73,7 +73,7 @@ def test_one_sided_unit_leaves_the_other_side(landmarks):
 
 def test_field_that_would_fold_is_scaled_down():
     subject = make_subject("test", 0, SIZE)
-    strong = PlannedEvent("macro", 0, 1, 1, 1.0, 2, "anger", (ActionUnit(7, 14.0, 14.0),))
+    strong = PlannedEvent("macro", 0, 1, 1, 1.0, 2, "anger", (PlannedActionUnit(7, 14.0, 14.0),))
     field = expression_field(subject, BOX, strong, 1.0)
     gradient = max(np.abs(np.diff(field.u, axis=k)).max() for k in (0, 1))
     assert field.scale < 1.0
@@ -95,7 +95,7 @@ def test_objective_classes(aus, number):
 
 
 def test_curve_and_labels_agree():
-    course = Course(start=0.1, rise=0.1, hold=0.04, fall=0.15)
+    course = ExpressionCourse(start=0.1, rise=0.1, hold=0.04, fall=0.15)
     fps = 200.0
     onset, apex, apex_end, centre, offset = frame_labels(course, fps)
     assert (onset, apex, apex_end, offset) == (20, 40, 48, 78)

@@ -17,7 +17,7 @@ from data.stages.files import read_table, write_table
 from data.stages.identity import file_digest
 from data.stages.stores import group_digest
 from models.hsta.clips import read_clips, read_special_flow
-from models.hsta.fold import class_names, fit_fold, fit_folds, load_fold, prove_fold, score
+from models.hsta.fold import class_names, fit_folds, load_fold, prove_fold, score
 from models.hsta.input import HstaInputConfig, resize_crops
 from models.hsta.packs import plan_packs
 from models.registry import find_network
@@ -136,7 +136,7 @@ def test_fold_writes_its_files_and_scores_above_chance(workspace, tmp_path):
     for person in range(4):
         out = tmp_path / f"fold-{person:02d}"
         out.mkdir()
-        fit_fold(job(workspace, person, out, epochs=30))
+        fit_folds([job(workspace, person, out, epochs=30)])
         table = read_table(out / "predictions.parquet")
         assert set(table.person) == {f"toy:s{person}"} and len(table) == 6
         chances = table[["prob_negative", "prob_positive", "prob_surprise"]].to_numpy()
@@ -174,7 +174,7 @@ def test_killed_fold_goes_on_and_ends_the_same(workspace, tmp_path):
         (tmp_path / name).mkdir()
     ours = HstaInputConfig(pixels="motion", level=0.5, augment=True, test_mirror=True)
     changes = {"resume_every": 2, "input": ours}
-    fit_fold(job(workspace, 1, tmp_path / "whole", **changes))
+    fit_folds([job(workspace, 1, tmp_path / "whole", **changes)])
     assert load_fold(tmp_path / "whole").scale[4] not in (0, 1)  # the shifts' own unit
 
     def kill(share, message):
@@ -183,13 +183,13 @@ def test_killed_fold_goes_on_and_ends_the_same(workspace, tmp_path):
 
     killed = job(workspace, 1, tmp_path / "killed", **changes)
     with pytest.raises(Killed):
-        fit_fold(FoldJob(**{**vars(killed), "progress": kill}))
+        fit_folds([FoldJob(**{**vars(killed), "progress": kill})])
     assert (tmp_path / "killed" / "resume" / "state.safetensors").exists()
     damaged = FoldJob(**{**vars(killed), "out": tmp_path / "damaged"})
     shutil.copytree(killed.out, damaged.out)
     (damaged.out / "resume" / "state.safetensors").write_bytes(b"cut short")
-    fit_fold(killed)
-    fit_fold(damaged)  # starts again
+    fit_folds([killed])
+    fit_folds([damaged])  # starts again
     for name in ("weights.safetensors", "model.json", "history.parquet", "predictions.parquet"):
         for folder in ("killed", "damaged"):
             assert (tmp_path / "whole" / name).read_bytes() == (
@@ -231,10 +231,10 @@ def test_flow_slots_hold_pixels_and_zeros_where_frames_are_the_same(workspace):
 def test_missing_inputs_are_named(workspace, tmp_path):
     bad = job(workspace, 0, tmp_path)
     with pytest.raises(StoreError, match="toy:nobody"):
-        fit_fold(FoldJob(**{**vars(bad), "train_events": (("toy", "nobody"),)}))
+        fit_folds([FoldJob(**{**vars(bad), "train_events": (("toy", "nobody"),)})])
     (workspace / "toy" / "flow" / "manifest.parquet").unlink()
     with pytest.raises(StoreError, match="flow"):
-        fit_fold(bad)
+        fit_folds([bad])
 
 
 def test_classes_of_a_label_map():
@@ -257,7 +257,7 @@ def test_a_pack_writes_each_fold_as_it_would_be_alone(workspace, tmp_path, speci
     fit_folds(pack)
     for number, one in enumerate(pack):
         alone = job(workspace, number, tmp_path / f"alone-{number}", **kind)
-        fit_fold(alone)
+        fit_folds([alone])
         facts = [json.loads((j.out / "model.json").read_text()) for j in (one, alone)]
         assert facts[0] == facts[1]
         tables = [read_table(j.out / "predictions.parquet") for j in (one, alone)]

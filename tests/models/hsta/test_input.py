@@ -14,7 +14,6 @@ from models.hsta.input import (
     PIXEL_STD,
     HstaInputConfig,
     apply_changes,
-    build_clip,
     draw_changes,
     normalise_frames,
     repair_interval,
@@ -80,27 +79,6 @@ def test_padding_of_short_clips(n, count, expected):
 def test_padding_with_black_frames():
     chosen = sample_frame_indices(np.arange(3), 5, padding="zeros")
     assert chosen.tolist() == [0, 1, 2, BLACK, BLACK]
-
-
-def test_build_clip_puts_onset_then_apex_last():
-    crops = np.stack([np.full((20, 20), 10 * i, np.uint8) for i in range(8)])
-    clip = build_clip(crops, np.array([1, 3, BLACK, 6]), 2, 5, image_size=16)
-    assert clip.shape == (3, 6, 16, 16) and clip.dtype == torch.float32
-    level = clip * torch.tensor(PIXEL_STD).view(3, 1, 1, 1) + torch.tensor(PIXEL_MEAN).view(
-        3, 1, 1, 1
-    )
-    expected = torch.tensor([10, 30, 0, 60, 20, 50]) / 255
-    torch.testing.assert_close(level, expected.view(1, 6, 1, 1).expand(3, 6, 16, 16))
-
-
-def test_build_clip_keeps_colour_and_refuses_frames_that_are_not_there():
-    crops = np.zeros((4, 8, 8, 3), np.uint8)
-    crops[..., 0] = 255
-    clip = build_clip(crops, np.array([0, 1]), 0, 3, image_size=8)
-    assert clip[0].mean() > 2 and clip[1].mean() < -2
-    for indices, onset, apex in [([0, 4], 0, 3), ([0, -2], 0, 3), ([0, 1], -1, 3)]:
-        with pytest.raises(InputError, match="frame indices"):
-            build_clip(crops, np.array(indices), onset, apex, image_size=8)
 
 
 def test_resizing_averages_and_keeps_means():

@@ -21,7 +21,6 @@ from models.me_tst.curves import read_curves, read_videos, write_curves
 from models.me_tst.fold import (
     PREDICTIONS,
     _subjects_weights,
-    fit_fold,
     fit_folds,
     load_fold,
     prove_fold,
@@ -34,7 +33,8 @@ from models.me_tst.settings import MeTstTrainConfig
 from models.me_tst.training import predict
 from models.recipe import Recipe, parse_recipe
 from models.runs.files import FoldJob, RunFiles
-from models.runs.training import RunPlan, plan_run
+from models.runs.publishing import RunPlan
+from models.runs.training import plan_run
 from tests.fakes import steps
 from tests.fakes.fabricated_run import planned_keys, write_ingest, write_store
 
@@ -169,7 +169,7 @@ def test_a_damaged_resume_point_is_left_and_the_fold_starts_again(
     state.parent.mkdir(parents=True)
     state.write_bytes(b"damaged")
     with caplog.at_level("WARNING"):
-        fit_fold(job)
+        fit_folds([job])
     assert "starts again" in caplog.text
     same = (job.out / "weights.safetensors").read_bytes()
     assert same == (plan.folder / job.fold / "weights.safetensors").read_bytes()
@@ -224,7 +224,7 @@ def test_a_fold_never_sees_its_test_subject(workspace: Workspace, tmp_path: Path
         job = job_in(space, tmp_path / space.path.name / "fold", train={"epochs": 1})
         job.out.mkdir(parents=True)
         assert {v for _, v in job.test_videos} == {"sub01/EP01", "sub01/EP02"}
-        fit_fold(job)
+        fit_folds([job])
         weights = (job.out / "weights.safetensors").read_bytes()
         found.append((weights, json.loads((job.out / "model.json").read_text())["k_p"]))
     assert found[0] == found[1]
@@ -241,7 +241,7 @@ def test_same_job_same_files(workspace: Workspace, tmp_path: Path) -> None:
         job = job_in(workspace, tmp_path / name, train={"epochs": 1})
         job.out.mkdir()
         torch.manual_seed(len(outs))
-        fit_fold(job)
+        fit_folds([job])
         outs.append({p.name: p.read_bytes() for p in job.out.iterdir() if p.is_file()})
     assert outs[0] == outs[1] and len(outs[0]) == 5
 
@@ -262,13 +262,13 @@ def test_no_training_event_stops_by_name(workspace: Workspace, tmp_path: Path) -
     job = job_in(workspace, tmp_path)
     only = replace(job, train_videos=((DATASET, "sub04/EP02"),))
     with pytest.raises(TrainingError, match="micro-expression"):
-        fit_fold(only)
+        fit_folds([only])
 
 
 def test_channels_must_be_the_stored_ones(workspace: Workspace, tmp_path: Path) -> None:
     job = job_in(workspace, tmp_path, model={"in_channels": 36})
     with pytest.raises(ConfigError, match="coarse10"):
-        fit_fold(job)
+        fit_folds([job])
 
 
 def test_videos_come_in_natural_order(workspace: Workspace) -> None:
@@ -295,7 +295,7 @@ def test_authors_weights_are_evaluated_per_subject(workspace: Workspace, tmp_pat
     train = {"epochs": 0, "authors_weights": str(tmp_path)}
     job = job_in(workspace, tmp_path / "out", train=train)
     job.out.mkdir()
-    fit_fold(job)
+    fit_folds([job])
     curves = read_curves(job.out / "curves.h5")[0]
     video = read_videos(workspace, job.recipe, job.test_videos)[0]
     with torch.no_grad():
@@ -320,7 +320,7 @@ def test_training_goes_on_from_authors_weights(workspace: Workspace, tmp_path: P
     train = {"epochs": 1, "max_lr": 1e-9, "authors_weights": str(tmp_path / "w.pkl")}
     job = job_in(workspace, tmp_path / "out", train=train)
     job.out.mkdir()
-    fit_fold(job)
+    fit_folds([job])
     kept = load_fold(job.out).network.state_dict()["head_spot.weight"]
     torch.testing.assert_close(kept, model.state_dict()["head_spot.weight"], atol=1e-6, rtol=0)
 
@@ -334,13 +334,13 @@ def test_a_folder_of_weights_needs_one_subject_per_fold(
     parsed = parse_recipe({**values, "split": split})
     job = replace(jobs_of(planned(workspace, parsed))[0], out=tmp_path)
     with pytest.raises(ConfigError, match="one held-out subject"):
-        fit_fold(job)
+        fit_folds([job])
 
 
 def test_slow_fast_network_trains_from_the_same_store(workspace: Workspace, tmp_path: Path) -> None:
     model = {"name": "me_tst_plus", "dim": 8, "blocks": 1, "d_state": 4, "in_channels": 10}
     job = job_in(workspace, tmp_path, train={"epochs": 1}, model=model)
-    fit_fold(job)
+    fit_folds([job])
     assert load_fold(tmp_path).model.name == "me_tst_plus"
 
 
@@ -361,7 +361,7 @@ def test_a_pack_writes_each_fold_as_it_would_be_alone(
     assert len(opened) == 8  # each video once, not once per fold
     for job in pack:
         alone = replace(job, out=tmp_path / "alone" / job.fold)
-        fit_fold(alone)
+        fit_folds([alone])
         names = sorted(p.name for p in job.out.iterdir() if p.is_file())
         assert names == sorted(p.name for p in alone.out.iterdir() if p.is_file())
         assert json.loads((job.out / "model.json").read_text()) == json.loads(

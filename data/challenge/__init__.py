@@ -1,0 +1,1 @@
+"""What the challenges exchange: prediction and truth files, questions, names of action units."""
