@@ -68,6 +68,19 @@ class StageInputs:
         """A stage's store, showing the results that these settings ask for."""
         return StageStore(self.workspace, self.dataset, name, self.keys(name))
 
+    def states(self, name: str, *, expect: bool = False) -> dict[str, tuple[str, str]]:
+        """Unit → (status, key) of a stage under these settings, of units that have a result.
+
+        `expect`: units that have none are taken as if they were made and well.
+        """
+        store = self.store(name)
+        found = {unit: (store.status(unit), key) for unit, key in store.keys().items()}
+        return (
+            {unit: ("ok", key) for unit, key in self.keys(name).items()} | found
+            if expect
+            else found
+        )
+
     def _key_maker(self, stage: Stage, config: Settings) -> Callable[[Unit], str]:
         """Unit → its key: stage, version, settings, its own rows, its inputs' keys, its frames'."""
         settings, needs = config.identity(), set(stage.needs)

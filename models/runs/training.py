@@ -29,8 +29,10 @@ from data.held_out import Fold
 from data.stages.contract import Page, RecipeLike, Scope, StepPlan
 from data.stages.files import save_parquet
 from data.stages.identity import stable_hash
+from data.stages.limits import peak_mb
 from data.stages.parts import versions_json
 from data.stages.planning import why_not_fresh
+from data.stages.rates import Rate, rate_key, remember
 from data.stages.registry import with_needs
 from data.stages.writing import StoreWriter
 from models.contract import FOLD_FILES
@@ -65,6 +67,11 @@ class PackJob:
         first = self.folds[0].label
         return first if len(self.folds) == 1 else f"{first}-and-{len(self.folds) - 1}-more"
 
+    @property
+    def count(self) -> int:
+        """Units it makes."""
+        return len(self.folds)
+
 
 class TrainStep:
     """Train every fold that is not there yet."""
@@ -87,7 +94,7 @@ class TrainStep:
         for wanted in scope.folds:
             if not any(_asked(fold, (wanted,)) for fold in run.jobs):
                 raise ConfigError(
-                    "folds",
+                    "--folds",
                     expected=f"names, numbers or subjects of {', '.join(run.jobs)}",
                     got=repr(wanted[:80]),
                 )
@@ -141,6 +148,8 @@ class TrainStep:
         run: RunPlan = plan.work
         for job in result.folds:
             publish_fold(run, job.unit, job.out, result)
+            took = Rate(result.seconds, len(job.train_events) or 1, 0.0, result.peak_mb)
+            remember(fold_rate_key(scope, run.recipe), took)
         return {job.unit: "ok" for job in result.folds}
 
     def finish(self, scope: Scope, plan: StepPlan) -> None:
@@ -195,11 +204,18 @@ _Chosen = tuple[Samples, Split, dict[str, FoldJob], dict[str, str], dict[str, Fo
 _last: dict[str, _Chosen] = {}  # of the last recipe and workspace: scoring asks for the same
 
 
+def fold_rate_key(scope: Scope, recipe: Recipe) -> str:
+    """Under which key this machine's rate of training with a recipe is kept."""
+    device = resolve_device(scope.device).split(":")[0]
+    facts = (recipe.network_name, recipe.model.identity(), recipe.train.identity())
+    return rate_key("train", VERSION, facts, device)
+
+
 def _chosen(scope: Scope, recipe: Recipe) -> _Chosen:
     """Samples, split, folds and their keys; taken from before while nothing of it has changed."""
     stamp = _stamp(scope, recipe)
     if stamp not in _last or recipe.split.path:  # a list's own files are not asked
-        samples = choose_samples(scope.workspace, recipe)
+        samples = choose_samples(scope.workspace, recipe, expect=scope.expect)
         split = make_split(recipe, samples.table)
         jobs, keys, inner = make_fold_jobs(scope, recipe, samples, split)
         _last.clear()
@@ -219,7 +235,7 @@ def _stamp(scope: Scope, recipe: Recipe) -> str:
     stats = [path.stat() if path.exists() else None for path in paths]
     facts = [[s.st_ino, s.st_size, s.st_mtime_ns] if s else None for s in stats]
     identities = [recipe.stage_config(stage).identity() for stage in recipe.stages[1:]]
-    return stable_hash(scope.workspace.path, recipe, identities, facts)
+    return stable_hash(scope.workspace.path, recipe, identities, facts, scope.expect)
 
 
 # --------------------------------------------------------------------- which folder, which twin
@@ -305,7 +321,7 @@ def fit_pack(pack: PackJob) -> PackResult:
         if job.fold.startswith(INNER):
             (job.out / "weights.safetensors").unlink()  # it was trained to choose an epoch
     seconds = (time.perf_counter() - started) / len(jobs)
-    return PackResult(pack.folds, seconds, platform.node(), versions_json())
+    return PackResult(pack.folds, seconds, platform.node(), versions_json(), peak_mb())
 
 
 def prove(scope: Scope, steps: int = 100) -> Proof:
