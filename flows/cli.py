@@ -29,6 +29,7 @@ from flows.inject import inject
 from flows.looking import RUN_HELP, WorkspaceOfRuns, complete_run, recipes, runs
 from flows.predict import predict
 from flows.terminal import show_log, terminal_progress
+from flows.worker import worker
 
 app = typer.Typer(
     name="apexflow",
@@ -116,7 +117,11 @@ def _guard(command: Callable[..., Any]) -> Callable[..., Any]:
 def run(
     request: Any,
     runner: Annotated[
-        str, typer.Option(help="prefect, none, or auto: prefect when its server is up.")
+        str,
+        typer.Option(
+            help="prefect, none, or auto: prefect when its server is up; local or dask (with "
+            "--scheduler): as auto, and where the jobs are done."
+        ),
     ] = "auto",
     prove: Annotated[
         bool,
@@ -228,6 +233,7 @@ def synthesize(
 
 
 app.command()(_guard(inject))
+app.command()(_guard(worker))
 app.command()(_guard(decode))
 
 

@@ -58,7 +58,7 @@ from flows import planner
 from models.contract import FOLD_FILES
 from models.runs.scoring import FILES
 from models.runs.scoring import VERSION as SCORES_VERSION
-from models.runs.training import PackResult
+from models.runs.packs import PackResult
 from models.steps import find_step
 from tasks.context import PlainExecutor, open_context, resolve_recipe, scopes
 from tasks.request import RunRequest
