@@ -30,6 +30,7 @@ from flows.looking import RUN_HELP, WorkspaceOfRuns, complete_run, recipes, runs
 from flows.predict import predict
 from flows.terminal import show_log, terminal_progress
 from flows.track import track
+from flows.worker import worker
 
 app = typer.Typer(
     name="apexflow",
@@ -117,7 +118,11 @@ def _guard(command: Callable[..., Any]) -> Callable[..., Any]:
 def run(
     request: Any,
     runner: Annotated[
-        str, typer.Option(help="prefect, none, or auto: prefect when its server is up.")
+        str,
+        typer.Option(
+            help="prefect, none, or auto: prefect when its server is up; local or dask (with "
+            "--scheduler): as auto, and where the jobs are done."
+        ),
     ] = "auto",
     prove: Annotated[
         bool,
@@ -235,6 +240,7 @@ def synthesize(
 
 
 app.command()(_guard(inject))
+app.command()(_guard(worker))
 app.command()(_guard(decode))
 
 

@@ -14,6 +14,7 @@ from data.stages.contract import Job, Scope, Step, StepPlan
 from data.stages.planning import quarantining, refuse_failures
 from models.runs.history import note_session
 from models.steps import find_step
+from tasks.carriers import Share
 from tasks.context import RunContext
 
 logger = logging.getLogger(__name__)
@@ -101,10 +102,11 @@ def _do(context: RunContext, step: Step, scope: Scope, record: StepRecord) -> No
         total = sum(job.count for job in jobs)
         context.executor.progress(name, 0, total, "starting")
     status: dict[str, str] = {}
-    most = step.gpu(scope) if jobs else 0
+    per_gpu = step.gpu(scope, plan) if jobs else 0
+    gpus = len(context.carrier.own_gpus(scope.device)) if per_gpu else 0
     try:
-        with context.executor.gpu("cuda" if most else "cpu"):
-            for result in _results(context, step, jobs, most):
+        with context.executor.gpu(gpus) as granted:
+            for result in _results(context, step, jobs, Share(per_gpu, granted)):
                 done = step.publish(scope, plan, result)
                 status |= done
                 text = step.progress(scope, result)
@@ -131,11 +133,11 @@ def _do(context: RunContext, step: Step, scope: Scope, record: StepRecord) -> No
         _show(context, step, scope, plan)
 
 
-def _results(context: RunContext, step: Step, jobs: list[Job], most: int) -> Iterable[Any]:
+def _results(context: RunContext, step: Step, jobs: list[Job], share: Share) -> Iterable[Any]:
     """Results as they are made: here, or where the executor makes them."""
     if step.in_parent:
         return map(step.make, jobs)
-    return context.executor.map(step.make, jobs, lambda job: job.label, most=most or None)
+    return context.executor.map(step.make, jobs, lambda job: job.label, share)
 
 
 def _words(plan: StepPlan) -> str:

@@ -167,10 +167,14 @@ class StageStep:
         kind, count = find_stage(self.name).unit_kind, len(result.rows)
         return f"{who or name}: {count} {kind}{'s' * (count != 1)} in {result.seconds:.1f} s"
 
-    def gpu(self, scope: Scope) -> int:
-        """GPU flow takes a slot; other stages compute on the CPU."""
-        stage, config = find_stage(self.name), scope.recipe.stage_config(self.name)
-        return int(stage.batching is not None and stage.batching.when(config))
+    def gpu(self, scope: Scope, plan: StepPlan) -> int:
+        """GPU flow has a GPU for itself; other stages compute on the CPU."""
+        batching, config = find_stage(self.name).batching, scope.recipe.stage_config(self.name)
+        if batching is None:
+            return 0
+        if scope.machines is None:
+            return int(batching.when(config))
+        return int(scope.machines.ask(batching.when, config, gpu=True))
 
     def warm_up(self, scope: Scope) -> float:
         """Compile the stage's kernels, kept on disk."""

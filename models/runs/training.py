@@ -13,35 +13,30 @@ list of seeds trains only the new ones.
 
 from __future__ import annotations
 
-import platform
 import tempfile
-import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from data.errors import ConfigError, SplitError, StoreError
+from data.errors import ConfigError, SplitError
 from data.folds import Fold, Split, event_ids
 from data.stages.contract import Page, RecipeLike, Scope, StepPlan
 from data.stages.files import save_parquet
 from data.stages.identity import stable_hash
-from data.stages.limits import peak_mb
-from data.stages.parts import versions_json
 from data.stages.planning import why_not_fresh
 from data.stages.rates import Rate, rate_key, remember
 from data.stages.registry import with_needs
 from data.stages.writing import StoreWriter
-from models.contract import FOLD_FILES
-from models.devices import resolve_device
+from models.devices import devices_of, real_device, resolve_device
 from models.family import family_of
 from models.recipe import Recipe
 from models.runs.files import INNER, QUICK_BYTES, FoldJob, plain_name, run_manifest, unit_name
+from models.runs.packs import PackJob, PackResult, fit_pack, plan_packs, spread
 from models.runs.publishing import (
     VERSION,
-    PackResult,
     RunPlan,
     publish_fold,
     take_over,
@@ -58,24 +53,6 @@ from models.runs.samples import (
 
 if TYPE_CHECKING:
     from models.stacked.proof import Proof
-
-
-@dataclass(frozen=True)
-class PackJob:
-    """Folds that are trained by one call: one, or several as one program."""
-
-    folds: tuple[FoldJob, ...]
-
-    @property
-    def label(self) -> str:
-        """Name people see."""
-        first = self.folds[0].label
-        return first if len(self.folds) == 1 else f"{first}-and-{len(self.folds) - 1}-more"
-
-    @property
-    def count(self) -> int:
-        """Units it makes."""
-        return len(self.folds)
 
 
 class TrainStep:
@@ -137,12 +114,22 @@ class TrainStep:
             left = [f for f in left if _asked(f, scope.folds)]
         if not left:
             return []
-        device = resolve_device(scope.device)
-        jobs = [replace(run.jobs[fold], device=device) for fold in left]
-        packs, choice = family_of(run.recipe).plan_packs(jobs, scope.max_gpu_memory_mb)
+        devices = devices_of(scope)
+        jobs = [replace(run.jobs[fold], device=devices[0]) for fold in left]
+        asked = (jobs, scope.max_gpu_memory_mb)
+        on_gpu = devices[0] != "cpu"
+        packs, choice = (
+            scope.machines.ask(plan_packs, *asked, gpu=True)
+            if scope.machines is not None and on_gpu
+            else plan_packs(*asked)
+        )
+        packs = spread(packs, len(devices))
+        run.beside = choice.side_by_side if on_gpu else 0
         if choice.at_once > 1:
             plan.notes.append(choice.why)
-        return [PackJob(tuple(replace(j, device=scope.device) for j in pack)) for pack in packs]
+        if len(devices) > 1:
+            plan.notes.append(f"{len(packs)} packs of folds on {len(devices)} GPUs")
+        return [PackJob(tuple(pack)) for pack in packs]
 
     def make(self, job: PackJob) -> PackResult:
         """Train and predict a pack's folds, each into its `out`."""
@@ -161,13 +148,15 @@ class TrainStep:
         """Every publication is complete by itself."""
 
     def progress(self, scope: Scope, result: PackResult) -> str:
-        """'fold-00-sub01 trained in 3.1 s'."""
+        """'fold-00-sub01 trained in 3.1 s on cuda:0 of host'."""
         names = ", ".join(job.unit for job in result.folds)
-        return f"{names} trained in {result.seconds * len(result.folds):.1f} s"
+        spent = result.seconds * len(result.folds)
+        return f"{names} trained in {spent:.1f} s on {result.folds[0].device} of {result.host}"
 
-    def gpu(self, scope: Scope) -> int:
-        """One fold at a time on a GPU."""
-        return int(resolve_device(scope.device) != "cpu")
+    def gpu(self, scope: Scope, plan: StepPlan) -> int:
+        """As many packs as were measured to fit beside each other."""
+        run: RunPlan = plan.work
+        return run.beside
 
     def warm_up(self, scope: Scope) -> float:
         """Nothing to prepare."""
@@ -227,7 +216,8 @@ def _key(recipe: Recipe, job: FoldJob, samples: Samples) -> str:
 
 def fold_rate_key(scope: Scope, recipe: Recipe) -> str:
     """Under which key this machine's rate of training with a recipe is kept."""
-    device = resolve_device(scope.device).split(":")[0]
+    here = scope.machines is None
+    device = (resolve_device(scope.device) if here else scope.device).split(":")[0]
     facts = (recipe.network_name, recipe.model.identity(), recipe.train.identity())
     return rate_key("train", VERSION, facts, device)
 
@@ -371,30 +361,13 @@ def _asked(fold: str, wanted: tuple[str, ...]) -> bool:
 # ------------------------------------------------------------------------------------ publication
 
 
-def fit_pack(pack: PackJob) -> PackResult:
-    """Train and predict a pack's folds, each into its `out`. Runs in a worker."""
-    started = time.perf_counter()
-    jobs = [replace(job, device=resolve_device(job.device)) for job in pack.folds]
-    for job in jobs:
-        job.out.mkdir(parents=True, exist_ok=True)
-    family_of(jobs[0].recipe).fit(jobs)
-    for job in jobs:
-        missing = [name for name in FOLD_FILES if not (job.out / name).exists()]
-        if missing:
-            raise StoreError(job.unit, expected=f"files {FOLD_FILES}", got=f"without {missing}")
-        if job.fold.startswith(INNER):
-            (job.out / "weights.safetensors").unlink()  # it was trained to choose an epoch
-    seconds = (time.perf_counter() - started) / len(jobs)
-    return PackResult(pack.folds, seconds, platform.node(), versions_json(), peak_mb())
-
-
 def prove(scope: Scope, steps: int = 100) -> Proof:
     """Train one fold (the first of `scope.folds`, else the first) alone and beside all others.
 
     Writes nothing into the workspace. Raises as `plan_run` does.
     """
     run = plan_run(scope)
-    device = resolve_device(scope.device)
+    device = real_device(resolve_device(scope.device))
     folds = [
         unit for unit, job in run.jobs.items() if unit == job.fold and not unit.startswith(INNER)
     ]

@@ -114,7 +114,8 @@ def test_deleted_part_is_redone_byte_for_byte(
     assert store_bytes(workspace) == before
 
 
-@pytest.mark.slow  # run by .ci/run too
+@pytest.mark.slow
+@pytest.mark.ci
 def test_kill_in_the_middle_then_a_rerun_equals_an_undisturbed_run(
     clips: tuple[Path, list[str]],
     smoke: dict[str, Path],
@@ -147,7 +148,8 @@ def test_kill_in_the_middle_then_a_rerun_equals_an_undisturbed_run(
     assert store_bytes(workspace) == store_bytes(undisturbed)
 
 
-@pytest.mark.slow  # run by .ci/run too
+@pytest.mark.slow
+@pytest.mark.ci
 def test_long_videos_end_in_intervals_and_strs(
     smoke: dict[str, Path], tmp_path: Path, cli: Callable[..., Any]
 ) -> None:
