@@ -17,6 +17,7 @@ import pandas as pd
 import pytest
 
 from data.datasets import open_dataset
+from tasks.carriers import LocalCarrier
 from tasks.context import PlainExecutor, open_context
 from tasks.request import RunRequest
 from tasks.steps import run_steps
@@ -48,7 +49,7 @@ def requests(workspace: Path, root: Path, *names: str, **more: Any) -> list[RunR
 
 def run_all(asked: list[RunRequest]) -> None:
     for request in asked:
-        with open_context(request, PlainExecutor(0)) as context:
+        with open_context(request, PlainExecutor(LocalCarrier(0))) as context:
             run_steps(context)
 
 
