@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -123,6 +123,7 @@ class RunContext:
     workspace: Workspace
     token: str
     executor: Executor
+    made: dict[str, list[int]] = field(default_factory=dict)  # 'align casme2' → [made, units]
 
     @property
     def steps(self) -> list[str]:
