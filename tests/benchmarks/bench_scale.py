@@ -56,9 +56,9 @@ from data.stages.stores import MANIFEST
 from data.stages.workspace import Workspace
 from flows import planner
 from models.contract import FOLD_FILES
+from models.runs.packs import PackResult
 from models.runs.scoring import FILES
 from models.runs.scoring import VERSION as SCORES_VERSION
-from models.runs.packs import PackResult
 from models.steps import find_step
 from tasks.context import PlainExecutor, open_context, resolve_recipe, scopes
 from tasks.request import RunRequest
