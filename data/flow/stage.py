@@ -54,9 +54,9 @@ EventPairs = tuple[
 ]  # grey crops by video frame, the pairs they are for
 
 
-def list_units(inputs: StageInputs, config: FlowConfig) -> list[Unit]:
+def list_units(inputs: StageInputs, config: FlowConfig) -> Iterator[Unit]:
     """One unit per event."""
-    return [
+    return (
         Unit(
             event.id,
             event.video,
@@ -65,7 +65,7 @@ def list_units(inputs: StageInputs, config: FlowConfig) -> list[Unit]:
             frames=True,
         )
         for event in inputs.recordings.events.values()
-    ]
+    )
 
 
 def process(unit: Unit, inputs: UnitInputs, config: FlowConfig, part: PartWriter) -> None:

@@ -21,7 +21,7 @@ from typing import Any, Protocol
 from data.stages.workspace import Workspace
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Unit:
     """One piece of work, and all that its result depends on.
 

@@ -15,7 +15,8 @@ from typing import Any
 
 import pandas as pd
 
-from data.folds import Fold, Split
+from data.folds import Split
+from data.held_out import Fold
 from data.stages.contract import Scope
 from data.stages.files import save_parquet, temporary_name
 from data.stages.identity import file_digest, stable_hash
@@ -28,6 +29,7 @@ from models.recipe import Recipe
 from models.runs.files import QUICK_BYTES, SETUP, FoldJob, run_manifest
 from models.runs.packs import PackResult, attempts, link
 from models.runs.samples import Samples, fold_name
+from models.runs.split_file import split_text
 
 TIMES = "timings.parquet"  # of a fold: seconds per epoch
 VERSION = 2  # bumped by hand when training results change
@@ -56,7 +58,11 @@ def write_setup(run: RunPlan, scope: Scope) -> None:
     assert run.writer is not None
     texts = {
         "recipe.json": json.dumps(run.recipe.model_dump(mode="json"), indent=1, sort_keys=True),
-        "split.json": json.dumps(_split_facts(run), indent=1),
+        "split.json": split_text(
+            run.split,
+            [fold_name(n, str(name)) for n, name in enumerate(run.split.folds)],
+            {fold: chooses for fold, (_, chooses) in run.inner.items()},
+        ),
     }
     key = stable_hash(texts, run.samples.inputs.astype(str).to_numpy().tolist())
     bad, _ = why_not_fresh(
@@ -78,22 +84,6 @@ def write_setup(run: RunPlan, scope: Scope) -> None:
         ledger=[{**row, "key": key} for row in run.ledger.to_dict("records")],
         timings=[_timing(name, 0.0, platform.node(), versions_json()) for name in made],
     )
-
-
-def _split_facts(run: RunPlan) -> dict[str, Any]:
-    shared = {p for people in run.split.people_shared.values() for p in people}
-    sides = {fold_name(n, name): own for n, (name, own) in enumerate(run.split.folds.items())}
-    facts: dict[str, Any] = {
-        "digest": run.split.digest,
-        "people_shared": sorted(shared),
-        "folds": {
-            fold: {"train": list(train), "test": list(test)}
-            for fold, (train, test) in sides.items()
-        },
-    }
-    if run.inner:
-        facts["inner"] = {fold: list(chooses) for fold, (_, chooses) in run.inner.items()}
-    return facts
 
 
 def take_over(run: RunPlan, fold: str, twin: Path) -> None:
