@@ -25,6 +25,7 @@ from flows.decode import decode
 from flows.evaluate import evaluate
 from flows.exit_codes import Exit
 from flows.export import export
+from flows.gallery import gallery
 from flows.inject import inject
 from flows.looking import RUN_HELP, WorkspaceOfRuns, complete_run, recipes, runs
 from flows.predict import predict
@@ -406,7 +407,7 @@ def clip(
                                    fps=fps, with_faces=with_faces))  # fmt: skip
 
 
-for _command in (recipes, runs, track, completion):
+for _command in (recipes, runs, gallery, track, completion):
     app.command()(_guard(_command))
 
 
