@@ -23,6 +23,7 @@ from flows.asking import Faces, asks, with_plain_verify
 from flows.decode import decode
 from flows.evaluate import evaluate
 from flows.inject import inject
+from flows.pictures import import_pictures
 from flows.predict import predict
 
 app = typer.Typer(
@@ -189,6 +190,7 @@ def synthesize(
 
 app.command()(_guard(inject))
 app.command()(_guard(decode))
+app.command()(_guard(import_pictures))
 
 
 @app.command()
