@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from data.errors import SplitError
-from data.stages.identity import stable_hash
+from data.stages.identity import bucket_of, stable_hash
 
 Fold = tuple[tuple[str, ...], tuple[str, ...]]
 COLUMNS = ("dataset", "person", "video", "event")
@@ -106,6 +106,59 @@ def subject_kfold(events: pd.DataFrame, k: int, seed: int = 0, label: str | None
     return _by_person("subject_kfold", table, named)
 
 
+def leave_one_dataset_out(events: pd.DataFrame) -> Split:
+    """One fold a dataset, named by it; test = that dataset's events, train = all others'.
+
+    A person of the tested dataset who was recorded for another one too (SAMM and SAMM-LV) does not
+    train in that fold. `events` and errors as of `leave_one_subject_out`, with at least two
+    datasets.
+    """
+    table = _checked(events)
+    datasets = sorted(table["dataset"].unique())
+    if len(datasets) < 2:
+        raise SplitError(
+            "leave_one_dataset_out",
+            expected="events of at least 2 datasets",
+            got=", ".join(datasets),
+            code="too_few_datasets",
+        )
+    folds = {}
+    for dataset in datasets:
+        test = table["dataset"] == dataset
+        tested = set(table.loc[test, "person"])
+        train = ~test & ~table["person"].isin(tested)
+        folds[dataset] = (
+            tuple(sorted(table.loc[train, "id"])),
+            tuple(sorted(table.loc[test, "id"])),
+        )
+    return _proven("leave_one_dataset_out", table, folds)
+
+
+def inner_people(
+    events: pd.DataFrame, outer: Iterable[str], fold: str, k: int, label: str | None = None
+) -> list[str]:
+    """Those of a fold's training people who choose for it: one group of k, by `subject_kfold`.
+
+    events: the fold's training side; outer: its tested people, never among the answer (a published
+    list may train on them). Which group it is follows from the fold's name, so that over the folds
+    most people have a turn. Raises SplitError `too_few_people` for fewer than two to deal.
+    """
+    own = events[~events["person"].astype(str).isin(set(outer))]
+    people = own["person"].astype(str).nunique()
+    if people < 2:
+        raise SplitError(
+            f"inner people of {fold}",
+            expected="at least 2 training people",
+            got=f"{people}",
+            todo="Use fewer folds, or set epoch_scores.nested: false.",
+            code="too_few_people",
+        )
+    k = min(k, people)
+    groups = list(subject_kfold(own, k, 0, label).folds.values())
+    owner = dict(zip(event_ids(own), own["person"].astype(str), strict=True))
+    return sorted({owner[i] for i in groups[bucket_of(fold, k)][1]})
+
+
 def _class_counts(
     events: pd.DataFrame, people: list[str], label: str | None
 ) -> dict[str, np.ndarray]:
@@ -179,6 +232,11 @@ def _by_person(name: str, table: pd.DataFrame, groups: Mapping[str, Iterable[str
             tuple(sorted(table.loc[~test, "id"])),
             tuple(sorted(table.loc[test, "id"])),
         )
+    return _proven(name, table, folds)
+
+
+def _proven(name: str, table: pd.DataFrame, folds: dict[str, Fold]) -> Split:
+    """The split of these folds. Raises SplitError when a person or a video is on both sides."""
     people = dict(zip(table["id"], table["person"], strict=True))
     videos = dict(zip(table["id"], table["video"], strict=True))
     split = Split(name, folds, shared(folds, people), shared(folds, videos))

@@ -67,6 +67,13 @@ def request_of(
         ),
     ] = "",
     workers: Annotated[int, typer.Option(min=0, help="Worker processes; 0: one per core.")] = 0,
+    memory: Annotated[
+        str, typer.Option(help="Ceiling for all of it, e.g. 8G: the workers that fit are used.")
+    ] = "",
+    time_limit: Annotated[
+        float,
+        typer.Option(min=0, help="Seconds one video or event may take; 0: by what they took."),
+    ] = 0.0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     max_gpu_memory: Annotated[
         float | None, typer.Option(help="MB of a GPU that training may take; default all free.")
@@ -108,6 +115,8 @@ def request_of(
             overrides={key: read_text(value, f"--set {key[:80]}") for key, value in pairs},
             verify=verify,
             workers=workers,
+            memory=memory,
+            time_limit_s=time_limit,
             device=device,
             max_gpu_memory_mb=max_gpu_memory,
             wait_s=wait,

@@ -76,12 +76,12 @@ def stopped_by_signals() -> Iterator[None]:
 
 def run_plain(request: RunRequest) -> list[dict[str, Any]]:
     """All stages without Prefect: the same steps, a process pool, a progress bar."""
-    from data.stages.pool import cpu_count
+    from tasks.carriers import LocalCarrier
     from tasks.context import PlainExecutor, open_context
     from tasks.steps import run_steps
 
     with terminal_progress() as show, stopped_by_signals():
-        executor = PlainExecutor(request.workers or cpu_count(), show)
+        executor = PlainExecutor(LocalCarrier.of(request), show)
         with open_context(request, executor) as context:
             return [vars(record) for record in run_steps(context)]
 

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from data.stages.pool import cpu_count
 from flows import planner
+from tasks.carriers import LocalCarrier
 from tasks.context import RunContext, open_context, resolve_recipe
 from tasks.ghosts import close_ghosts
 from tasks.prefect_api import PrefectApi, Refused, Unreachable
@@ -58,7 +58,7 @@ def run_recorded(
             adopt,
         ),
     ):
-        executor = PrefectExecutor(request.workers or cpu_count(), recorder)
+        executor = PrefectExecutor(LocalCarrier.of(request), recorder)
         with open_context(request, executor) as context:
             if only is not None:
                 return [vars(run_step(context, only))]

@@ -45,13 +45,17 @@ class Counted:
     """A run's counts per person (S, ...), and the scores that are functions of their sum.
 
     statistics(total) gives the scores over the classes that `total` has, so that two runs are
-    compared over one set of classes.
+    compared over one set of classes; the first is what a choice goes by. describe(total) says what
+    counts the scores stand on, floors(total) what (chance, the majority class) would reach.
     """
 
     people: list[Any]
     counts: npt.NDArray[np.int64]
     statistics: Callable[[npt.NDArray[Any]], Mapping[str, Callable[[npt.NDArray[Any]], float]]]
     truth: str  # digest of what is true: two runs can be compared when it is the same
+    describe: Callable[[npt.NDArray[Any]], str] = lambda total: ""
+    floors: Callable[[npt.NDArray[Any]], Mapping[str, tuple[float, float]]] = lambda total: {}
+    classes: tuple[str, ...] = ()  # that scores are means over
 
 
 @dataclass(frozen=True)

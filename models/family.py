@@ -18,6 +18,7 @@ from models.runs.files import FoldJob, RunFiles
 if TYPE_CHECKING:
     import pandas as pd
 
+    from models.epoch_record import FoldEpochs
     from models.stacked.choice import Packing
     from models.stacked.proof import Proof
 
@@ -72,8 +73,12 @@ class Family(Protocol):
         """The run's metrics table."""
         ...
 
-    def count(self, run: RunFiles) -> Counted:
-        """The run's counts per person, for paired comparisons."""
+    def count(self, run: RunFiles, dataset: str | None = None) -> Counted:
+        """The run's counts per person, or those on one dataset's samples."""
+        ...
+
+    def count_epochs(self, recipe: Recipe, folder: Path) -> FoldEpochs:
+        """The counts of a fold's people at every recorded epoch, the last one last."""
         ...
 
     def rules(self, recipe: Recipe) -> dict[str, Any]:

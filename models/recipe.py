@@ -10,7 +10,7 @@ import difflib
 import re
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     Field,
@@ -36,13 +36,57 @@ LABELS = ("label_3", "label_4", "label_5", "label_7", "objective_class", "emotio
 class SplitConfig(Settings):
     """How subjects are divided into training and test folds."""
 
-    kind: Literal["leave_one_subject_out", "subject_kfold", "published"] = Field(
-        "leave_one_subject_out", description="Who is held out in a fold."
+    kind: Literal[
+        "leave_one_subject_out",
+        "subject_kfold",
+        "leave_one_dataset_out",
+        "megc2019",
+        "cd6me",
+        "published",
+    ] = Field(
+        "leave_one_subject_out",
+        description="Who is held out in a fold; docs/scores.md defines each.",
     )
     k: int = Field(5, ge=2, le=100_000, description="Number of folds of subject_kfold.")
     seed: int = Field(0, ge=0, le=2**53, description="Seed of subject_kfold.")
     name: str | None = Field(None, description="Name of a published split.")
     path: str | None = Field(None, description="Folder or file of a published split.")
+
+
+class EpochScores(Settings):
+    """What is scored beside the last epoch. The headline is the last epoch's, whatever is set."""
+
+    record: int = Field(
+        0,
+        ge=0,
+        le=1000,
+        title="Recorded epochs",
+        description="Test predictions of so many epochs, evenly spread, the last among them; 0: of "
+        "the last only.",
+    )
+    nested: bool = Field(
+        False,
+        title="Nested choice",
+        description="Choose each fold's epoch on inner people of its training side, by one more "
+        "training without them.",
+    )
+    inner_folds: int = Field(
+        5,
+        ge=2,
+        le=100,
+        title="Inner groups",
+        description="The training people are dealt into so many groups; one of them chooses.",
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> EpochScores:
+        if self.nested and self.record < 2:
+            raise ValueError("nested chooses among recorded epochs: set record to 2 or more")
+        return self
+
+    def unread(self) -> frozenset[str]:
+        """Without a nested choice nobody is dealt into groups."""
+        return frozenset() if self.nested else frozenset({"inner_folds"})
 
 
 class Recipe(Settings):
@@ -77,6 +121,13 @@ class Recipe(Settings):
         NoDecode(), description="From a spotting network's outputs to intervals and counts."
     )
     seed: int = Field(0, ge=0, le=2**53, description="Seed of weights, sampling and augmentation.")
+    seeds: tuple[Annotated[int, Field(ge=0, le=2**53)], ...] = Field(
+        (),
+        max_length=100,
+        description="Several seeds in one run, e.g. [0, 1, 2]: every fold is trained with each, "
+        "and scores are means over them. Empty: `seed` alone.",
+    )
+    epoch_scores: EpochScores = EpochScores()
     strict: bool = Field(
         False, description="Stop at the first unit that fails.", json_schema_extra=ASIDE
     )
@@ -117,6 +168,23 @@ class Recipe(Settings):
         if twice := sorted({n for n in names if names.count(n) > 1}):
             raise ValueError(f"{', '.join(twice)} stands there twice")
         return names
+
+    @field_validator("seeds")
+    @classmethod
+    def _each_seed_once(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
+        """A seed trained twice gives the same fold twice."""
+        if twice := sorted({s for s in seeds if seeds.count(s) > 1}):
+            raise ValueError(f"{', '.join(map(str, twice))} stands there twice")
+        return seeds
+
+    def unread(self) -> frozenset[str]:
+        """`seed` where there are `seeds`."""
+        return frozenset({"seed"} if self.seeds else {"seeds"})
+
+    @property
+    def each_seed(self) -> tuple[int, ...]:
+        """The seeds of the run, the one shown in pictures first."""
+        return self.seeds or (self.seed,)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """To a worker process as plain values: its class is made there again."""

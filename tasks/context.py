@@ -17,10 +17,10 @@ from typing import Any, Protocol, TypeVar
 
 from data.errors import ConfigError
 from data.stages.contract import Scope, Step
-from data.stages.pool import cpu_count, map_jobs
 from data.stages.workspace import Workspace
 from models.recipe import Recipe, load_recipe
 from models.steps import find_step
+from tasks.carriers import Carrier
 from tasks.request import RunRequest
 
 Job = TypeVar("Job")
@@ -59,12 +59,12 @@ class Executor(Protocol):
 
 
 class PlainExecutor:
-    """Runs jobs in a process pool of its own, or in this process when `workers` is 0."""
+    """Shows a run nowhere but through `show`."""
 
     def __init__(
-        self, workers: int, show: Callable[[str, int, int, str], None] | None = None
+        self, carrier: Carrier, show: Callable[[str, int, int, str], None] | None = None
     ) -> None:
-        self.workers, self._show = workers, show
+        self._carrier, self._show = carrier, show
 
     def map(
         self,
@@ -75,8 +75,7 @@ class PlainExecutor:
         most: int | None = None,
     ) -> Iterator[Result]:
         """See Executor."""
-        workers = min(self.workers, most or self.workers)
-        yield from map_jobs(function, jobs, workers=workers, label=label, discard=clear)
+        yield from self._carrier.carry(function, jobs, label=label, most=most)
 
     def progress(self, name: str, done: int, total: int, text: str) -> None:
         """See Executor."""
@@ -90,12 +89,6 @@ class PlainExecutor:
     def gpu(self, device: str) -> Iterator[None]:
         """Alone on the machine as far as we know: nothing to hold."""
         yield
-
-
-def clear(job: Any) -> None:
-    """Remove what a job that will give no result left on the disk, if it says how."""
-    if hasattr(job, "clear"):
-        job.clear()
 
 
 @dataclass
@@ -112,11 +105,6 @@ class RunContext:
     def steps(self) -> list[str]:
         """Steps this run does, in order: the recipe's, narrowed by the request."""
         return wanted_steps(self.request, self.recipe)
-
-    @property
-    def workers(self) -> int:
-        """Worker processes."""
-        return self.request.workers or cpu_count()
 
     def scopes(self, step: Step, dataset: str | None = None) -> list[Scope]:
         """What a step is done for: each of the recipe's datasets (or only `dataset`), or all."""
@@ -153,6 +141,7 @@ def scopes(
         videos=tuple(request.videos),
         only_failed=request.only_failed,
         max_gpu_memory_mb=request.max_gpu_memory_mb,
+        time_limit_s=request.time_limit_s,
     )
     return [replace(whole, dataset=name) for name in names] if step.per_dataset else [whole]
 
@@ -216,7 +205,7 @@ def resolve_recipe(request: RunRequest) -> Recipe:
     if request.with_faces:
         overrides["with_faces"] = True
     if request.landmark_model:
-        for stage in ("align", "motion"):
+        for stage in ("align", "registration", "motion"):
             overrides[f"{stage}.landmark_model"] = request.landmark_model
     return load_recipe(request.recipe, overrides)
 

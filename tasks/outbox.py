@@ -23,6 +23,7 @@ from typing import Any
 
 import psutil
 
+from data.stages.heartbeat import process_lives
 from tasks.prefect_api import PrefectApi, Refused, Unreachable
 
 logger = logging.getLogger(__name__)
@@ -102,17 +103,6 @@ class Journal:
         if request["assigns"] and answer:
             self.ids[request["assigns"]] = str(answer["id"])
             self.top = self.resolve(self.top)
-
-
-def process_lives(pid: int, created: float) -> bool:
-    """Whether the process that began at `created` still runs; a zombie does not."""
-    try:
-        process = psutil.Process(pid)
-        return abs(process.create_time() - created) < 2 and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
-    except psutil.AccessDenied:
-        return True
 
 
 class Outbox:

@@ -1,7 +1,7 @@
 """The executor that shows a run in the Prefect UI: a task run per job, artifacts per stage.
 
 Prefect sees names, states, logs and artifacts; freshness stays with our manifests (its task cache
-does not know whether a part still exists), and the jobs run in our own processes.
+does not know whether a part still exists), and the jobs run where the run's carrier has them done.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from contextlib import ExitStack, contextmanager
 from typing import Any, TypeVar
 
 from data.pictures.drawing import markdown_text
-from data.stages.pool import map_jobs
-from tasks.context import clear, watcher
+from tasks.carriers import Carrier
+from tasks.context import watcher
 from tasks.recorder import Recorder
 
 GPU_LIMIT = "apexflow-gpu"  # global concurrency limit made by `python -m flows up`
@@ -27,8 +27,8 @@ logger = logging.getLogger(__name__)
 class PrefectExecutor:
     """Runs jobs as task runs of the recorder's current flow run. See tasks.context.Executor."""
 
-    def __init__(self, workers: int, recorder: Recorder) -> None:
-        self.workers, self._recorder = workers, recorder
+    def __init__(self, carrier: Carrier, recorder: Recorder) -> None:
+        self._carrier, self._recorder = carrier, recorder
         self._artifacts: dict[str, str] = {}
 
     def map(
@@ -49,14 +49,8 @@ class PrefectExecutor:
             self._recorder.end_task(running.pop(id(job)), error)
 
         try:
-            yield from map_jobs(
-                function,
-                jobs,
-                workers=min(self.workers, most or self.workers),
-                label=label,
-                started=started,
-                ended=ended,
-                discard=clear,
+            yield from self._carrier.carry(
+                function, jobs, label=label, most=most, started=started, ended=ended
             )
         finally:
             for task in running.values():  # left early

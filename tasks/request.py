@@ -70,6 +70,18 @@ class RunRequest(BaseModel):
         description='Recipe keys, dotted, e.g. {"flow.size": 128, "train.epochs": 20}.',
     )
     workers: int = Field(0, ge=0, le=256, title="Worker processes", description="0: one per core.")
+    memory: str = Field(
+        "",
+        title="Memory",
+        description="Ceiling for the run and its workers, e.g. 8G: as many workers as fit into it.",
+    )
+    time_limit_s: float = Field(
+        0.0,
+        ge=0,
+        title="Time limit",
+        description="Seconds one video or event may take in a stage; 0: 20 times what the slowest "
+        "took so far. Whoever takes longer is a ledger row.",
+    )
     max_gpu_memory_mb: float | None = Field(
         None,
         gt=0,

@@ -26,6 +26,8 @@ ADAPTERS = {
     "mmew": "data.datasets.mmew",
     "4dme": "data.datasets.fourd",
     "casme": "data.datasets.casme",
+    "dfme": "data.datasets.dfme",
+    "megc": "data.datasets.megc",
     "csv": "data.datasets.csv_manifest",
 }
 

@@ -74,6 +74,7 @@ class Adapter(ABC):
     title: ClassVar[str]
     fps: ClassVar[float]
     kind: ClassVar[str] = "clip"
+    labelled: ClassVar[bool] = True  # False: recordings to predict on, without a truth
     show_faces: ClassVar[bool] = False  # licensed faces are people: never passed on
     confined: ClassVar[bool] = False  # links of frames may not lead out of the root
     rules: ClassVar[Rules] = Rules()

@@ -56,6 +56,13 @@ VERSIONS = {247: "2013 paper", 255: "2014", 256: "updated"}
 RELABELLED = ("sub24/EP07_01", "sub24/EP07_04f", "sub24/EP10_03")
 
 
+DIFFERENCES_2019 = (
+    "against the 2014 sheet: 3 clips of sub24 surprise instead of sadness (surprise 28, sadness "
+    "4), action units of 57 clips, objective classes of 37; no frame number. The MEGC2019 list "
+    "uses the emotions of 2014: this sheet gives 148 clips where the list has 145"
+)
+
+
 class Casme2(Adapter):
     """CASME II."""
 
@@ -90,7 +97,10 @@ class Casme2(Adapter):
             read_row(cells, where, objective, report)
             for where, cells in annotation_rows(table, CODING, report)
         ]
-        report.variant["sheet_version"] = version_of(table, rows)
+        version = version_of(table, rows)
+        report.variant["sheet_version"] = version
+        if version == "2019":
+            report.variant["sheet_differences"] = DIFFERENCES_2019
         return rows
 
 

@@ -6,7 +6,8 @@
     SMIC_all_raw/HS/s1/non_micro/...                            neutral clips, left aside
 
 There is no sheet: a clip runs from onset to offset and its name carries the label. No apex, no
-action units. The three cameras, and SMIC-E, show the same people.
+action units; where `SMIC-NIR-E_annotation.xlsx` lies beside the NIR clips and has a column `ApexF
+NIR`, that apex is taken. The three cameras, and SMIC-E, show the same people.
 """
 
 from __future__ import annotations
@@ -18,14 +19,19 @@ from data.datasets.base import Adapter, ListedVideo, VideoSpec
 from data.datasets.checks import Annotation, Rules
 from data.datasets.grouping import no_videos
 from data.datasets.listing import Folder, Tree
-from data.datasets.parsing import Number
+from data.datasets.parsing import Number, frame_number, text
 from data.datasets.report import Report
+from data.datasets.tables import TableLayout, optional_table
 
 CLIP = re.compile(r"s(\d+)_(ne|po|sur)_(\d+)", re.IGNORECASE)
 CAMERA = re.compile(r"(?:^|[^a-z])(HS|VIS|NIR)(?![a-z])", re.IGNORECASE)
 LONG = re.compile(r"_long$|SMIC[-_](HS|VIS|NIR)[-_]E$|^SMIC-E", re.IGNORECASE)
 RATES = {"HS": 100.0, "VIS": 25.0, "NIR": 25.0}
 EMOTIONS = {"ne": "negative", "po": "positive", "sur": "surprise"}
+
+APEXES = TableLayout(
+    {"clip": ("filename",), "apex": ("apexfnir", "apexnir")}, ("clip", "apex"), "clip", CLIP.pattern
+)
 
 
 class Smic(Adapter):
@@ -82,6 +88,7 @@ class Smic(Adapter):
     ) -> list[Annotation]:
         """One event a clip, over all its frames."""
         rows = []
+        apexes = self.apexes(tree, report) if any(n.startswith("NIR/") for n in videos) else {}
         for name, video in videos.items():
             match = CLIP.fullmatch(name.partition("/")[2])
             assert match is not None
@@ -102,11 +109,22 @@ class Smic(Adapter):
                     event=name,
                     emotion=emotion,
                     onset=Number(first, "", str(first)),
-                    apex=Number(None, "not_labelled", ""),
+                    apex=apexes.get(name) or Number(None, "not_labelled", ""),
                     offset=Number(last, "", str(last)),
                 )
             )
         return rows
+
+    def apexes(self, tree: Tree, report: Report) -> dict[str, Number]:
+        """Video → apex of the NIR clips, from a sheet that has a column for it; mostly none."""
+        table = optional_table(tree, APEXES, report, "apex_sheet")
+        found: dict[str, Number] = {}
+        for _, cells in table.records() if table else ():
+            match = CLIP.fullmatch(text(cells["clip"]))
+            number = frame_number(cells["apex"])
+            if match and number.value is not None:
+                found[f"NIR/s{int(match[1])}_{match[2].lower()}_{match[3]}"] = number
+        return found
 
 
 def is_long(tree: Tree, folder: Folder) -> bool:

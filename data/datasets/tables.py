@@ -67,6 +67,7 @@ def annotation_rows(
     A row without its subject, where the layout needs one, is dropped: cells merged in a workbook
     are filled (see `sheets`), the blanks of an exported CSV tell nothing for sure.
     """
+    note_shape(table, report)
     for number, cells in table.records():
         where = f"{table.sheet.where}, row {number}"
         if layout.fits(cells[layout.key]):
@@ -77,6 +78,18 @@ def annotation_rows(
             yield where, cells
         else:
             report.flag(where, "row", "not_an_annotation", f"{layout.key} {cells[layout.key]!r}")
+
+
+def note_shape(table: Table, report: Report) -> None:
+    """The rows that `records` leaves out, and columns that are there twice; once for each table."""
+    for number, surplus in table.too_long():
+        where = f"{table.sheet.where}, row {number}"
+        said = f"{surplus} cells more than the header: a separator inside a cell needs quotes"
+        report.drop(where, "row", "too_many_cells", said)
+        report.count("rows_refused")
+    for column in table.repeated():
+        said = f"{column} twice with different values; the first is used"
+        report.flag(table.sheet.where, "file", "repeated_column", said)
 
 
 def choose_table(
@@ -135,6 +148,8 @@ def near_misses(tree: Tree, layout: TableLayout) -> list[str]:
         found = [{n for n in known if set(known[n]) & set(map(header_word, r))} for r in rows]
         best = max(found, key=len, default=set())
         missing = [n for n in layout.required if n not in best]
+        if not best and _holds_keys(rows, layout):
+            return f"{sheet.where} has rows of this dataset, but no header row to name its columns"
         if 2 * len(best) < len(layout.required):
             return None
         if missing:
@@ -145,6 +160,13 @@ def near_misses(tree: Tree, layout: TableLayout) -> list[str]:
         return f"{sheet.where} has the columns, but its {layout.key} cells are of another dataset"
 
     return list(find_sheets(tree, why_not).found)
+
+
+def _holds_keys(rows: Sequence[Sequence[Cell]], layout: TableLayout) -> bool:
+    """Whether one column holds keys of the layout in at least half of the rows."""
+    width = max(map(len, rows), default=0)
+    columns = ([row[at] for row in rows if at < len(row)] for at in range(width))
+    return any(2 * sum(map(layout.fits, column)) >= len(rows) for column in columns if rows)
 
 
 def no_sheet(

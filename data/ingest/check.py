@@ -148,7 +148,7 @@ def check_dataset(name: str, root: str | Path, deep: bool = False) -> CheckRepor
     findings = pd.concat([findings, unreadable], ignore_index=True)
     defects = _group_defects(findings)
     code, message = (REPAIRED if defects else CLEAN), ""
-    if dataset.events.empty:
+    if dataset.events.empty and adapter.labelled:
         code, message = UNUSABLE, "no event is left: see the dropped rows below"
     elif images["decoded"] and images["unreadable"] == images["decoded"]:
         code, message = UNUSABLE, "not one of the frames looked at can be decoded"

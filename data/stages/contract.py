@@ -127,6 +127,7 @@ class Scope:
     only_failed: bool = False  # … only units that have no data
     folds: tuple[str, ...] = ()  # only these, where a step has folds
     max_gpu_memory_mb: float | None = None  # what training may take of a GPU
+    time_limit_s: float = 0.0  # what one unit of preprocessing may take; 0: by its history
 
     @property
     def root(self) -> Path:

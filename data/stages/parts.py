@@ -8,9 +8,9 @@ import platform
 import secrets
 import time
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,9 @@ from data.stages.contract import Batching, Stage, Unit
 from data.stages.files import save_parquet, temporary_name
 from data.stages.identity import file_digest
 from data.stages.inputs import ChunkInputs, UnitInputs
+from data.stages.limits import peak_mb
 from data.stages.registry import find_stage
+from data.stages.signs import working_on
 from data.stages.stores import RECORDS, group_digest
 
 BATCH_BYTES = 1 << 28  # of results that units computed at once may have
@@ -141,6 +143,16 @@ class PartWriter:
 
 
 @dataclass(frozen=True)
+class Trouble:
+    """What befell the process that was at a unit; a unit given up is not tried again."""
+
+    unit: str
+    reason: str
+    detail: str
+    given_up: bool
+
+
+@dataclass(frozen=True)
 class ChunkJob:
     """One part to be made; picklable."""
 
@@ -151,11 +163,19 @@ class ChunkJob:
     units: tuple[Unit, ...]
     part: str
     token: str
+    limit_s: float = 0.0  # one unit may take so many seconds; 0: any
+    need_mb: float = 0.0  # memory that chunks of this stage took so far; 0: unknown
+    troubles: tuple[Trouble, ...] = ()
 
     @property
     def label(self) -> str:
         """Name people see: stage-dataset-chunk."""
         return f"{self.stage}-{self.inputs.dataset}-{self.bucket:02d}"
+
+    def troubled(self, unit: str, error: ApexflowError, *, given_up: bool) -> ChunkJob:
+        """See `data.stages.pool.Divisible`."""
+        one = Trouble(unit, error.code, str(error), given_up)
+        return replace(self, troubles=(*self.troubles, one))
 
     def clear(self) -> None:
         """Remove what attempts at it left that were killed: it would keep a full disk full."""
@@ -177,6 +197,7 @@ class ChunkResult:
     seconds: float
     host: str
     versions: str
+    peak_mb: float = float("nan")  # most memory its process had
 
     @property
     def status(self) -> dict[str, str]:
@@ -201,10 +222,12 @@ def compute_chunk(job: ChunkJob) -> ChunkResult:
     temporary = temporary_name(folder / job.part, f"{job.token}-{secrets.token_hex(4)}")
     writer = PartWriter(temporary, stage, job.inputs.dataset)
     try:
+        units = _not_given_up(job, writer)
         if stage.batching is not None and stage.batching.when(job.config):
-            _process_batches(job, stage.batching, writer)
+            _process_batches(job, units, stage.batching, writer)
         else:
-            for unit in job.units:
+            for unit in units:
+                working_on(unit.id)
                 view = job.inputs.of(unit)
                 with _failures_recorded(unit, writer):
                     stage.process(unit, view, job.config, writer)
@@ -229,7 +252,19 @@ def compute_chunk(job: ChunkJob) -> ChunkResult:
         seconds=time.perf_counter() - started,
         host=platform.node(),
         versions=versions_json(),
+        peak_mb=peak_mb(),
     )
+
+
+def _not_given_up(job: ChunkJob, writer: PartWriter) -> list[Unit]:
+    """The units to process; a ledger row for each whose process was lost."""
+    lost = {trouble.unit for trouble in job.troubles if trouble.given_up}
+    for trouble in job.troubles:
+        if trouble.given_up:
+            writer.drop(trouble.unit, trouble.reason, trouble.detail)
+        else:
+            writer.note(trouble.unit, trouble.reason, trouble.detail)
+    return [unit for unit in job.units if unit.id not in lost]
 
 
 def _note_other_sizes(unit: Unit, view: UnitInputs, writer: PartWriter) -> None:
@@ -262,11 +297,14 @@ def _failures_recorded(unit: Unit, writer: PartWriter) -> Iterator[None]:
         writer.drop(unit.id, "unexpected_error", detail)
 
 
-def _process_batches(job: ChunkJob, how: Batching, writer: PartWriter) -> None:
+def _process_batches(
+    job: ChunkJob, units: Sequence[Unit], how: Batching, writer: PartWriter
+) -> None:
     """Prepare units until enough wait, compute these at once, finish each; and so on."""
     waiting: list[tuple[Unit, Any]] = []
 
     def compute_and_finish() -> None:
+        working_on(waiting[0][0].id)
         try:
             results = how.compute([prepared for _, prepared in waiting], job.config)
         except Exception:  # one of them spoils it for all: find out which
@@ -274,11 +312,13 @@ def _process_batches(job: ChunkJob, how: Batching, writer: PartWriter) -> None:
         for (unit, prepared), result in zip(waiting, results, strict=True):
             with _failures_recorded(unit, writer):
                 if result is None:
+                    working_on(unit.id)
                     [result] = how.compute([prepared], job.config)
                 how.finish(unit, prepared, result, job.config, writer)
         waiting.clear()
 
-    for unit in job.units:
+    for unit in units:
+        working_on(unit.id)
         with _failures_recorded(unit, writer):
             view: UnitInputs = job.inputs.of(unit)
             prepared = how.prepare(unit, view, job.config, writer)

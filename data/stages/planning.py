@@ -22,6 +22,7 @@ from data.settings import Settings
 from data.stages.contract import Page, RecipeLike, Scope, StepPlan, Unit
 from data.stages.identity import bucket_of, file_digest, stable_hash
 from data.stages.inputs import ChunkInputs, StageInputs
+from data.stages.limits import unit_limit
 from data.stages.parts import ChunkJob, ChunkResult, compute_chunk
 from data.stages.registry import STAGES, find_stage
 from data.stages.stores import (
@@ -143,7 +144,7 @@ class StageStep:
 
     def jobs(self, scope: Scope, plan: StepPlan) -> list[ChunkJob]:
         """The plan's work as chunks; a part is named after its bucket and exactly its units."""
-        return stage_jobs(plan, scope.token)
+        return stage_jobs(plan, scope.token, scope.time_limit_s)
 
     def make(self, job: ChunkJob) -> ChunkResult:
         """Compute a chunk."""
@@ -265,8 +266,11 @@ def _say_what_is_gone(plan: StepPlan, manifest: pd.DataFrame, inputs: StageInput
         plan.gone[words] = units
 
 
-def stage_jobs(plan: StepPlan, token: str) -> list[ChunkJob]:
-    """The plan's work as chunks. Call while holding the workspace lock."""
+def stage_jobs(plan: StepPlan, token: str, time_limit_s: float = 0.0) -> list[ChunkJob]:
+    """The plan's work as chunks. Call while holding the workspace lock.
+
+    `time_limit_s`: what one unit may take; 0: many times what the slowest chunk so far took.
+    """
     work: StageWork = plan.work
     inputs, stage = work.inputs, find_stage(plan.step)
     folder = inputs.workspace.stage(plan.dataset, plan.step)
@@ -283,6 +287,10 @@ def stage_jobs(plan: StepPlan, token: str) -> list[ChunkJob]:
         for name in stage.needs
         if name != "ingest" and buckets
     }
+    past = read_timings(folder)
+    past = past[past.units > 0]
+    limit_s = unit_limit(time_limit_s, (past.seconds / past.units).tolist())
+    need_mb = float(past.peak_mb.max()) if past.peak_mb.notna().any() else 0.0
     jobs = []
     for bucket, units in sorted(buckets.items()):
         digest = stable_hash([[u.id, u.key] for u in units])[:10]
@@ -294,7 +302,11 @@ def stage_jobs(plan: StepPlan, token: str) -> list[ChunkJob]:
         sources = ChunkInputs(inputs.workspace.path, plan.dataset, inputs.root, found)
         part = f"part-{bucket:02d}-{digest}{stage.suffix}"
         config = inputs.configs[plan.step]
-        jobs.append(ChunkJob(sources, plan.step, config, bucket, tuple(units), part, token))
+        jobs.append(
+            ChunkJob(
+                sources, plan.step, config, bucket, tuple(units), part, token, limit_s, need_mb
+            )
+        )
     return jobs
 
 
@@ -309,6 +321,7 @@ def publish_chunk(plan: StepPlan, result: ChunkResult) -> dict[str, str]:
         "units": len(result.rows),
         "host": result.host,
         "versions": result.versions,
+        "peak_mb": result.peak_mb,
     }
     rows = [{**row, **common} for row in result.rows]
     work.writer.add_part(result.temporary, rows, result.ledger, timing)

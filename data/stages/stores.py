@@ -52,6 +52,7 @@ TIMINGS = {
     "units": "int64",
     "host": "string",
     "versions": "string",
+    "peak_mb": "float64",  # most memory its process had; NaN where not measured
 }
 UNIT_RECORD = "unit.json"  # in a unit's own folder: its rows of the manifest
 RECORDS = ".records"  # dataset of an HDF5 part with what it says of itself
@@ -142,8 +143,11 @@ def _read_manifest(folder: Path) -> tuple[pd.DataFrame, dict[str, str]]:
 def read_timings(folder: Path) -> pd.DataFrame:
     """Seconds, host and versions per part; empty when absent or damaged (it is only news)."""
     try:
-        return read_table(folder / "timings.parquet", TIMINGS)
-    except StoreError:
+        table = read_table(folder / "timings.parquet")
+        if "peak_mb" not in table:  # of an earlier version
+            table["peak_mb"] = np.nan
+        return table[list(TIMINGS)].astype(TIMINGS)
+    except (StoreError, KeyError, ValueError, TypeError):
         return blank(TIMINGS)
 
 
@@ -192,7 +196,10 @@ def read_records(folder: Path) -> Records:
             trouble = f"{SUMS} missing or damaged"
         _, ledger = read_from_parts(folder, set(manifest.part))
         return Records(manifest, ledger, trouble)
-    trouble = "" if sound.get("manifest") else "manifest damaged"  # but for its rows
+    trouble = ""
+    if not sound.get("manifest"):  # its rows are whole, yet may be another store's
+        trouble = "manifest damaged"
+        manifest = manifest[[(folder / part).exists() for part in manifest.part]]
     return _with_newer_parts(folder, Records(manifest, read_ledger(folder), trouble))
 
 

@@ -5,26 +5,50 @@
 
 One process writes to a workspace at a time. The lock is an advisory `flock` that the kernel drops
 when its holder dies, however it dies; the file's text names the holder for the one who is refused.
+Beside it a heartbeat (`data.stages.heartbeat`) says across machines whether the holder lives, also
+when somebody has removed the lock. Both carry the run's token, read again before each publication.
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
+import logging
 import os
 import secrets
-import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
 
 from data.errors import ConfigError, LockedError
 from data.stages.files import TEMP_SUFFIX, recover
+from data.stages.heartbeat import (
+    SETTLE_S,
+    SHARED,
+    Beat,
+    Heart,
+    file_system,
+    lock_trouble,
+    wait_for_death,
+)
 
 LOCK_NAME = ".lock"
-_held: dict[Path, tuple[str, int]] = {}  # workspaces this process holds → token, inode of the lock
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
+logger = logging.getLogger(__name__)
+_held: dict[Path, Hold] = {}  # workspaces this process holds
+
+
+@dataclass(frozen=True)
+class Hold:
+    """How this process holds a workspace."""
+
+    token: str
+    inode: int  # of the lock file
+    heart: Heart
 
 
 class Workspace:
@@ -58,9 +82,10 @@ class Workspace:
         Raises LockedError naming the holder (process, host, since when, what) if it is still held
         after `wait_s` seconds; ConfigError if the folder cannot be made or written.
         """
+        until = time.monotonic() + wait_s
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            file = open(self.path / LOCK_NAME, "a+")  # noqa: SIM115 (held for the whole run)
+            file = _acquire(self.path / LOCK_NAME, until)
         except OSError as error:
             raise ConfigError(
                 f"workspace {self.path}",
@@ -69,28 +94,35 @@ class Workspace:
                 todo="Choose another --workspace or fix its permissions.",
             ) from error
         with file:
-            _acquire(file.fileno(), file.name, wait_s)
-            token = secrets.token_hex(4)
+            living = wait_for_death(self.path, until, time.sleep)
+            if living is not None:
+                raise _locked(self.path, f"one held by {living}, though its lock file was removed")
+            beat = Beat.new(secrets.token_hex(4), what)
             file.truncate(0)
             json.dump(
                 {
-                    "pid": os.getpid(),
-                    "host": socket.gethostname(),
+                    "pid": beat.pid,
+                    "host": beat.host,
                     "what": what,
-                    "since": datetime.now(UTC).isoformat(timespec="seconds"),
-                    "token": token,
+                    "since": beat.since,
+                    "token": beat.token,
                 },
                 file,
             )
             file.flush()
-            _held[self.path] = (token, os.fstat(file.fileno()).st_ino)
+            heart = Heart(self.path, beat)
+            _held[self.path] = Hold(beat.token, os.fstat(file.fileno()).st_ino, heart)
             try:
+                if file_system(self.path)[0] in SHARED:  # another machine may take it just now
+                    time.sleep(SETTLE_S)
+                self.check_hold()
                 for folder in _store_folders(self.path):
                     recover(folder)
                 sweep(self.path)
-                yield token
+                yield beat.token
             finally:
                 del _held[self.path]
+                heart.stop()
                 file.truncate(0)
 
     def check_hold(self) -> None:
@@ -101,38 +133,67 @@ class Workspace:
         """
         if self.path not in _held:
             return
-        token, inode = _held[self.path]
+        hold = _held[self.path]
         path = self.path / LOCK_NAME
         try:
-            mine = path.stat().st_ino == inode and json.loads(path.read_text())["token"] == token
+            mine = path.stat().st_ino == hold.inode
+            mine = mine and json.loads(path.read_text())["token"] == hold.token
         except (OSError, ValueError, KeyError):
             mine = False
-        if not mine:
+        if not mine or not hold.heart.owns():
+            got = hold.heart.lost or f"a lock file {path.name} that was removed or taken over"
             raise LockedError(
                 f"workspace {self.path}",
                 expected="this run to hold it",
-                got=f"a lock file {path.name} that was removed or taken over",
+                got=got,
                 todo="Another run may be writing here: look, then run again.",
                 code="lost_lock",
             )
 
 
-def _acquire(descriptor: int, path: str, wait_s: float) -> None:
-    deadline = time.monotonic() + wait_s
+def _acquire(path: Path, until: float) -> TextIO:
+    """The lock file, opened and locked. Raises LockedError naming who holds it."""
     while True:
+        file = open(path, "a+")  # noqa: SIM115 (held for the whole run)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
+            fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if trouble := lock_trouble(*file_system(path)):
+                _say_no_locks(path.parent, trouble)
+            if path.stat().st_ino == os.fstat(file.fileno()).st_ino:
+                return file
+        except FileNotFoundError:
+            pass  # removed between opening and locking it
         except BlockingIOError:
-            if time.monotonic() >= deadline:
-                text = Path(path).read_text(errors="replace") or "an unnamed process"
-                raise LockedError(
-                    f"workspace {Path(path).parent}",
-                    expected="no other run on it",
-                    got=f"one held by {text}",
-                    todo="Wait for it (--wait SECONDS), stop it, or use another --workspace.",
-                ) from None
-            time.sleep(min(0.2, max(0.0, deadline - time.monotonic())))
+            if time.monotonic() >= until:
+                text = path.read_text(errors="replace") or "an unnamed process"
+                file.close()
+                raise _locked(path.parent, f"one held by {text}") from None
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                file.close()
+                raise
+            _say_no_locks(path.parent, str(error))
+            return file
+        file.close()
+        time.sleep(min(0.2, max(0.0, until - time.monotonic())))
+
+
+def _say_no_locks(workspace: Path, why: str) -> None:
+    logger.warning(
+        "%s: locks there are not seen from other machines (%s); runs are kept apart by the "
+        "heartbeat file alone",
+        workspace,
+        why,
+    )
+
+
+def _locked(workspace: Path, got: str) -> LockedError:
+    return LockedError(
+        f"workspace {workspace}",
+        expected="no other run on it",
+        got=got,
+        todo="Wait for it (--wait SECONDS), stop it, or use another --workspace.",
+    )
 
 
 def _store_folders(root: Path) -> list[Path]:

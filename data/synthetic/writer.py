@@ -23,7 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.errors import ConfigError, DatasetError
-from data.stages.pool import WorkerDiedError, cpu_count, map_jobs
+from data.stages.limits import WorkerDiedError
+from data.stages.pool import cpu_count, map_jobs
 from data.synthetic.codec import compressed
 from data.synthetic.layouts import get_layout
 from data.synthetic.layouts.base import PlacedVideo, Planted, SyntheticLayout

@@ -25,6 +25,7 @@ from data.stages.files import write_table
 from data.stages.pool import cpu_count
 from data.stages.stores import StageStore
 from data.stages.workspace import Workspace
+from models.epoch_record import recorded_epochs
 from models.fitting import exact_products, save_weights, seed_everything, write_json
 from models.flow_nets.settings import FlowNetConfig, FlowNetTrainConfig
 from models.hsta.clips import read_special_flow
@@ -118,7 +119,7 @@ def fit_folds(jobs: Sequence[FoldJob]) -> None:
 
 def _fit_fold(job: FoldJob, events: pd.DataFrame, pictures: Floats) -> None:
     train, cut = train_config(job.recipe), len(job.train_events)
-    classes = class_names(job.recipe, list(events.label))
+    classes = class_names(job.recipe, job.classes or list(events.label))
     labels = np.array([classes.index(str(label)) for label in events.label[:cut]], np.int64)
     scale = scale_of(pictures[:cut], train.standardise)
     seed_everything(job.seed)
@@ -127,16 +128,28 @@ def _fit_fold(job: FoldJob, events: pd.DataFrame, pictures: Floats) -> None:
     device = torch.device(job.device)
     inputs = torch.from_numpy(scale.apply(pictures)).to(device)
     targets = torch.from_numpy(labels).to(device)
-    with exact_products():
-        history = fit(network.to(device), inputs[:cut], targets, train, job)
+    network = network.to(device)
+    notes: dict[int, npt.NDArray[np.float64]] = {}
+
+    def look(epochs: int) -> None:
+        """Note what the network says of the tested events after so many epochs."""
         network.eval()
         with torch.no_grad():
-            chances = torch.softmax(network(inputs[cut:]).double(), dim=1).cpu().numpy()
-    table = predictions_table(job, events[cut:], classes, chances)
+            answers = torch.softmax(network(inputs[cut:]).double(), dim=1)
+        notes[epochs] = answers.cpu().numpy()
+
+    with exact_products():
+        history = fit(network, inputs[:cut], targets, train, job, look)
+        look(train.epochs)
+    tested = events[cut:]
+    tables = {n: predictions_table(job, tested, classes, notes[n]) for n in sorted(notes)}
     job.out.mkdir(parents=True, exist_ok=True)
     save_weights(network, job.out / "weights.safetensors")
     write_table(pd.DataFrame(history), job.out / "history.parquet")
-    write_table(table, job.out / "predictions.parquet")
+    write_table(tables[train.epochs], job.out / "predictions.parquet")
+    if job.record:
+        every = [table.assign(epoch=number) for number, table in tables.items()]
+        write_table(pd.concat(every, ignore_index=True), job.out / "epochs.parquet")
     write_json(job.out / "model.json", _facts(job, network, config, classes, scale))
 
 
@@ -146,16 +159,20 @@ def fit(
     targets: Tensor,
     train: FlowNetTrainConfig,
     job: FoldJob | None = None,
+    look: Callable[[int], None] = lambda epochs: None,
 ) -> list[dict[str, float]]:
     """Train on (n, 3, S, S) and (n,) class numbers of one device; returns a row per epoch.
 
     The order of pictures and dropout come from torch's global generator. `job`: whose name an
-    error carries and whose progress is told.
+    error carries, whose progress is told, and which of whose epochs `look` gets (epochs done). The
+    solver lbfgs has no epochs to look at but its end.
     """
-    counts = torch.bincount(targets)
     weights = None
     if train.balanced:
-        weights = (len(targets) / (len(counts) * counts.clamp(min=1))).to(inputs)
+        config: Any = network.config
+        counts = torch.bincount(targets, minlength=config.num_classes)
+        present = int((counts > 0).sum())
+        weights = (len(targets) / (present * counts.clamp(min=1))).to(inputs)
         weights[counts == 0] = 0.0
     decayed = [p for n, p in network.named_parameters() if not n.endswith("bias")]
     who = job.fold if job else "fit"
@@ -173,7 +190,7 @@ def fit(
     if train.solver == "lbfgs":
         history.append({"epoch": 0.0, "loss": _lbfgs(network, loss_of, train)})
     else:
-        history = _adam(network, loss_of, len(targets), train, job)
+        history = _adam(network, loss_of, len(targets), train, job, look)
     if not all(np.isfinite(row["loss"]) for row in history):
         raise TrainingError(
             who,
@@ -214,7 +231,9 @@ def _adam(
     count: int,
     train: FlowNetTrainConfig,
     job: FoldJob | None,
+    look: Callable[[int], None],
 ) -> list[dict[str, float]]:
+    wanted = set(recorded_epochs(train.epochs, job.record)) if job else set()
     optimiser = torch.optim.Adam(network.parameters(), lr=train.lr)
     history = []
     for epoch in range(train.epochs):
@@ -231,6 +250,9 @@ def _adam(
         history.append({"epoch": float(epoch), "loss": spent})
         if not np.isfinite(spent):
             break
+        if epoch + 1 in wanted - {train.epochs}:
+            look(epoch + 1)
+            network.train()
         if job is not None and job.progress and (epoch + 1) % max(1, train.epochs // REPORTS) == 0:
             job.progress((epoch + 1) / train.epochs, f"epoch {epoch + 1} of {train.epochs}")
     return history

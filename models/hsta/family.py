@@ -7,21 +7,17 @@ learning rate per group where the network's parameters are named `embed…` and 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import numpy.typing as npt
-
-from data.stages.identity import stable_hash
+from data.stages.files import read_table
 from models.contract import Counted, Section
-from models.metrics import confusion_counts, recognition_statistic
-from models.scores.bootstrap import group_counts
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from models.epoch_record import FoldEpochs
     from models.recipe import Recipe
     from models.runs.files import FoldJob, RunFiles
     from models.stacked.choice import Packing
@@ -61,29 +57,22 @@ class ClipFamily:
         """Class probabilities need no decoding."""
 
     def score(self, run: RunFiles) -> pd.DataFrame:
-        """UF1, UAR, accuracy; see `models.hsta.fold.score`."""
-        from models.hsta.fold import score
+        """UF1, UAR, accuracy; see `models.scores.recognition`."""
+        from models.scores.recognition import score_table
 
-        return score(run)
+        return score_table(run.predictions())
 
-    def count(self, run: RunFiles) -> Counted:
+    def count(self, run: RunFiles, dataset: str | None = None) -> Counted:
         """Confusion counts per person."""
-        table = run.predictions().sort_values(["dataset", "event"], kind="stable")
-        classes = [c.removeprefix("prob_") for c in table.columns if c.startswith("prob_")]
-        each = np.stack(
-            [
-                confusion_counts([true], [predicted], classes)
-                for true, predicted in zip(table.label, table.predicted, strict=True)
-            ]
-        )
-        people, counts = group_counts([str(p) for p in table.person], each)
-        facts = table[["dataset", "event", "person", "label"]].astype(str).to_numpy().tolist()
+        from models.scores.recognition import count
 
-        def statistics(total: npt.NDArray[Any]) -> dict[str, Callable[[npt.NDArray[Any]], float]]:
-            names = ("uf1", "uar", "accuracy")
-            return {name: recognition_statistic(name, classes, total) for name in names}
+        return count(run.predictions(), dataset)
 
-        return Counted(people, counts, statistics, stable_hash(facts))
+    def count_epochs(self, recipe: Recipe, folder: Path) -> FoldEpochs:
+        """Confusion counts of a fold's people at every recorded epoch."""
+        from models.scores.recognition import count_epochs
+
+        return count_epochs(folder.name, read_table(folder / "epochs.parquet"))
 
     def rules(self, recipe: Recipe) -> dict[str, Any]:
         """A clip is named or not: no rules."""

@@ -1,4 +1,4 @@
-"""One fold of HSTA: clips from the stores in, weights and predictions out; and the run's scores.
+"""One fold of HSTA: clips from the stores in, weights and predictions out.
 
 `fit_folds` writes into each fold's folder `weights.safetensors` (the last epoch's: nothing is
 chosen on held-out subjects), `model.json` (what is needed to use them), `history.parquet`,
@@ -24,6 +24,7 @@ from data.errors import ConfigError, StoreError, TrainingError
 from data.plain_json import read_object
 from data.stages.files import write_table
 from data.stages.workspace import Workspace
+from models.epoch_record import note_epoch, read_notes, watch_of
 from models.fitting import (
     discard_if_damaged,
     exact_products,
@@ -37,11 +38,10 @@ from models.hsta.many import fit_many, predict_many
 from models.hsta.network import HSTA
 from models.hsta.settings import HstaTrainConfig
 from models.hsta.training import Fit, FoldTraining, predict
-from models.metrics import confusion_counts, recognition_from_counts, recognition_statistic
 from models.recipe import Recipe
 from models.registry import find_network
 from models.runs.files import FoldJob, RunFiles, Sample, read_tables
-from models.scores.bootstrap import group_counts, subject_interval
+from models.scores.recognition import score_table
 from models.stacked.proof import Proof, compare, find_fold
 from models.stacked.trace import Trace
 
@@ -54,17 +54,6 @@ CLASSES: dict[str, tuple[str, ...]] = {
     "objective_class": ("1", "2", "3", "4", "5", "6", "7"),
 }
 PREDICTION_COLUMNS = ("dataset", "subject", "person", "event", "fold", "label", "predicted")
-METRIC_COLUMNS = {
-    "name": "string",
-    "scope": "string",
-    "value": "float64",
-    "low": "float64",
-    "high": "float64",
-    "chance": "float64",
-    "majority": "float64",
-    "count": "int64",
-    "note": "string",
-}
 
 
 def class_names(recipe: Recipe, labels: Sequence[str]) -> tuple[str, ...]:
@@ -121,7 +110,7 @@ class Pack:
                 one.training,
                 one.scale,
                 one.job.seed,
-                one.job.fold,
+                one.job.unit or one.job.fold,
                 one.job.out / "resume" / "state.safetensors" if files else None,
                 one.job.progress if files else None,
             )
@@ -132,7 +121,14 @@ class Pack:
         """What fitting leaves of each fold."""
         for one in self.folds:
             discard_if_damaged(one.job.out / "resume" / "state.safetensors", one.job.fold)
-        return fit_many(self.trainings(), self.config, self.device)
+        watch = watch_of(self.config.epochs, self.folds[0].job.record, self.note)
+        return fit_many(self.trainings(), self.config, self.device, watch=watch)
+
+    def note(self, due: Sequence[tuple[int, int]]) -> None:
+        """Keep the answers of the moment of folds (position, epochs done) on their test events."""
+        part = replace(self, folds=[self.folds[position] for position, _ in due])
+        for one, (_, epochs), chances in zip(part.folds, due, part.predict(), strict=True):
+            note_epoch(one.job.out, epochs, {"chances": chances})
 
     def predict(self) -> list[npt.NDArray[np.float64]]:
         """Per fold the class probabilities of its test events."""
@@ -156,7 +152,10 @@ def prepare(jobs: Sequence[FoldJob]) -> Pack:
     if any((job.recipe.model, job.recipe.train) != (recipe.model, train) for job in jobs):
         raise ConfigError("folds at once", expected="folds of one recipe", got="several")
     tables = [read_events(job) for job in jobs]
-    classes = [class_names(recipe, list(events.label)) for events in tables]
+    classes = [
+        class_names(recipe, job.classes or list(events.label))
+        for job, events in zip(jobs, tables, strict=True)
+    ]
     if len(set(classes)) > 1:
         raise ConfigError(
             f"recipe {recipe.name}, folds at once",
@@ -189,6 +188,14 @@ def finish(pack: Pack, results: Sequence[Fit]) -> None:
         tested = one.events[len(one.training) :]
         predictions = predictions_table(one.job, tested, one.classes, chances)
         _write(one.job, one.model, result, predictions, one.classes, one.scale)
+        if one.job.record:
+            notes = read_notes(one.job.out, pack.config.epochs, one.job.record, one.job.fold)
+            answers = {n: arrays["chances"] for n, arrays in notes.items()}
+            tables = [
+                predictions_table(one.job, tested, one.classes, own).assign(epoch=number)
+                for number, own in {**answers, pack.config.epochs: chances}.items()
+            ]
+            write_table(pd.concat(tables, ignore_index=True), one.job.out / "epochs.parquet")
 
 
 def prove_fold(jobs: Sequence[FoldJob], fold: str, steps: int = 100) -> Proof:
@@ -331,87 +338,6 @@ def _write(
     write_table(predictions, job.out / "predictions.parquet")
 
 
-# ------------------------------------------------------------------------------------------- scores
-
-
 def score(run: RunFiles) -> pd.DataFrame:
-    """The run's metrics, pooled over folds first: name, scope, value, 95 % interval, baselines.
-
-    Scopes: "pooled" (uf1, uar, accuracy with intervals by bootstrap over people), "fold:<id>" (the
-    same three, and no interval: one subject has none), "class:<label>" (f1, recall, precision).
-    `chance` is the score of guessing by class frequencies' complement, 1 / classes; `majority` that
-    of always answering the most frequent true class; `count` the clips scored.
-    """
-    table = run.predictions()
-    classes = [c.removeprefix("prob_") for c in table.columns if c.startswith("prob_")]
-    rows = _pooled_rows(table, classes)
-    known = int(table.label.nunique())
-    for fold, part in table.groupby("fold", sort=True):
-        rows += _score_rows(part, classes, f"fold:{fold}", known)
-    counts = _counts(table, classes)
-    result = recognition_from_counts(counts, classes)
-    for number, name in enumerate(classes):
-        support = int(counts[number].sum())
-        values = {"f1": result.f1, "recall": result.recall, "precision": result.precision}
-        rows += [
-            _row(key, f"class:{name}", float(value[number]), count=support)
-            for key, value in values.items()
-        ]
-    return pd.DataFrame(rows).astype(METRIC_COLUMNS)
-
-
-def _pooled_rows(table: pd.DataFrame, classes: Sequence[str]) -> list[dict[str, Any]]:
-    each = np.stack([_counts(table[i : i + 1], classes) for i in range(len(table))])
-    _, per_person = group_counts([str(p) for p in table.person], each)
-    rows = _score_rows(table, classes, "pooled")
-    total = per_person.sum(axis=0)
-    for row in rows:
-        statistic = recognition_statistic(row["name"], classes, total)
-        interval = subject_interval(per_person, statistic)
-        row["low"], row["high"] = interval.low, interval.high
-    return rows
-
-
-def _score_rows(
-    table: pd.DataFrame, classes: Sequence[str], scope: str, known: int = 0
-) -> list[dict[str, Any]]:
-    """`known`: classes a guess is among, where that is more than this table shows."""
-    counts = _counts(table, classes)
-    result = recognition_from_counts(counts, classes)
-    majority_counts = np.zeros_like(counts)
-    support = counts.sum(axis=1)
-    majority_counts[:, int(support.argmax())] = support
-    majority = recognition_from_counts(majority_counts, classes)
-    used = known or max(1, int((support > 0).sum()))
-    return [
-        _row(
-            name,
-            scope,
-            float(getattr(result, name)),
-            chance=1 / used,
-            majority=float(getattr(majority, name)),
-            count=len(table),
-            note=result.note,
-        )
-        for name in ("uf1", "uar", "accuracy")
-    ]
-
-
-def _counts(table: pd.DataFrame, classes: Sequence[str]) -> npt.NDArray[np.int64]:
-    return confusion_counts(list(table.label), list(table.predicted), list(classes))
-
-
-def _row(
-    name: str,
-    scope: str,
-    value: float,
-    *,
-    low: float = float("nan"),
-    high: float = float("nan"),
-    chance: float = float("nan"),
-    majority: float = float("nan"),
-    count: int = 0,
-    note: str = "",
-) -> dict[str, Any]:
-    facts = {"low": low, "high": high, "chance": chance, "majority": majority}
-    return {"name": name, "scope": scope, "value": value, **facts, "count": count, "note": note}
+    """The run's metrics table; see `models.scores.recognition.score_table`."""
+    return score_table(run.predictions())

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from models.epoch_record import Watch
 from models.fitting import (
     autocast_type,
     no_resume_point,
@@ -59,9 +60,11 @@ def fit_fused(
     config: HstaTrainConfig,
     device: torch.device,
     trace: Trace | None = None,
+    watch: Watch | None = None,
 ) -> list[Fit]:
     """Train several folds, for whose networks `fusable` holds, in place."""
-    net = Stack([fold.model.to(device) for fold in folds], device).train()
+    models = [fold.model.to(device) for fold in folds]
+    net = Stack(models, device).train()
     training = _Training(folds, config, net, _Clips(folds[0].bank, device), trace)
     results = [training.resume(f) for f in range(len(folds))]
     paces = [
@@ -73,16 +76,21 @@ def fit_fused(
         rows = training.round(epochs)
         if rows is None:
             break
+        done = []
         for f, row in enumerate(rows):
-            if row is None:
-                continue
-            results[f].timings.append({"epoch": row["epoch"], **row.pop("cost")})
-            results[f].history.append(row)
+            if row is not None:
+                results[f].timings.append({"epoch": row["epoch"], **row.pop("cost")})
+                results[f].history.append(row)
+                done.append((f, len(results[f].history)))
+        if watch is not None and (due := watch.due(done)):
+            net.store(models)
+            watch.look(due)
+        for f, _ in done:
             every = config.resume_every
             if folds[f].resume is not None and every and len(results[f].history) % every == 0:
                 training.save(f, results[f])
             tell(folds[f], config, results[f], paces[f])
-    net.store([fold.model for fold in folds])
+    net.store(models)
     return results
 
 

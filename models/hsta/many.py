@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from models.epoch_record import Watch
 from models.hsta.clips import ClipBank, Scale
 from models.hsta.fused import fit_fused, predict_fused
 from models.hsta.network import HSTA
@@ -40,16 +41,18 @@ def fit_many(
     config: HstaTrainConfig,
     device: torch.device,
     trace: Trace | None = None,
+    watch: Watch | None = None,
 ) -> list[Fit]:
     """Train the folds' networks in place, each from its `resume` if that file exists.
 
     One fold takes the plain loop, several one program for all of them (`models.hsta.fused`) where
     they are `fusable`, else one plain loop after another; a fold's result is the same either way,
-    to rounding. Raises TrainingError naming the fold and the clips when a loss stops being finite.
+    to rounding, and whether `watch` looks on its way or not (positions are those in `folds`).
+    Raises TrainingError naming the fold and the clips when a loss stops being finite.
     """
     if len(folds) == 1 or not fusable(folds[0].model, config):
-        return [fit_one(fold, config, device, trace) for fold in folds]
-    return fit_fused(folds, config, device, trace)
+        return [fit_one(f, config, device, trace, watch, n) for n, f in enumerate(folds)]
+    return fit_fused(folds, config, device, trace, watch)
 
 
 def predict_many(

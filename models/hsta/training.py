@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from data.prefetch import ahead
+from models.epoch_record import Watch
 from models.fitting import (
     autocast_type,
     load_resume_point,
@@ -174,9 +175,14 @@ def fusable(model: HSTA, config: HstaTrainConfig) -> bool:
 
 
 def fit_one(
-    fold: FoldTraining, config: HstaTrainConfig, device: torch.device, trace: Trace | None = None
+    fold: FoldTraining,
+    config: HstaTrainConfig,
+    device: torch.device,
+    trace: Trace | None = None,
+    watch: Watch | None = None,
+    position: int = 0,
 ) -> Fit:
-    """The plain loop: one network, torch's AdamW."""
+    """The plain loop: one network, torch's AdamW. `position`: of the fold, for the watch."""
     model, bank, positions, who = fold.model, fold.bank, fold.positions, fold.who
     model.to(device).train()
     model.activation_checkpointing = config.activation_checkpointing
@@ -217,6 +223,9 @@ def fit_one(
         cost = facts.pop("cost")
         result.timings.append({"epoch": epoch, **cost})
         result.history.append({"epoch": epoch, **facts})
+        if watch is not None and (due := watch.due([(position, epoch + 1)])):
+            watch.look(due)
+            model.train()
         if resume is not None and config.resume_every and (epoch + 1) % config.resume_every == 0:
             record = resume_facts(result)
             record["scaler"] = scaler.state_dict() if scaler.is_enabled() else {}

@@ -10,6 +10,8 @@
     others (m, 2)                   true macro-expressions, view frames
     attributes: dataset video subject person fold k k_p k_p_global seconds_per_frame
                 dropped flagged (JSON)
+
+`epochs.h5`, where epochs are recorded, has earlier ones' windows (models/me_tst/epochs.py).
 """
 
 from __future__ import annotations

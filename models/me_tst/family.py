@@ -21,6 +21,7 @@ from models.scores.bootstrap import group_counts
 if TYPE_CHECKING:
     import pandas as pd
 
+    from models.epoch_record import FoldEpochs
     from models.recipe import Recipe
     from models.runs.files import FoldJob, RunFiles
     from models.stacked.choice import Packing
@@ -68,12 +69,12 @@ class WindowFamily:
 
         return score(run)
 
-    def count(self, run: RunFiles) -> Counted:
+    def count(self, run: RunFiles, dataset: str | None = None) -> Counted:
         """Hits, misses and confusions per person."""
         from models.report.spotting import results_of
-        from models.scores.spotting import scored_classes, statistics
+        from models.scores.spotting import recognition_of, scored_classes, spotting_of, statistics
 
-        results, _ = results_of(run)
+        results = [r for r in results_of(run)[0] if dataset in (None, r.curves.dataset)]
         results.sort(key=lambda r: (r.curves.dataset, r.curves.video))
         people, counts = group_counts(
             [r.curves.person for r in results], np.stack([r.counts for r in results])
@@ -88,11 +89,33 @@ class WindowFamily:
             every = statistics(classes, total)
             return {name: every[name] for name in ("spotting_f1", "strs")}
 
-        return Counted(people, counts, of, stable_hash(truth))
+        def describe(total: npt.NDArray[Any]) -> str:
+            spot, named = spotting_of(total), recognition_of(total, classes)
+            return (
+                f"TP {spot.tp}, FP {spot.fp}, FN {spot.fn}; {named.num_samples} matched events "
+                f"of {len(classes)} classes"
+            )
+
+        return Counted(people, counts, of, stable_hash(truth), describe, classes=tuple(classes))
+
+    def count_epochs(self, recipe: Recipe, folder: Path) -> FoldEpochs:
+        """Hits, misses and confusions of a fold's people at every recorded epoch."""
+        from models.me_tst.epochs import count_epochs
+        from models.me_tst.fold import protocol_of
+
+        train: Any = recipe.train
+        return count_epochs(recipe, folder, protocol_of(recipe.decode, train))
 
     def rules(self, recipe: Recipe) -> dict[str, Any]:
-        """What counts as a hit."""
-        return {"matcher": recipe.decode.matcher, "iou": recipe.decode.iou}
+        """What counts as a hit, in which videos, and what is learned from tested people."""
+        decode = recipe.decode
+        return {
+            "matcher": decode.matcher,
+            "iou": decode.iou,
+            "videos": decode.videos,
+            "stitch": decode.stitch,
+            "half-width of tested people": decode.k_p == "global",
+        }
 
     def sections(self, run: RunFiles, most: int | None = None) -> Iterator[Section]:
         """Timelines of test videos with their key."""

@@ -26,6 +26,7 @@ from data.plain_json import read_object
 from data.settings import Settings
 from data.stages.files import write_table
 from data.stages.workspace import Workspace
+from models.epoch_record import note_epoch, read_notes, watch_of
 from models.fitting import (
     discard_if_damaged,
     exact_products,
@@ -34,7 +35,14 @@ from models.fitting import (
     seed_everything,
     write_json,
 )
-from models.me_tst.curves import VideoMotion, curves_of, read_curves, read_videos, write_curves
+from models.me_tst.curves import (
+    VideoMotion,
+    curves_of,
+    read_curves,
+    read_videos,
+    write_curves,
+)
+from models.me_tst.epochs import write_epochs
 from models.me_tst.fused import predict_many
 from models.me_tst.labels import EMOTIONS, require_positives, sample_windows
 from models.me_tst.many import fit_many
@@ -114,7 +122,7 @@ class Pack:
                 one.network,
                 one.train_rows,
                 one.job.seed,
-                one.job.fold,
+                one.job.unit or one.job.fold,
                 one.job.out / "resume" / "state.safetensors" if files else None,
                 one.job.progress if files else None,
             )
@@ -133,7 +141,14 @@ class Pack:
             self.train_config,
             strategy=self.strategy,
             device=self.device,
+            watch=watch_of(self.train_config.epochs, self.folds[0].job.record, self.note),
         )
+
+    def note(self, due: Sequence[tuple[int, int]]) -> None:
+        """Keep the outputs of the moment of folds (position, epochs done) on their test windows."""
+        part = replace(self, folds=[self.folds[position] for position, _ in due])
+        for one, (_, epochs), (spot, logits) in zip(part.folds, due, part.predict(), strict=True):
+            note_epoch(one.job.out, epochs, {"spot": spot, "logits": logits.astype(np.float16)})
 
     def predict(self) -> list[tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]]:
         """Per fold the spot probability and logits of its test windows, video after video."""
@@ -211,6 +226,9 @@ def finish(pack: Pack, histories: Sequence[list[dict[str, float]]]) -> None:
         job.out.mkdir(parents=True, exist_ok=True)
         save_weights(one.network, job.out / "weights.safetensors")
         write_curves(curves, job.out / "curves.h5")
+        if job.record:
+            notes = read_notes(job.out, pack.train_config.epochs, job.record, job.fold)
+            write_epochs(notes, job.out / "epochs.h5")
         decode_fold(job.recipe, job.out)
         columns = ["epoch", "loss", "spot", "recog", "lr"]
         write_table(pd.DataFrame(history, columns=columns), job.out / "history.parquet")
@@ -320,7 +338,7 @@ def score(run: RunFiles) -> pd.DataFrame:
     recipe = run.recipe
     curves = [one for fold in run.folds for one in read_curves(fold / "curves.h5")]
     protocol = protocol_of(recipe.decode, _train_config(recipe))
-    return score_table(curves, protocol, draws=recipe.decode.draws, seed=recipe.seed)
+    return score_table(curves, protocol, draws=recipe.decode.draws, seed=recipe.each_seed[0])
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.epoch_record import Watch
 from models.fitting import exact_products, no_resume_point, read_resume_point, write_resume_point
 from models.layers.selective_scan import wide
 from models.layers.stochastic_depth import DepthMasks
@@ -34,6 +35,7 @@ def fit_fused(
     data: WindowTensors,
     device: torch.device,
     trace: Trace | None = None,
+    watch: Watch | None = None,
 ) -> None:
     """Train the networks of several courses in place, in eval mode afterwards."""
     networks = [course.fold.network.to(device) for course in courses]
@@ -57,8 +59,13 @@ def fit_fused(
             if active[fold]:
                 count = len(course.fold.rows)
                 course.finish_epoch(means[fold][0] / count, means[fold][1] / count)
-                if due and course.fold.resume is not None:
-                    _save(net, optimiser, course, fold)
+        done = [(f, len(courses[f].history)) for f in range(len(courses)) if active[f]]
+        if watch is not None and (asked := watch.due(done)):
+            net.store(networks)
+            watch.look(asked)
+        for fold, course in enumerate(courses):
+            if active[fold] and due and course.fold.resume is not None:
+                _save(net, optimiser, course, fold)
         saved = time.monotonic() if due else saved
         for fold, course in enumerate(courses):
             if active[fold]:

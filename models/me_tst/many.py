@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from models.epoch_record import Watch
 from models.fitting import exact_products
 from models.me_tst.fused import fit_fused
 from models.me_tst.settings import MeTstTrainConfig
@@ -42,6 +43,7 @@ def fit_many(
     strategy: int = 2,
     device: str = "cpu",
     trace: Trace | None = None,
+    watch: Watch | None = None,
 ) -> list[list[dict[str, float]]]:
     """Train the folds' networks in place; per fold the history: epoch, loss, spot, recog, lr.
 
@@ -49,15 +51,16 @@ def fit_many(
     the network has a stacked form; a fold's result is the same either way, to rounding. A fold's
     `resume` is a file that its state is saved to between epochs and continued from if it is there,
     by either loop and in any company.
-    The result depends on the inputs and the fold's seed alone, not on interruptions. Raises
+    The result depends on the inputs and the fold's seed alone, not on interruptions nor on `watch`,
+    which is shown networks on their way (positions are those in `folds`). Raises
     `TrainingError` naming the fold for a loss that is not finite.
     """
     courses = [FoldCourse(fold, windows, config, strategy) for fold in folds]
     arrays = (windows.motion, windows.spot, windows.classes)
     data = WindowTensors._make(torch.from_numpy(array).to(device) for array in arrays)
     if len(folds) == 1 or not is_stackable(folds[0].network):
-        for course in courses:
-            fit_one(course, data, torch.device(device), trace)
+        for position, course in enumerate(courses):
+            fit_one(course, data, torch.device(device), trace, watch, position)
     else:
-        fit_fused(courses, data, torch.device(device), trace)
+        fit_fused(courses, data, torch.device(device), trace, watch)
     return [course.history for course in courses]

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from data.errors import TrainingError
+from models.epoch_record import Watch
 from models.fitting import exact_products, load_resume_point, save_resume_point
 from models.layers.stochastic_depth import DepthMasks, set_masks
 from models.me_tst.labels import class_weights, jitter_factors
@@ -185,9 +186,14 @@ def one_cycle(update: int, total: int, peak: float) -> tuple[float, float]:
 
 
 def fit_one(
-    course: FoldCourse, data: WindowTensors, device: torch.device, trace: Trace | None
+    course: FoldCourse,
+    data: WindowTensors,
+    device: torch.device,
+    trace: Trace | None,
+    watch: Watch | None = None,
+    position: int = 0,
 ) -> None:
-    """The plain loop: one network, torch's Adam."""
+    """The plain loop: one network, torch's Adam. `position`: of the fold, for the watch."""
     fold = course.fold
     network = fold.network.to(device).train()
     optimiser = torch.optim.Adam(network.parameters(), lr=course.config.max_lr)
@@ -204,6 +210,9 @@ def fit_one(
         if stopped:
             break
         course.finish_epoch(*(sums / len(fold.rows)).tolist())
+        if watch is not None and (due := watch.due([(position, len(course.history))])):
+            watch.look(due)
+            network.train()
         if fold.resume is not None and time.monotonic() - saved > SECONDS_BETWEEN_SAVES:
             save_resume_point(fold.resume, network, optimiser, course.facts())
             saved = time.monotonic()

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import yaml
 
+from data.datasets.composite import CD6ME_COUNTS
 from data.pictures.drawing import faces_shown
 from data.plain_json import read_object
 from data.stages import stores
@@ -37,6 +38,12 @@ SPLITS = {
     "leave_one_subject_out": "Leave one subject out: {folds} folds, each tests on one person "
     "whom its network never saw.",
     "subject_kfold": "{folds} folds grouped by subject: nobody is on both sides of a fold.",
+    "leave_one_dataset_out": "Leave one dataset out: {folds} folds, each tests on one dataset, "
+    "none of whose recordings and people its network saw.",
+    "megc2019": "MEGC 2019 composite: leave one subject out over CASME II, SAMM and SMIC-HS "
+    "together, three classes, {folds} folds.",
+    "cd6me": "CD6ME: leave one dataset out over {data}, of its six datasets ({six}), "
+    "{folds} folds.",
     "published": "Published fold list “{name}”, {folds} folds, taken as it is.",
 }
 
@@ -175,7 +182,12 @@ def protocol(run: RunFiles) -> tuple[str, bool]:
     """The split in a sentence, and whether people are on both sides of a fold."""
     config, split = run.recipe.split, run.split
     shared = split["people_shared"]
-    text = SPLITS[config.kind].format(folds=len(split["folds"]), name=config.name)
+    text = SPLITS[config.kind].format(
+        folds=len(split["folds"]),
+        name=config.name,
+        data=", ".join(run.recipe.data),
+        six=", ".join(CD6ME_COUNTS),
+    )
     if shared:
         text += (
             f" SUBJECT-DEPENDENT: {len(shared)} people are in training and test of the same fold, "

@@ -34,7 +34,14 @@ TITLES = {
     "f1": ("F1", "harmonic mean of precision and recall"),
     "average_precision": ("AP", "area under the precision-recall curve"),
 }
-NOTED = ("errors", "megc", "baseline")  # scopes whose notes say what their names mean
+NOTED = (
+    "errors",
+    "megc",
+    "baseline",
+    "choice",
+    "dataset",
+    "seed",
+)  # scopes whose notes say what their names mean
 # "random intervals" is already the chance column; perfect intervals use the answers.
 NOT_GUESSES = ("random intervals", "perfect intervals")
 FEW_PEOPLE = 10
@@ -172,16 +179,25 @@ def limits(run: RunFiles, found: list[Score]) -> list[str]:
     table = read_tables(run.workspace, recipe.data, f"{column}s")
     tested = table[(table.dataset + ":" + table[column]).isin(samples)]
     people = tested.person.nunique()
-    what = {"events": "clips", "videos": "videos"}[recipe.network.samples]
+    what = kind = {"events": "clips", "videos": "videos"}[recipe.network.samples]
     if recipe.network.samples == "videos":
         events = read_tables(run.workspace, recipe.data, "events")
         inside = (events.dataset + ":" + events.video).isin(samples) & (events.type == "micro")
         what += f" with {int(inside.sum())} micro-expressions"
     said = [f"{people} people and {len(tested)} {what} were tested.{_how_few(people, found)}"]
-    said.append(
-        f"One seed ({recipe.seed}): another seed gives somewhat other scores; "
-        "the interval covers the choice of people, not the choice of seed."
-    )
+    said += [f"Scored: {s.count} {kind}, {s.note}." for s in found if s.scope == "samples:all"]
+    seeds = recipe.each_seed
+    if len(seeds) == 1:
+        said.append(
+            f"One seed ({seeds[0]}): another seed gives somewhat other scores; "
+            "the interval covers the choice of people, not the choice of seed."
+        )
+    else:
+        said.append(
+            f"Scores are means over {len(seeds)} seeds ({', '.join(map(str, seeds))}); the "
+            "interval covers the choice of people, the standard deviation the choice of seed. "
+            "Pictures and confusion matrices are the first seed's."
+        )
     return said
 
 

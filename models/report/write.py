@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data.errors import StoreError
-from data.pictures.drawing import class_colour
+from data.pictures.drawing import class_colour, svg_uri
+from models.report import choices
 from models.report import data as report_data
 from models.report import pictures as report_pictures
 from models.report import scores as report_scores
@@ -53,6 +54,7 @@ def render(run: RunFiles) -> str:
 
 
 SCORE_TABLES = {
+    "seed": "By seed",
     "class": "By class",
     "dataset": "By dataset",
     "baseline": "Beside it: what needs no learning, and what perfect intervals would give",
@@ -117,6 +119,7 @@ def _scores(run: RunFiles) -> dict[str, Any]:
         "pooled": report_scores.pooled(found),
         "score_tables": [t for t in tables if t[2]],
         "more_tables": [t for t in more if t[2]],
+        "gap": _gap(found),
         "fold_head": head,
         "fold_rows": rows,
         "matrices": report_scores.confusions(predictions),
@@ -125,6 +128,21 @@ def _scores(run: RunFiles) -> dict[str, Any]:
         "subject_dependent": dependent,
         "limits": [*report_scores.limits(run, found), *([apex] if apex else [])],
         "expected": "" if recipe.expected == "not found" else recipe.expected,
+    }
+
+
+def _gap(found: list[Score]) -> dict[str, Any] | None:
+    """The scores by the choice of the epoch, as picture and table; None where none is recorded."""
+    picture = choices.gap_figure(found)
+    if picture is None:
+        return None
+    head, rows = report_scores.scope_table(found, "choice")
+    return {
+        "uri": svg_uri(picture),
+        "note": choices.NOTE,
+        "sentence": choices.gap_sentence(found),
+        "head": head,
+        "rows": rows,
     }
 
 
@@ -147,7 +165,7 @@ def _data(run: RunFiles) -> dict[str, Any]:
             ("data", ", ".join(recipe.data)),
             ("labels", report_scores.label_word(recipe.labels)),
             ("split", recipe.split.kind.replace("_", " ")),
-            ("seed", str(recipe.seed)),
+            ("seed", ", ".join(map(str, recipe.each_seed))),
         ],
         "labels": recipe.labels,
         "datasets": report_data.dataset_counts(run),

@@ -2,7 +2,8 @@
 
 Two runs are compared on the same people, drawn together (paired bootstrap), which cancels what
 makes a person hard for both. Runs that were not scored on the same samples, under the same labels
-and the same folds, are refused with the reason: their scores do not mean the same.
+and the same folds, are refused with the reason: their scores do not mean the same. What is compared
+is the headline, the last epoch's scores, as means over seeds where a run has several.
 """
 
 from __future__ import annotations
@@ -17,10 +18,11 @@ import numpy.typing as npt
 from data.errors import ConfigError
 from data.stages.identity import stable_hash
 from models.family import family_of
+from models.report.choices import gap_sentence, main_name, nested_sentence
 from models.report.data import protocol, sample_digest
-from models.report.scores import TITLES, number, pooled, scores, test_samples
+from models.report.scores import TITLES, Score, headline, number, pooled, scores, test_samples
 from models.runs.files import RunFiles
-from models.scores.bootstrap import Difference, paired_difference
+from models.scores.bootstrap import Difference, mean_of_parts, paired_difference
 
 Counts = npt.NDArray[np.int64]
 SHOWN_IDS = 5
@@ -60,14 +62,19 @@ class Comparison:
     protocol: str
     people: int
     samples: int
+    decoders: list[str]  # how decoding differs, in words
 
     def to_text(self) -> str:
         """For a terminal."""
         lines = [f"{self.samples} samples of {self.people} people. {self.protocol}", ""]
         for number_, run in enumerate(self.runs, start=1):
             values = ", ".join(_score_text(name, s) for name, s in run["scores"].items())
-            lines.append(f"run {number_}: {run['recipe']}/{run['run_id']} (seed {run['seed']})")
+            seeds = ", ".join(map(str, run["seeds"]))
+            word = "seed" if len(run["seeds"]) == 1 else "mean over the seeds"
+            lines.append(f"run {number_}: {run['recipe']}/{run['run_id']} ({word} {seeds})")
             lines.append(f"       {values}")
+            lines += [f"       {text}" for text in run["beside"]]
+        lines += self.decoders
         lines += ["", "Differences, 95 % interval by paired bootstrap over people:"]
         lines += [f"  {pair.sentence}" for pair in self.pairs]
         for group in self.seeds:
@@ -100,6 +107,7 @@ class Comparison:
             "protocol": self.protocol,
             "people": self.people,
             "samples": self.samples,
+            "decoders": self.decoders,
         }
 
 
@@ -107,7 +115,7 @@ def compare(runs: list[RunFiles]) -> Comparison:
     """Compare at least two scored runs.
 
     Raises ConfigError: `too_few_runs`, or `not_comparable` naming what differs (model family,
-    labels, samples, folds, true labels, matching rule).
+    labels, samples, folds, number of seeds, true labels, classes, scoring rules).
     """
     if len(runs) < 2:
         raise ConfigError(
@@ -115,17 +123,21 @@ def compare(runs: list[RunFiles]) -> Comparison:
         )
     for other in runs[1:]:
         _check_same_protocol(runs[0], other)
-    counted = [family_of(run.recipe).count(run) for run in runs]
+    each = [[family_of(run.recipe).count(one) for one in run.each_seed] for run in runs]
+    counted = [seeds[0] for seeds in each]
     for counts, run in zip(counted[1:], runs[1:], strict=True):
+        if counts.classes != counted[0].classes:
+            names = [", ".join(c.classes) for c in (counted[0], counts)]
+            raise _differs(runs[0], run, "classes", names[0], names[1])
         if counts.truth != counted[0].truth:
             raise _differs(runs[0], run, "true labels", "the same ones", "others: ingest again")
-    pairs = [
-        RunPair(name, a, b, paired_difference(counted[a].counts, counted[b].counts, statistic))
-        for a, b in combinations(range(len(runs)), 2)
-        for name, statistic in counted[a]
-        .statistics(counted[a].counts.sum(axis=0) + counted[b].counts.sum(axis=0))
-        .items()
-    ]
+    stacks = [np.stack([one.counts for one in seeds], axis=1) for seeds in each]  # (P, seeds, ...)
+    pairs = []
+    for a, b in combinations(range(len(runs)), 2):
+        total = stacks[a].sum(axis=(0, 1)) + stacks[b].sum(axis=(0, 1))
+        for name, statistic in counted[a].statistics(total).items():
+            difference = paired_difference(stacks[a], stacks[b], mean_of_parts(statistic))
+            pairs.append(RunPair(name, a, b, difference))
     facts = [_facts(run) for run in runs]
     return Comparison(
         facts,
@@ -134,6 +146,7 @@ def compare(runs: list[RunFiles]) -> Comparison:
         protocol(runs[0])[0],
         len(counted[0].people),
         len(test_samples(runs[0])),
+        _decoders(runs),
     )
 
 
@@ -156,9 +169,14 @@ def _check_same_protocol(a: RunFiles, b: RunFiles) -> None:
     if a.split["digest"] != b.split["digest"]:
         names = [f"{r.recipe.split.kind}, {len(r.split['folds'])} folds" for r in (a, b)]
         raise _differs(a, b, "folds", names[0], f"{names[1]} (other training sets)")
+    seeds = [list(recipe.each_seed) for recipe in (one, two)]
+    if len(seeds[0]) != len(seeds[1]):
+        raise _differs(a, b, "number of seeds", f"{len(seeds[0])}: {seeds[0]}", f"{seeds[1]}")
     rules = [family.rules(recipe) for family, recipe in zip(families, (one, two), strict=True)]
-    if rules[0] != rules[1]:
-        raise _differs(a, b, "matching rule", str(rules[0]), str(rules[1]))
+    unlike = {name for name in rules[0] if rules[0][name] != rules[1].get(name)}
+    if unlike:
+        shown = [", ".join(f"{n} {own.get(n)}" for n in sorted(unlike)) for own in rules]
+        raise _differs(a, b, "scoring rules", shown[0], shown[1])
 
 
 def _differs(a: RunFiles, b: RunFiles, what: str, expected: str, got: str) -> ConfigError:
@@ -171,30 +189,61 @@ def _differs(a: RunFiles, b: RunFiles, what: str, expected: str, got: str) -> Co
     )
 
 
+def _decoders(runs: list[RunFiles]) -> list[str]:
+    """How runs decode otherwise where the rules allow it: then not only the networks differ."""
+    plain = [run.recipe.decode.model_dump(mode="json", exclude={"draws"}) for run in runs]
+    names = [n for n in plain[0] if any(own.get(n) != plain[0][n] for own in plain)]
+    return [
+        f"Decoded otherwise, decode.{name}: {', '.join(str(own.get(name)) for own in plain)}"
+        for name in names
+    ]
+
+
 def _facts(run: RunFiles) -> dict[str, Any]:
-    recipe = run.recipe
+    recipe, found = run.recipe, scores(run.metrics())
     return {
         "recipe": recipe.name,
         "run_id": run.folder.name,
         "model": recipe.network_name,
-        "seed": recipe.seed,
-        "scores": {
-            s.name: {"value": s.value, "low": s.low, "high": s.high}
-            for s in pooled(scores(run.metrics()))
+        "seed": recipe.each_seed[0],
+        "seeds": list(recipe.each_seed),
+        "scores": {s.name: {"value": s.value, "low": s.low, "high": s.high} for s in pooled(found)},
+        "choices": {
+            s.scope.removeprefix("choice:"): {
+                "score": s.name,
+                "value": s.value,
+                "low": s.low,
+                "high": s.high,
+            }
+            for s in found
+            if s.scope.startswith("choice:") and s.name == main_name(found)
         },
+        "beside": list(filter(None, [_spread(found), nested_sentence(found), gap_sentence(found)])),
     }
+
+
+def _spread(found: list[Score]) -> str:
+    """How far a run's seeds lie apart, in words; '' with one seed."""
+    words = [
+        f"{s.title} {number(s.value, 3)} ({s.note.partition(';')[0]})"
+        for s in found
+        if s.scope == "seed:standard deviation" and s.name in {h.name for h in headline(found)}
+    ]
+    return f"Standard deviation over seeds: {', '.join(words)}" if words else ""
 
 
 def _over_seeds(runs: list[RunFiles], facts: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Mean and standard deviation of runs that differ in nothing but their seed."""
     groups: dict[str, list[dict[str, Any]]] = {}
     for run, fact in zip(runs, facts, strict=True):
-        plain = run.recipe.model_dump(mode="json", exclude={"seed", "name", "about", "expected"})
+        plain = run.recipe.model_dump(
+            mode="json", exclude={"seed", "seeds", "name", "about", "expected"}
+        )
         groups.setdefault(stable_hash(plain), []).append(fact)
     found = []
     for group in groups.values():
         seeds = [fact["seed"] for fact in group]
-        if len(set(seeds)) < 2:
+        if len(set(seeds)) < 2 or any(len(fact["seeds"]) > 1 for fact in group):
             continue
         names = [n for n, s in group[0]["scores"].items() if s["value"] is not None]
         values = {n: np.array([f["scores"][n]["value"] for f in group], float) for n in names}

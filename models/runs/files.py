@@ -3,6 +3,8 @@
 <workspace>/runs/<recipe>/<run id>/
     recipe.json split.json          what was asked, who is held out in which fold
     fold-00-<subject>/              weights.safetensors model.json, history and predictions
+    seed-1-fold-00-<subject>/       the same of another seed, where the recipe has several
+    inner-00-<subject>/             of a nested choice: the fold without its inner people
     manifest.parquet timings.parquet ledger.parquet
     predictions.parquet metrics.parquet report.html
 """
@@ -10,8 +12,9 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +30,8 @@ from models.recipe import Recipe, parse_stored_recipe
 
 Sample = tuple[str, str]  # (dataset, event id) or (dataset, video id)
 QUICK_BYTES = 16 << 20  # files up to this size are read and compared whenever they are asked for
+INNER = "inner-"  # begins the name of a fold's inner training
+_OF_SEED = re.compile(r"^seed-\d+-")
 SETUP, SCORES, REPORT = "setup", "scores", "report"  # units of a run beside its folds
 
 
@@ -47,15 +52,28 @@ class FoldJob:
     device: str = "cpu"
     inputs: Path | None = None  # table of the stages' results that this run reads
     progress: Callable[[float, str], None] | None = None
+    unit: str = ""  # its folder in the run: the fold's name, after the seed's if that is another
+    record: int = 0  # how many epochs' test predictions to keep, see `models.epoch_record`
+    classes: tuple[str, ...] | None = None  # labels there are; None: those of its samples
 
     @property
     def label(self) -> str:
         """Name people see."""
-        return f"train-{self.fold}"
+        return f"train-{self.unit or self.fold}"
 
     def keys(self, dataset: str, stage: str) -> dict[str, str] | None:
         """Unit → key of the stage's results this run reads; None: those that were made last."""
         return read_input_keys(self.inputs, dataset, stage)
+
+
+def unit_name(fold: str, seed: int, number: int) -> str:
+    """Unit of a fold trained with the seed that stands at `number` in the recipe's list."""
+    return fold if number == 0 else f"seed-{seed}-{fold}"
+
+
+def plain_name(unit: str) -> str:
+    """A unit's fold, whatever its seed."""
+    return _OF_SEED.sub("", unit)
 
 
 def read_input_keys(path: Path | None, dataset: str, stage: str) -> dict[str, str] | None:
@@ -91,9 +109,13 @@ def read_tables(workspace: Workspace, datasets: tuple[str, ...], name: str) -> p
 
 @dataclass(frozen=True)
 class RunFiles:
-    """A run's folder, read: what scoring, the report, predict and compare work from."""
+    """A run's folder, read: what scoring, the report, predict and compare work from.
+
+    Folds are those of one seed: the recipe's only or first one, or that at `number` in its list.
+    """
 
     folder: Path
+    number: int = 0
 
     @property
     def workspace(self) -> Workspace:
@@ -111,9 +133,29 @@ class RunFiles:
         return read_json(self.folder / "split.json")
 
     @property
+    def each_seed(self) -> list[RunFiles]:
+        """This run for each of the recipe's seeds."""
+        return [replace(self, number=n) for n in range(len(self.recipe.each_seed))]
+
+    @property
+    def prefix(self) -> str:
+        """What the units of this seed begin with."""
+        if self.number == 0:
+            return ""
+        return unit_name("", self.recipe.each_seed[self.number], self.number)
+
+    @property
     def folds(self) -> list[Path]:
         """Folders of the trained folds, in order."""
-        return [self.folder / fold for fold in sorted(done_folds(self.folder))]
+        return self._done("fold-")
+
+    @property
+    def inner_folds(self) -> list[Path]:
+        """Folders of the folds' inner trainings, in order; none without a nested choice."""
+        return self._done(INNER)
+
+    def _done(self, kind: str) -> list[Path]:
+        return [self.folder / unit for unit in sorted(done_folds(self.folder, self.prefix + kind))]
 
     def keys(self, dataset: str, stage: str) -> dict[str, str] | None:
         """Unit → key of the stage's results this run was made from; None when not recorded."""
@@ -128,7 +170,8 @@ class RunFiles:
 
         Raises StoreError when none is trained, or one is not what its run recorded.
         """
-        damaged = set(fold_keys(self.folder)) - done_folds(self.folder)
+        kind = f"{self.prefix}fold-"
+        damaged = set(fold_keys(self.folder, kind)) - done_folds(self.folder, kind)
         if damaged:
             raise _damaged_run(self.folder, f"missing or altered files in {sorted(damaged)}")
         tables = [stores.read_table(fold / "predictions.parquet") for fold in self.folds]
@@ -137,6 +180,13 @@ class RunFiles:
                 str(self.folder), expected="trained folds", got="none", todo="Run `train` first."
             )
         return pd.concat([t for t in tables if len(t)] or tables[:1], ignore_index=True)
+
+    def all_predictions(self) -> pd.DataFrame:
+        """Predictions of every seed, with a column `seed` where there are several."""
+        if len(self.recipe.each_seed) == 1:
+            return self.predictions()
+        each = zip(self.each_seed, self.recipe.each_seed, strict=True)
+        return pd.concat([run.predictions().assign(seed=seed) for run, seed in each])
 
     def metrics(self) -> pd.DataFrame:
         """The metrics table of an evaluated run. Raises StoreError when it is not as scored."""
@@ -211,18 +261,18 @@ def run_times(folder: Path) -> dict[str, float]:
     return found
 
 
-def fold_keys(folder: Path) -> dict[str, str]:
-    """Fold → key of the trained folds a run's manifest names."""
+def fold_keys(folder: Path, kind: str = "fold-") -> dict[str, str]:
+    """Unit → key of what the run's manifest names and begins with `kind`; its folds as it is."""
     rows = run_manifest(folder)
-    return {u: k for u, k in zip(rows.unit, rows.key, strict=True) if u.startswith("fold-")}
+    return {u: k for u, k in zip(rows.unit, rows.key, strict=True) if u.startswith(kind)}
 
 
-def done_folds(folder: Path, *, verify: bool = False) -> set[str]:
-    """Folds all of whose files are as recorded: size, and digest where that is quick.
+def done_folds(folder: Path, kind: str = "fold-", *, verify: bool = False) -> set[str]:
+    """Those of `fold_keys` all of whose files are as recorded: size, and digest where it is quick.
 
     Files over QUICK_BYTES, the large networks' weights, are read only when `verify`.
     """
-    wanted = fold_keys(folder)
+    wanted = fold_keys(folder, kind)
     bad, _ = why_not_fresh(
         folder, run_manifest(folder), wanted, 0, verify=verify, always_read=QUICK_BYTES
     )

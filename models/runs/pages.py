@@ -13,6 +13,7 @@ from data.export import safe_name, write_megc_csv
 from data.pictures.drawing import markdown_image, markdown_table, markdown_text
 from data.stages import stores
 from models.family import family_of
+from models.report import choices
 from models.report import data as report_data
 from models.report import scores as report_scores
 from models.report.figures import confusion_figure, training_figure
@@ -22,6 +23,7 @@ from models.runs.files import run_times
 if TYPE_CHECKING:
     from models.runs.files import RunFiles
 
+NOT_IN_ROWS = ("fold:", "epoch:")  # a table and a picture of their own
 MOST_PICTURES = 6  # on a UI page, which must stay small
 MARKS = {"above": "✓", "unsure": "~", "below": "✕", "open": "?"}
 
@@ -36,6 +38,8 @@ def run_page(run: RunFiles) -> str:
     for score in report_scores.headline(found)[:2]:
         said = report_scores.verdict(score)
         lines += [f"**{MARKS[said.tone]}** {said.text}", ""]
+    if gap := choices.gap_sentence(found):
+        lines += [gap, ""]
     lines += [markdown_table([_row(s) for s in report_scores.pooled(found)]), ""]
     lines += [*report_scores.limits(run, found), ""]
     lines += _pictures(run)
@@ -49,6 +53,10 @@ def _pictures(run: RunFiles) -> list[str]:
     for matrix in report_scores.confusions(predictions)[:1]:
         picture = markdown_image(confusion_figure(matrix), f"Confusion matrix, {matrix.title}")
         lines += ["## Confusion", "", picture, ""]
+    gap = choices.gap_figure(report_scores.scores(run.metrics()))
+    if gap is not None:
+        picture = markdown_image(gap, "Scores by epoch and by the choice of the epoch")
+        lines += ["## What choosing an epoch would be worth", "", choices.NOTE, "", picture, ""]
     for section in family_of(run.recipe).sections(run, MOST_PICTURES):
         lines += [f"## {section.title}", "", section.note, ""]
         for picture, caption in section.pictures:
@@ -69,7 +77,7 @@ def score_rows(run: RunFiles) -> list[dict[str, Any]]:
     """The metrics table for people: pooled scores first, then by class and dataset."""
     found = report_scores.scores(run.metrics())
     chosen = report_scores.pooled(found)
-    chosen += [s for s in found if s.scope != "pooled" and not s.scope.startswith("fold:")]
+    chosen += [s for s in found if s.scope != "pooled" and not s.scope.startswith(NOT_IN_ROWS)]
     return [{"scope": s.scope, **_row(s), "note": s.note} for s in chosen]
 
 
@@ -92,6 +100,8 @@ def scoreboard(run: RunFiles) -> str:
     for score in report_scores.headline(found)[:2]:
         said = report_scores.verdict(score)
         lines.append(f"{MARKS[said.tone]} {said.text}")
+    if gap := choices.gap_sentence(found):
+        lines.append(gap)
     text, _ = report_data.protocol(run)
     return "\n".join([*lines, text, *report_scores.limits(run, found)[:1]])
 

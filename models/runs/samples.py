@@ -8,10 +8,14 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from data.datasets.composite import CD6ME_COUNTS, MEGC_DATASETS, why_not_megc2019
 from data.errors import ConfigError, SplitError
 from data.folds import (
+    Fold,
     Split,
     event_ids,
+    inner_people,
+    leave_one_dataset_out,
     leave_one_subject_out,
     published_split,
     shared,
@@ -44,8 +48,9 @@ class Samples:
 def choose_samples(workspace: Workspace, recipe: Recipe) -> Samples:
     """The recipe's samples whose inputs are all there; the others are ledger rows.
 
-    Raises SplitError when nothing is left.
+    Raises SplitError when nothing is left, ConfigError for a composite of other datasets.
     """
+    _check_composite(recipe)
     configs = {name: recipe.stage_config(name) for name in STAGES}
     views = {d: StageInputs(workspace, d, None, configs) for d in recipe.data}
     choose = _events if recipe.network.samples == "events" else _videos
@@ -58,6 +63,26 @@ def choose_samples(workspace: Workspace, recipe: Recipe) -> Samples:
             todo="See the ledger; check the dataset with `python -m flows check`.",
         )
     return Samples(table, ledger, keys, _inputs_table(recipe, views))
+
+
+def _check_composite(recipe: Recipe) -> None:
+    """A composite's protocol is for its own datasets, labels and kind of sample only."""
+    kind, data = recipe.split.kind, sorted(recipe.data)
+    if kind == "megc2019":
+        wrong = data != sorted(MEGC_DATASETS) or recipe.labels != "label_3"
+        expected = f"data {', '.join(MEGC_DATASETS)} and labels label_3"
+    elif kind == "cd6me":
+        wrong = bool(set(data) - set(CD6ME_COUNTS))
+        expected = f"datasets among {', '.join(CD6ME_COUNTS)}"
+    else:
+        return
+    if wrong or recipe.network.samples != "events":
+        raise ConfigError(
+            f"split.kind {kind}",
+            expected=f"{expected}, and a network that classifies clips",
+            got=f"data {', '.join(data)}, labels {recipe.labels}, {recipe.network_name}",
+            todo="Set split.kind: leave_one_subject_out or leave_one_dataset_out for other data.",
+        )
 
 
 def _inputs_table(recipe: Recipe, views: Mapping[str, StageInputs]) -> pd.DataFrame:
@@ -83,25 +108,37 @@ def _events(workspace: Workspace, recipe: Recipe, views: Mapping[str, StageInput
     stores = {(d, s): view.store(s) for d, view in views.items() for s in needed}
     keys_of = {place: store.keys() for place, store in stores.items()}
     keep, dropped, keys = [], [], {}
-    for row, name in zip(events.itertuples(index=False), label, strict=True):
+    outside = _outside_megc2019(recipe, events)
+    for row, name, why in zip(events.itertuples(index=False), label, outside, strict=True):
         reason = ""
         trains_only = macro and row.type == "macro" and row.dataset in with_micro
         if row.type != "micro" and not trains_only:
             reason = "not_micro"
         elif pd.isna(name):
             reason = f"no_{recipe.labels}"
+        elif why:
+            reason = "outside_megc2019"
         else:
             for stage in needed:
                 status = stores[row.dataset, stage].status(row.event)
                 if status != "ok":
                     reason = f"{stage}:{status}"
         if reason:
-            dropped.append(ledger_row(row.dataset, row.event, "event", reason))
+            dropped.append(ledger_row(row.dataset, row.event, "event", reason, why))
         else:
             own = [keys_of[row.dataset, stage][row.event] for stage in needed]
             keys[row.dataset, row.event] = "|".join([*own, str(name), str(row.person)])
         keep.append(not reason)
     return events.assign(label=label)[keep].reset_index(drop=True), as_ledger(dropped), keys
+
+
+def _outside_megc2019(recipe: Recipe, events: pd.DataFrame) -> list[str]:
+    """Why each event is not in the composite, where the recipe's split is the composite's."""
+    found = pd.Series("", events.index)
+    if recipe.split.kind == "megc2019":
+        for dataset, rows in events.groupby("dataset"):
+            found[rows.index] = why_not_megc2019(str(dataset), rows)
+    return [str(why) for why in found]
 
 
 def _videos(workspace: Workspace, recipe: Recipe, views: Mapping[str, StageInputs]) -> _Chosen:
@@ -127,7 +164,12 @@ def _videos(workspace: Workspace, recipe: Recipe, views: Mapping[str, StageInput
             facts = truth.get((row.dataset, row.video), "")
             keys[row.dataset, row.video] = "|".join([*own, facts, str(row.person)])
         keep.append(not bad)
-    samples = videos.assign(event=videos.video, label=pd.NA)[keep]
+    micro = events[events.type == "micro"]
+    spotted = set(zip(micro.dataset, micro.video, strict=True))
+    places = zip(videos.dataset, videos.video, strict=True)
+    samples = videos.assign(
+        event=videos.video, label=pd.NA, has_micro=[place in spotted for place in places]
+    )[keep]
     return samples.reset_index(drop=True), as_ledger(dropped), keys
 
 
@@ -147,12 +189,29 @@ def make_split(recipe: Recipe, samples: pd.DataFrame) -> Split:
         return _by_our_own_people(split, samples, f"split {config.name} at {config.path}")
     extra = samples[samples.type == "macro"] if "type" in samples else samples[:0]
     tested = samples.drop(extra.index)
-    if config.kind == "leave_one_subject_out":
+    if config.kind in ("leave_one_subject_out", "megc2019"):
         split = leave_one_subject_out(tested)
+    elif config.kind in ("leave_one_dataset_out", "cd6me"):
+        split = leave_one_dataset_out(tested)
     else:
         label = "label" if tested.label.notna().all() else None
         split = subject_kfold(tested, config.k, config.seed, label=label)
     return with_training_events(split, tested, extra) if len(extra) else split
+
+
+def inner_sides(samples: pd.DataFrame, sides: Fold, fold: str, k: int) -> Fold:
+    """A fold's training side again in two: who trains and who chooses, for a nested choice.
+
+    samples: as of `choose_samples`; sides: the fold's training and tested ids. Nobody who is tested
+    chooses; all samples of those who choose are kept from training. Raises SplitError.
+    """
+    table = samples.assign(id=event_ids(samples)).set_index("id", drop=False)
+    train, tested = (table[table.id.isin(side)] for side in sides)
+    macro = train.type == "macro" if "type" in train else pd.Series(False, train.index)
+    label = "label" if train.label.notna().all() else "has_micro"
+    people = inner_people(train[~macro], set(tested.person.astype(str)), fold, k, label)
+    chooses = train.person.astype(str).isin(people)
+    return tuple(sorted(train.id[~chooses])), tuple(sorted(train.id[chooses & ~macro]))
 
 
 def _by_our_own_people(split: Split, samples: pd.DataFrame, who: str) -> Split:
@@ -203,7 +262,7 @@ def outside_split(recipe: Recipe, samples: pd.DataFrame, split: Split) -> pd.Dat
     return as_ledger(rows)
 
 
-def ledger_row(dataset: str, unit: str, kind: str, reason: str) -> dict[str, str]:
+def ledger_row(dataset: str, unit: str, kind: str, reason: str, detail: str = "") -> dict[str, str]:
     """A dropped sample."""
     return {
         "stage": "train",
@@ -211,7 +270,7 @@ def ledger_row(dataset: str, unit: str, kind: str, reason: str) -> dict[str, str
         "unit": unit,
         "kind": kind,
         "reason": reason,
-        "detail": "",
+        "detail": detail,
         "action": "dropped",
     }
 

@@ -20,11 +20,12 @@ from data.stages.identity import file_digest, stable_hash
 from data.stages.parts import versions_json
 from data.stages.planning import why_not_fresh
 from data.stages.writing import StoreWriter
-from models.family import family_of
 from models.runs.files import QUICK_BYTES, REPORT, SCORES, RunFiles, run_manifest
-from models.runs.training import RunPlan, is_trained, plan_run
+from models.runs.publishing import RunPlan
+from models.runs.scores import metadata, score_run
+from models.runs.training import is_trained, plan_run
 
-VERSION = 2  # of scores and report, bumped by hand when either changes
+VERSION = 3  # of scores and report, bumped by hand when either changes
 FILES = {SCORES: ("predictions.parquet", "metrics.parquet"), REPORT: ("report.html",)}
 
 
@@ -100,9 +101,8 @@ class EvaluateStep:
         started = time.perf_counter()
         made = {n: temporary_name(job.run.folder / n, job.token) for n in FILES[job.unit]}
         if job.unit == SCORES:
-            save_parquet(job.run.predictions(), made["predictions.parquet"])
-            metrics = family_of(job.run.recipe).score(job.run)
-            save_parquet(metrics, made["metrics.parquet"])
+            save_parquet(job.run.all_predictions(), made["predictions.parquet"])
+            save_parquet(score_run(job.run), made["metrics.parquet"], metadata(job.run))
         else:
             from models.report.write import write_report
 

@@ -5,67 +5,57 @@ split with the identity of every sample, seed. The run's folder is named after i
 the scoring settings; a fold trained in another run of the workspace under the same key is taken
 over (its files linked), so that other scoring settings, another recipe name or another report cost
 seconds. A fold is trained in a hidden folder that keeps its resume state across kills.
+
+With several seeds a unit is a fold of a seed; with a nested choice every fold has an inner training
+beside it, which leaves out some of its training people. Both have keys of their own, so another
+list of seeds trains only the new ones.
 """
 
 from __future__ import annotations
 
-import json
-import os
 import platform
-import shutil
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from data.errors import ConfigError, SplitError, StoreError
-from data.folds import Split, event_ids
+from data.folds import Fold, Split, event_ids
 from data.stages.contract import Page, RecipeLike, Scope, StepPlan
-from data.stages.files import save_parquet, temporary_name
-from data.stages.identity import file_digest, stable_hash
+from data.stages.files import save_parquet
+from data.stages.identity import stable_hash
 from data.stages.parts import versions_json
 from data.stages.planning import why_not_fresh
 from data.stages.registry import with_needs
-from data.stages.stores import UNIT_RECORD
 from data.stages.writing import StoreWriter
 from models.contract import FOLD_FILES
 from models.devices import resolve_device
 from models.family import family_of
 from models.recipe import Recipe
-from models.runs.files import QUICK_BYTES, SETUP, FoldJob, run_manifest
+from models.runs.files import INNER, QUICK_BYTES, FoldJob, plain_name, run_manifest, unit_name
+from models.runs.publishing import (
+    VERSION,
+    PackResult,
+    RunPlan,
+    publish_fold,
+    take_over,
+    write_setup,
+)
 from models.runs.samples import (
     Samples,
     choose_samples,
     fold_name,
+    inner_sides,
     make_split,
     outside_split,
 )
 
 if TYPE_CHECKING:
     from models.stacked.proof import Proof
-
-TIMES = "timings.parquet"  # of a fold: seconds per epoch
-VERSION = 2  # bumped by hand when training results change
-
-
-@dataclass
-class RunPlan:
-    """The experiment as it would run: samples, split, folder, folds with their keys."""
-
-    recipe: Recipe
-    samples: Samples
-    split: Split
-    run_id: str
-    folder: Path
-    jobs: dict[str, FoldJob]
-    keys: dict[str, str]  # fold → key
-    ledger: pd.DataFrame
-    elsewhere: dict[str, Path] = field(default_factory=dict)  # fold → its trained twin's folder
-    writer: StoreWriter | None = None
 
 
 @dataclass(frozen=True)
@@ -79,16 +69,6 @@ class PackJob:
         """Name people see."""
         first = self.folds[0].label
         return first if len(self.folds) == 1 else f"{first}-and-{len(self.folds) - 1}-more"
-
-
-@dataclass
-class PackResult:
-    """Trained folds in their hidden folders; seconds of one, evenly shared."""
-
-    folds: tuple[FoldJob, ...]
-    seconds: float
-    host: str
-    versions: str
 
 
 class TrainStep:
@@ -142,9 +122,9 @@ class TrainStep:
         run: RunPlan = plan.work
         run.folder.mkdir(parents=True, exist_ok=True)
         run.writer = StoreWriter(scope.workspace, run.folder, scope.token)
-        _write_setup(run, scope)
+        write_setup(run, scope)
         for fold, twin in run.elsewhere.items():
-            _take_over(run, fold, twin, scope)
+            take_over(run, fold, twin)
         left = [f for f in plan.todo if f not in run.elsewhere]
         if scope.folds:
             left = [f for f in left if _asked(f, scope.folds)]
@@ -165,15 +145,15 @@ class TrainStep:
         """Give the trained folds' files their names and enter them in the run's manifest."""
         run: RunPlan = plan.work
         for job in result.folds:
-            _publish_fold(run, job.fold, job.out, result)
-        return {job.fold: "ok" for job in result.folds}
+            publish_fold(run, job.unit, job.out, result)
+        return {job.unit: "ok" for job in result.folds}
 
     def finish(self, scope: Scope, plan: StepPlan) -> None:
         """Every publication is complete by itself."""
 
     def progress(self, scope: Scope, result: PackResult) -> str:
         """'fold-00-sub01 trained in 3.1 s'."""
-        names = ", ".join(job.fold for job in result.folds)
+        names = ", ".join(job.unit for job in result.folds)
         return f"{names} trained in {result.seconds * len(result.folds):.1f} s"
 
     def gpu(self, scope: Scope) -> int:
@@ -199,7 +179,29 @@ def plan_run(scope: Scope, *, force: bool = False) -> RunPlan:
     assert isinstance(recipe, Recipe)
     samples = choose_samples(scope.workspace, recipe)
     split = make_split(recipe, samples.table)
-    jobs = _fold_jobs(scope, recipe, samples, split)
+    folds = _fold_jobs(scope, recipe, samples, split)
+    inner, inner_jobs = _inner_jobs(scope, recipe, samples, split, folds)
+    jobs = {}
+    for number, seed in enumerate(recipe.each_seed):
+        for job in (*folds.values(), *inner_jobs):
+            own = replace(job, seed=seed, unit=unit_name(job.fold, seed, number))
+            jobs[own.unit] = own
+    keys = {unit: _key(recipe, job, samples) for unit, job in jobs.items()}
+    run_id = stable_hash(list(keys.items()), recipe.decode.identity())[:12]
+    base = scope.workspace.run(recipe.name, run_id)
+    folder = forced_folder(base, keys) if force else newest_folder(base, keys)
+    jobs = {
+        unit: replace(job, out=folder / f".partial-{unit}", inputs=folder / "inputs.parquet")
+        for unit, job in jobs.items()
+    }
+    ledger = pd.concat(
+        [samples.ledger, outside_split(recipe, samples.table, split)], ignore_index=True
+    )
+    return RunPlan(recipe, samples, split, run_id, folder, jobs, keys, ledger, inner)
+
+
+def _key(recipe: Recipe, job: FoldJob, samples: Samples) -> str:
+    """What decides a fold's files: network, training, labels, seed, recorded epochs, both sides."""
     facts = [
         VERSION,
         recipe.network_name,
@@ -207,20 +209,11 @@ def plan_run(scope: Scope, *, force: bool = False) -> RunPlan:
         recipe.train.identity(),
         family_of(recipe).training_facts(recipe),
         recipe.labels,
-        recipe.seed,
+        job.seed,
     ]
-    keys = {fold: stable_hash(facts, *_sides(job, samples)) for fold, job in jobs.items()}
-    run_id = stable_hash(list(keys.items()), recipe.decode.identity())[:12]
-    base = scope.workspace.run(recipe.name, run_id)
-    folder = forced_folder(base, keys) if force else newest_folder(base, keys)
-    jobs = {
-        fold: replace(job, out=folder / f".partial-{fold}", inputs=folder / "inputs.parquet")
-        for fold, job in jobs.items()
-    }
-    ledger = pd.concat(
-        [samples.ledger, outside_split(recipe, samples.table, split)], ignore_index=True
-    )
-    return RunPlan(recipe, samples, split, run_id, folder, jobs, keys, ledger)
+    if recipe.epoch_scores.record:
+        facts.append({"record": recipe.epoch_scores.record})
+    return stable_hash(facts, *_sides(job, samples))
 
 
 def _sides(job: FoldJob, samples: Samples) -> tuple[list[Any], list[Any]]:
@@ -233,14 +226,40 @@ def _sides(job: FoldJob, samples: Samples) -> tuple[list[Any], list[Any]]:
 
 
 def _fold_jobs(scope: Scope, recipe: Recipe, chosen: Samples, split: Split) -> dict[str, FoldJob]:
+    """Fold → its job, for the first seed."""
+    make = _job_maker(scope, recipe, chosen)
+    named = {fold_name(n, name): sides for n, (name, sides) in enumerate(split.folds.items())}
+    return {fold: make(fold, sides) for fold, sides in named.items()}
+
+
+def _inner_jobs(
+    scope: Scope, recipe: Recipe, chosen: Samples, split: Split, folds: dict[str, FoldJob]
+) -> tuple[dict[str, Fold], list[FoldJob]]:
+    """With a nested choice: fold → its inner sides, and the jobs that train on them."""
+    if not recipe.epoch_scores.nested:
+        return {}, []
+    make, table = _job_maker(scope, recipe, chosen), chosen.table
+    label_of = dict(zip(zip(table.dataset, table.event, strict=True), table.label, strict=True))
+    inner, jobs = {}, []
+    for (fold, outer), (name, sides) in zip(folds.items(), split.folds.items(), strict=True):
+        inner[fold] = inner_sides(table, sides, str(name), recipe.epoch_scores.inner_folds)
+        labels = {label_of[s] for s in (*outer.train_events, *outer.test_events)}
+        # The outer fold's classes: one of them may be only in those who are tested.
+        known = tuple(sorted(str(label) for label in labels if not pd.isna(label)))
+        job = make(fold.replace("fold-", INNER, 1), inner[fold])
+        jobs.append(replace(job, classes=known))
+    return inner, jobs
+
+
+def _job_maker(scope: Scope, recipe: Recipe, chosen: Samples) -> Callable[[str, Fold], FoldJob]:
+    """(fold's name, ids of both sides) → its job. Raises SplitError for an empty side."""
     table = chosen.table
     samples = list(zip(table.dataset, table.event, strict=True))
     sample_of = dict(zip(event_ids(table), samples, strict=True))
     video_of = dict(zip(samples, zip(table.dataset, table.video, strict=True), strict=True))
-    jobs = {}
-    for number, (name, (train, test)) in enumerate(split.folds.items()):
-        fold = fold_name(number, str(name))
-        sides = [tuple(sample_of[i] for i in side if i in sample_of) for side in (train, test)]
+
+    def make(fold: str, both: Fold) -> FoldJob:
+        sides = [tuple(sample_of[i] for i in side if i in sample_of) for side in both]
         if not sides[0] or not sides[1]:
             raise SplitError(
                 f"{recipe.name}, {fold}",
@@ -249,7 +268,7 @@ def _fold_jobs(scope: Scope, recipe: Recipe, chosen: Samples, split: Split) -> d
                 todo="Use fewer folds or more subjects.",
             )
         videos = [tuple(sorted({video_of[s] for s in side})) for side in sides]
-        jobs[fold] = FoldJob(
+        return FoldJob(
             workspace=scope.workspace.path,
             recipe=recipe,
             fold=fold,
@@ -258,11 +277,13 @@ def _fold_jobs(scope: Scope, recipe: Recipe, chosen: Samples, split: Split) -> d
             test_events=sides[1],
             train_videos=videos[0],
             test_videos=videos[1],
-            seed=recipe.seed,
+            seed=recipe.each_seed[0],
+            record=recipe.epoch_scores.record,
             out=Path(),
             device=scope.device,
         )
-    return jobs
+
+    return make
 
 
 # --------------------------------------------------------------------- which folder, which twin
@@ -305,7 +326,7 @@ def forced_folder(base: Path, keys: dict[str, str]) -> Path:
 
 def _look_elsewhere(scope: Scope, run: RunPlan, plan: StepPlan) -> None:
     """Find folds of the same key in other runs of the workspace."""
-    wanted = {run.keys[fold]: fold for fold, why in plan.reasons.items() if why != "forced"}
+    wanted = {run.keys[unit]: unit for unit, why in plan.reasons.items() if why != "forced"}
     if not wanted:
         return
     for folder in sorted((scope.workspace.path / "runs").glob("*/*")):
@@ -318,16 +339,17 @@ def _look_elsewhere(scope: Scope, run: RunPlan, plan: StepPlan) -> None:
             folder, rows, {u: k for k, u in twins.items()}, VERSION, always_read=QUICK_BYTES
         )
         for key, unit in twins.items():
-            if unit not in bad and wanted.get(key) == unit:
-                fold = wanted.pop(key)
-                run.elsewhere[fold] = folder / unit
-                plan.reasons[fold] = f"trained in {folder.parent.name}/{folder.name}: taken over"
+            if unit not in bad and plain_name(wanted.get(key, "")) == plain_name(unit):
+                own = wanted.pop(key)
+                run.elsewhere[own] = folder / unit
+                plan.reasons[own] = f"trained in {folder.parent.name}/{folder.name}: taken over"
 
 
 def _asked(fold: str, wanted: tuple[str, ...]) -> bool:
-    """Whether a fold is among those asked for, by name, number or held-out subject."""
-    _, number, subject = fold.split("-", 2)
-    return bool({fold, number, str(int(number)), subject} & set(wanted))
+    """Whether a unit is of a fold asked for by name, number or held-out subject, or itself is."""
+    _, number, subject = plain_name(fold).split("-", 2)
+    name = f"fold-{number}-{subject}"
+    return bool({fold, name, number, str(int(number)), subject} & set(wanted))
 
 
 # ------------------------------------------------------------------------------------ publication
@@ -343,7 +365,9 @@ def fit_pack(pack: PackJob) -> PackResult:
     for job in jobs:
         missing = [name for name in FOLD_FILES if not (job.out / name).exists()]
         if missing:
-            raise StoreError(job.fold, expected=f"files {FOLD_FILES}", got=f"without {missing}")
+            raise StoreError(job.unit, expected=f"files {FOLD_FILES}", got=f"without {missing}")
+        if job.fold.startswith(INNER):
+            (job.out / "weights.safetensors").unlink()  # it was trained to choose an epoch
     seconds = (time.perf_counter() - started) / len(jobs)
     return PackResult(pack.folds, seconds, platform.node(), versions_json())
 
@@ -355,118 +379,19 @@ def prove(scope: Scope, steps: int = 100) -> Proof:
     """
     run = plan_run(scope)
     device = resolve_device(scope.device)
-    asked = [fold for fold in run.jobs if scope.folds and _asked(fold, scope.folds)]
+    folds = [
+        unit for unit, job in run.jobs.items() if unit == job.fold and not unit.startswith(INNER)
+    ]
+    asked = [fold for fold in folds if scope.folds and _asked(fold, scope.folds)]
     with tempfile.TemporaryDirectory(prefix="apexflow-proof-") as folder:
         inputs = Path(folder) / "inputs.parquet"
         save_parquet(run.samples.inputs, inputs)
         jobs = [
-            replace(job, device=device, inputs=inputs, out=Path(folder) / job.fold)
-            for job in run.jobs.values()
+            replace(run.jobs[fold], device=device, inputs=inputs, out=Path(folder) / fold)
+            for fold in folds
         ]
         fold = asked[0] if asked else jobs[0].fold
         return family_of(run.recipe).prove(jobs, fold, steps)
-
-
-def _write_setup(run: RunPlan, scope: Scope) -> None:
-    """recipe.json, split.json, inputs.parquet and the ledger, where they are not there as now."""
-    assert run.writer is not None
-    texts = {
-        "recipe.json": json.dumps(run.recipe.model_dump(mode="json"), indent=1, sort_keys=True),
-        "split.json": json.dumps(_split_facts(run), indent=1),
-    }
-    key = stable_hash(texts, run.samples.inputs.astype(str).to_numpy().tolist())
-    bad, _ = why_not_fresh(
-        run.folder, run_manifest(run.folder), {SETUP: key}, VERSION, always_read=QUICK_BYTES
-    )
-    if not bad and not run.writer.trouble:
-        return
-    made = {}
-    for name, text in texts.items():
-        made[name] = temporary_name(run.folder / name, scope.token)
-        made[name].write_text(text)
-    made["inputs.parquet"] = temporary_name(run.folder / "inputs.parquet", scope.token)
-    save_parquet(run.samples.inputs, made["inputs.parquet"])
-    rows = [_row(SETUP, key, name, path) for name, path in made.items()]
-    run.writer.ledger = []
-    run.writer.enter(
-        rows,
-        files=[(path, run.folder / name) for name, path in made.items()],
-        ledger=[{**row, "key": key} for row in run.ledger.to_dict("records")],
-        timings=[_timing(name, 0.0, platform.node(), versions_json()) for name in made],
-    )
-
-
-def _split_facts(run: RunPlan) -> dict[str, Any]:
-    shared = {p for people in run.split.people_shared.values() for p in people}
-    sides = zip(run.jobs, run.split.folds.values(), strict=True)
-    return {
-        "digest": run.split.digest,
-        "people_shared": sorted(shared),
-        "folds": {
-            fold: {"train": list(train), "test": list(test)} for fold, (train, test) in sides
-        },
-    }
-
-
-def _take_over(run: RunPlan, fold: str, twin: Path, scope: Scope) -> None:
-    """Publish another run's fold as this run's: weights linked, predictions decoded again."""
-    out = run.jobs[fold].out
-    shutil.rmtree(out, ignore_errors=True)
-    out.mkdir(parents=True)
-    for path in sorted(p for p in twin.iterdir() if p.is_file() and p.name != UNIT_RECORD):
-        _link(path, out / path.name)  # linked files are replaced, never written into
-    family_of(run.recipe).decode_fold(run.recipe, out)
-    _publish_fold(run, fold, out, None)
-
-
-def _link(source: Path, target: Path) -> None:
-    try:
-        os.link(source, target)
-    except OSError:  # another file system, or one without links
-        shutil.copy2(source, target)
-
-
-def _publish_fold(run: RunPlan, fold: str, out: Path, result: PackResult | None) -> None:
-    assert run.writer is not None
-    shutil.rmtree(out / "resume", ignore_errors=True)
-    files = [p for p in sorted(out.iterdir()) if p.is_file() and p.name != UNIT_RECORD]
-    rows = [
-        _row(fold, run.keys[fold], f"{fold}/{path.name}", path)
-        for path in files
-        if path.name != TIMES  # seconds have no identity
-    ]
-    seconds = result.seconds if result else 0.0
-    host, versions = (
-        (result.host, result.versions) if result else (platform.node(), versions_json())
-    )
-    (out / UNIT_RECORD).write_text(json.dumps({"units": rows}, indent=1))
-    files.append(out / UNIT_RECORD)
-    rows = [*rows, _row(fold, run.keys[fold], f"{fold}/{UNIT_RECORD}", out / UNIT_RECORD)]
-    run.writer.enter(
-        rows,
-        files=[(path, run.folder / fold / path.name) for path in files],
-        timings=[_timing(row["part"], seconds, host, versions) for row in rows],
-    )
-    shutil.rmtree(out, ignore_errors=True)
-
-
-def _row(unit: str, key: str, part: str, path: Path) -> dict[str, Any]:
-    return {
-        "unit": unit,
-        "key": key,
-        "part": part,
-        "status": "ok",
-        "bytes": path.stat().st_size,
-        "digest": file_digest(path),
-        "content": "",
-        "version": VERSION,
-        "settings": "{}",
-        "counts": "{}",
-    }
-
-
-def _timing(part: str, seconds: float, host: str, versions: str) -> dict[str, Any]:
-    return {"part": part, "seconds": seconds, "units": 1, "host": host, "versions": versions}
 
 
 STEP = TrainStep()

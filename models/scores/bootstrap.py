@@ -87,6 +87,15 @@ def subject_interval(
     return ScoreInterval(value, low, high, defined)
 
 
+def mean_of_parts(statistic: Statistic) -> Statistic:
+    """The mean of a statistic over the first axis of its counts, such as seeds."""
+
+    def mean(counts: npt.NDArray[Any]) -> float:
+        return float(np.mean([statistic(part) for part in counts]))
+
+    return mean
+
+
 def paired_difference(
     a: npt.NDArray[np.integer[Any]],
     b: npt.NDArray[np.integer[Any]],

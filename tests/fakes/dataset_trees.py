@@ -348,6 +348,32 @@ def fourd(root: Path) -> Path:
     return root
 
 
+DFME_HEADER = ("Subject", "Filename", "OnsetFrame", "ApexFrame", "OffsetFrame", "AU", "Emotion",
+               "fps")  # fmt: skip
+DFME_ROWS = [
+    ("sub0003", "sub0003_01", 2, 5, 9, 12, "happiness", 500),
+    ("sub0003", "sub0003_02", 2, 40, 9, "4+7", "disgust", 300),
+    ("sub0601", "sub0601_01", 0, 3, 8, "1+2", "surprise", 200),
+]
+
+
+def dfme(root: Path, rows: Rows = DFME_ROWS) -> Path:
+    """The challenge subset in its doubled folder, and its sheet; one apex past the offset."""
+    for row in rows:
+        write_frames(root / "train_data" / "train_data" / row[1], range(12), "{:05d}.png")
+    write_xlsx(root / "CCAC2024.xlsx", {"Sheet1": [DFME_HEADER, *rows]})
+    return root
+
+
+def megc(root: Path) -> Path:
+    """Long test videos of both parts, one of them with a strange folder beside it."""
+    write_frames(root / "SAMM_data" / "001_2", range(1, 12), "001_2_{:05d}.jpg")
+    for name in ("dzw_a1", "gcf_f2"):
+        write_frames(root / "CAS_data" / name, range(1, 12), "{}.jpg")
+    write_frames(root / "CAS_data" / "preview", range(1, 3), "{}.jpg")
+    return root
+
+
 def manifest(root: Path, text: str | None = None) -> Path:
     """The generic layout: two folders of frames and a manifest."""
     write_frames(root / "p1" / "clip a", range(1, 21), "f{:04d}.png")
@@ -374,6 +400,8 @@ BUILDERS = {
     "mmew": mmew,
     "4dme": fourd,
     "casme": casme,
+    "dfme": dfme,
+    "megc": megc,
     "csv": manifest,
 }
 

@@ -104,7 +104,10 @@ def write_store(
     ]  # fmt: skip
     timing = {"part": part.name, "mtime_ns": part.stat().st_mtime_ns, "seconds": 3.25,
               "units": len(rows), "host": "here", "versions": VERSIONS}  # fmt: skip
-    write_table(pd.DataFrame([timing]).astype(stores.TIMINGS), folder / "timings.parquet")
+    write_table(
+        pd.DataFrame([timing], columns=list(stores.TIMINGS)).astype(stores.TIMINGS),
+        folder / "timings.parquet",
+    )
     kind = "event" if stage in ("registration", "apex", "flow") else "video"
     table = ledger([(stage, dataset, u, kind, r, f"made up: {r}", "dropped")
                     for u, r in (dropped or {}).items()])  # fmt: skip
@@ -326,7 +329,10 @@ def _finish_run(folder: Path, recipe: dict[str, Any], folds: dict[str, Any]) -> 
     stamp = {row["part"]: (folder / row["part"]).stat().st_mtime_ns for row in rows}
     timings = [{"part": part, "mtime_ns": time, "seconds": 12.5, "units": 1, "host": "here",
                 "versions": VERSIONS} for part, time in stamp.items()]  # fmt: skip
-    write_table(pd.DataFrame(timings).astype(stores.TIMINGS), folder / "timings.parquet")
+    write_table(
+        pd.DataFrame(timings, columns=list(stores.TIMINGS)).astype(stores.TIMINGS),
+        folder / "timings.parquet",
+    )
     dropped = ledger([("train", "casme2", "x", "event", "no_label_3", "", "dropped")])
     write_tables(folder, rows, dropped)
 

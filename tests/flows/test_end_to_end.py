@@ -147,6 +147,7 @@ def test_kill_in_the_middle_then_a_rerun_equals_an_undisturbed_run(
     assert store_bytes(workspace) == store_bytes(undisturbed)
 
 
+@pytest.mark.slow  # run by .ci/run too
 def test_long_videos_end_in_intervals_and_strs(
     smoke: dict[str, Path], tmp_path: Path, cli: Callable[..., Any]
 ) -> None:

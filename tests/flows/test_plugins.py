@@ -16,6 +16,7 @@ from data.stages.registry import STAGES
 from data.synthetic import write_dataset
 from models.registry import NETWORKS, create_model
 from models.runs.files import RunFiles
+from tasks.carriers import LocalCarrier
 from tasks.context import PlainExecutor, open_context
 from tasks.request import RunRequest
 from tasks.steps import StepRecord, run_steps
@@ -45,7 +46,7 @@ def run(tmp_path: Path, recipe: str, **more: Any) -> list[StepRecord]:
     path = tmp_path / "toy.yaml"
     path.write_text(recipe)
     request = RunRequest(recipe=str(path), workspace=str(tmp_path / "ws"), **more)
-    with open_context(request, PlainExecutor(0)) as context:
+    with open_context(request, PlainExecutor(LocalCarrier(0))) as context:
         return run_steps(context)
 
 

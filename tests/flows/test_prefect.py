@@ -45,6 +45,7 @@ def test_up_again_changes_nothing_and_says_the_password(server: Server) -> None:
     assert server.url in said and server.auth in said
 
 
+@pytest.mark.slow  # run by .ci/run too
 def test_full_run_shows_stages_chunks_and_pictures(
     server: Server, smoke: dict[str, Path], tmp_path: Path
 ) -> None:

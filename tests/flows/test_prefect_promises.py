@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from data.stages.workspace import Workspace
+from tasks.carriers import LocalCarrier
 from tasks.request import RunRequest
 from tests.fakes.prefect_server import Server, until
 
@@ -144,6 +145,8 @@ def test_each_field_of_the_form_does_what_it_says(
         "until": "align",
         "only_failed": True,
         "max_gpu_memory_mb": 100,
+        "memory": "8G",
+        "time_limit_s": 600.0,
     }
     for name, value in more.items():
         state, message = field(name, value)
@@ -173,7 +176,7 @@ def test_the_gpu_limit_lets_one_run_in(server: Server, monkeypatch: pytest.Monke
     def active() -> int:
         return int(server.get(f"v2/concurrency_limits/{GPU_LIMIT}")["active_slots"])
 
-    executor = PrefectExecutor(1, None)  # type: ignore[arg-type]
+    executor = PrefectExecutor(LocalCarrier(1), None)  # type: ignore[arg-type]
     with temporary_settings(
         {PREFECT_API_URL: f"{server.url}/api", PREFECT_API_AUTH_STRING: server.auth}
     ):
@@ -192,7 +195,7 @@ def test_a_lost_server_gives_the_gpu_to_who_asks(monkeypatch: pytest.MonkeyPatch
 
     entered, said = False, list[str]()
     monkeypatch.setattr(prefect_executor.logger, "warning", lambda text, *_: said.append(text))
-    executor = PrefectExecutor(1, None)  # type: ignore[arg-type]
+    executor = PrefectExecutor(LocalCarrier(1), None)  # type: ignore[arg-type]
     with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}), executor.gpu("cuda"):
         entered = True
     assert entered and len(said) == 1 and "going on without one" in said[0]

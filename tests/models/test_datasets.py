@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from typing import Any
 
-import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch.utils.data import DataLoader
@@ -112,30 +114,51 @@ def test_a_wrong_recipe_or_fold_is_refused(clips: Workspace) -> None:
         FlowDataset(clips.path, recipe_of({"name": "ststnet"}), 0, "valid")  # type: ignore[arg-type]
 
 
-def test_a_run_of_the_recipe_has_these_folds_and_scores(clips: Workspace, tmp_path: Path) -> None:
-    """The same road through the project: both baselines, scores, comparison on one sample list."""
+def test_a_run_of_the_recipe_has_these_folds(clips: Workspace, tmp_path: Path) -> None:
+    """The same road through the project: folds, samples and answers of both baselines."""
     import shutil
 
-    from models.runs.compare import compare
+    from models.family import family_of
     from models.runs.files import RunFiles
-    from models.runs.scoring import STEP as EVALUATE
-    from tests.fakes.steps import do, scope, train
+    from tests.fakes.steps import train
 
     shutil.copytree(clips.path, tmp_path / "ws")
-    workspace, runs = Workspace(tmp_path / "ws"), []
+    workspace, truths = Workspace(tmp_path / "ws"), []
     for name, settings in (
-        ("ststnet", {"epochs": 2}),
+        ("ststnet", {"epochs": 2, "balanced": True}),
         ("flow_regression", {"solver": "lbfgs", "epochs": 20, "standardise": "pixel"}),
     ):
-        recipe = recipe_of({"name": name}, train=settings).model_copy(update={"name": name})
-        plan = train(workspace, recipe)
-        do(EVALUATE, scope(workspace, None, Path(), recipe), most=1)  # scores; no pictures here
-        runs.append(RunFiles(Path(plan.detail["run"])))
-        fold = next(FlowDataset.folds(workspace.path, recipe))
-        assert fold[0] == runs[-1].folds[0].name
-        own = runs[-1].predictions().query("fold == @fold[0]")
-        assert sorted(own.event) == sorted(fold[2].samples.event)
-        assert {"uf1", "uar", "accuracy"} <= set(runs[-1].metrics().name)
-        assert np.isfinite(runs[-1].metrics().query("scope == 'pooled'").value).all()
+        recipe = recipe_of(
+            {"name": name}, train=settings, epoch_scores={"record": 2},
+            split={"kind": "subject_kfold", "k": 2},
+        )  # fmt: skip
+        run = RunFiles(Path(train(workspace, recipe).detail["run"]))
+        fold, _, held_out = next(FlowDataset.folds(workspace.path, recipe))
+        assert fold == run.folds[0].name
+        own = run.predictions().query("fold == @fold")
+        assert sorted(own.event) == sorted(held_out.samples.event)
+        chances = own.filter(like="prob_").to_numpy()
+        assert chances.sum(axis=1) == pytest.approx(1) and chances.shape == (len(own), 3)
+        epochs = pd.read_parquet(run.folds[0] / "epochs.parquet")
+        assert sorted(set(epochs.epoch)) == ([1, 2] if name == "ststnet" else [20])
+        truths.append(family_of(recipe).count(run).truth)
         assert not train(workspace, recipe).todo, "trained once"
-    assert "run 1" in compare(runs).to_text()
+    assert truths[0] == truths[1], "both can be compared"
+
+
+def test_the_pages_loop_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The example of docs/extending.md, on a workspace of made-up clips."""
+    from models.recipe import load_recipe
+
+    page = (Path(__file__).parents[2] / "docs" / "extending.md").read_text()
+    block = re.search(r"## Your own training loop\n[^#]*?\n\n((?:    .*\n|\n)+)", page)
+    assert block
+    workspace = Workspace(tmp_path / "work")
+    events = made.write_ingest(workspace, "casme2", subjects=3)
+    recipe = load_recipe("ststnet_megc2019", {"data": ["casme2"]})
+    made.write_clip_stores(workspace, "casme2", events, recipe=recipe)
+    monkeypatch.chdir(tmp_path)
+    found: dict[str, Any] = {}
+    exec(re.sub(r"^    ", "", block[1], flags=re.MULTILINE).replace("range(30)", "range(2)"), found)
+    assert len(found["true"]) == len(found["said"]) == 8
+    assert set(found["said"]) <= {"negative", "positive", "surprise"}

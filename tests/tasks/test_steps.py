@@ -20,6 +20,7 @@ from data.stages.parts import PartWriter
 from data.stages.workspace import Workspace
 from flows import planner, pruning
 from models.recipe import load_recipe
+from tasks.carriers import LocalCarrier
 from tasks.context import PlainExecutor, forces, open_context, wanted_steps
 from tasks.request import RunRequest
 from tasks.steps import StepRecord, run_steps
@@ -95,7 +96,7 @@ def asked(lab: Path, **words: Any) -> RunRequest:
 
 
 def run(lab: Path, **words: Any) -> dict[str, StepRecord]:
-    with open_context(asked(lab, **words), PlainExecutor(0)) as context:
+    with open_context(asked(lab, **words), PlainExecutor(LocalCarrier(0))) as context:
         return {record.stage: record for record in run_steps(context)}
 
 

@@ -20,6 +20,8 @@ _LAYOUTS = {
     "mmew": "mmew:SyntheticMmew",
     "4dme": "fourdme:SyntheticFourDme",
     "casme": "casme:SyntheticCasme",
+    "dfme": "dfme:SyntheticDfme",
+    "megc": "megc:SyntheticMegc",
     "csv": "csv_manifest:SyntheticCsvManifest",
 }
 

@@ -4,6 +4,7 @@ CASME2-RAW/sub01/EP02_01f/img1.jpg ...             numbers from 1, not padded (o
 CASME2_RAW_selected/sub01/EP02_01f/img46.jpg ...   onset to offset, numbers kept
 Cropped/sub01/EP02_01f/reg_img46.jpg ...           the same; here whole frames, not crops
 CASME2_compressed/sub01/EP02_01f.avi
+CASME2-coding-20190701.xlsx                 the same and a column Objective Classes
 CASME2-coding-20140508.xlsx                 Sheet1 with two blank columns, empty Sheet2, Sheet3
 CASME2-ObjectiveClasses.xlsx                Sheet1, and leftovers without a header in Sheet2
 """
@@ -43,6 +44,7 @@ _SHAPES = {
     "selected": ("CASME2_RAW_selected", "img", 1),
     "cropped": ("Cropped", "reg_img", 1),
     "films": ("CASME2_compressed", "", 1),
+    "2019": ("CASME2-RAW", "img", 1),
 }
 
 
@@ -61,6 +63,7 @@ class SyntheticCasme2(SyntheticLayout):
         "selected": "onset to offset, numbers kept",
         "cropped": "onset to offset, reg_img46.jpg",
         "films": "one video file a clip",
+        "2019": "the sheet of 2019, with a tenth column for objective classes",
     }
 
     def __init__(self, variant: str = "") -> None:
@@ -108,14 +111,19 @@ class SyntheticCasme2(SyntheticLayout):
                 }
             )
             classes.append(who | {"Objective Class": objective_class(event.aus)})
+            coding[-1]["Objective Classes"] = classes[-1]["Objective Class"]
         return {"coding": coding, "classes": classes}
 
     def write_sheets(self, out: Path, tables: Tables) -> None:
-        coding = lines(_CODING, tables["coding"])
+        late = self.variant == "2019"
+        columns = (*_CODING, "Objective Classes") if late else _CODING
+        coding = lines(columns, tables["coding"])
         write_xlsx(
-            out / "CASME2-coding-20140508.xlsx",
-            {"Sheet1": [_CODING, *coding], "Sheet2": [], "Sheet3": []},
+            out / f"CASME2-coding-{'20190701' if late else '20140508'}.xlsx",
+            {"Sheet1": [columns, *coding], "Sheet2": [], "Sheet3": []},
         )
+        if late:
+            return
         classes = lines(_CLASSES, tables["classes"])
         write_xlsx(
             out / "CASME2-ObjectiveClasses.xlsx",

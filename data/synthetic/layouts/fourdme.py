@@ -3,6 +3,8 @@
     4DMicro/gray_micro/S01/S01_1st_001_01_1/0213.jpg ...
     4DMicro/gray_micro_crop/S01/S01_1st_001_01_1/0213.jpg ...       here whole frames
     4DMicro/gray_micro/S01_1st_001_01_1/0213.jpg ...                as before the release
+    micro_short_gray_video/micro short gray video/S01/S01_001_01_1/Frame_000001831.jpg ...
+    Micro and Macro-expression labels.xlsx          the tree and workbook of real copies
     4DME_Labelling_Micro_release v1.xlsx            frame numbers as floats, units as AU4+AU7(k)
     4DME_Labelling_Micro_extras_release v1.xlsx     self-reports and film emotions
 
@@ -60,6 +62,7 @@ class SyntheticFourDme(SyntheticLayout):
     variants: ClassVar[dict[str, str]] = {
         "cropped": "folder gray_micro_crop",
         "flat": "no folder a subject",
+        "gray": "micro_short_gray_video, sessions S01_1 and S01_2, folders for the coders",
     }
 
     def place(self, videos: Sequence[PlannedVideo], rng: np.random.Generator) -> list[Place]:
@@ -67,6 +70,16 @@ class SyntheticFourDme(SyntheticLayout):
         for video in videos:
             event = video.expressions[0]
             subject = f"S{video.subject + 1:02d}"
+            if self.variant == "gray":
+                first = int(rng.integers(120, 2500)) - event.onset
+                subject += f"_{1 + video.number % 2}"  # filmed in two sessions
+                clip = f"{subject}_{video.number + 1:03d}_01_1"
+                folder = f"micro_short_gray_video/micro short gray video/{subject}/{clip}"
+                place = Place(
+                    subject, f"{subject}/{clip}", folder, first, "Frame_", 9, extra={"clip": clip}
+                )
+                places.append(place.trimmed(event))
+                continue
             session = "1st" if video.number % 2 == 0 else "2nd"
             clip = f"{subject}_{session}_{video.number + 1:03d}_{int(rng.integers(1, 10)):02d}_1"
             above = "gray_micro_crop" if self.variant == "cropped" else "gray_micro"
@@ -109,6 +122,15 @@ class SyntheticFourDme(SyntheticLayout):
         return {"micro": rows, "extras": extras}
 
     def write_sheets(self, out: Path, tables: Tables) -> None:
+        if self.variant == "gray":
+            rows = lines(_COLUMNS, tables["micro"])
+            name = "Micro and Macro-expression labels.xlsx"
+            write_xlsx(out / name, {"Sheet1": [_COLUMNS, *rows]})
+            clip = next(p for p in sorted(out.rglob("Frame_*")) if p.stat().st_size)
+            aside = out / "micro_short_gray_video" / "images for annotation"
+            aside.mkdir(parents=True, exist_ok=True)
+            (aside / clip.name).write_bytes(clip.read_bytes())
+            return
         for table, columns, name in (("micro", _COLUMNS, "release v1"),
                                      ("extras", _EXTRAS, "extras_release v1")):  # fmt: skip
             rows = lines(columns, tables[table])
@@ -129,7 +151,7 @@ class SyntheticFourDme(SyntheticLayout):
         rows.plant("offset_past_end", lambda r: {"Offset": number(r, "Offset") + 12.0})
         planted += rows.planted + damage_frames(videos, out, rng)
         planted.append(stray_file(out, videos[0].place.folder))
-        planted.append(nest_folder(out, _ROOT))
+        planted.append(nest_folder(out, videos[0].place.folder.partition("/")[0]))
         return planted
 
 

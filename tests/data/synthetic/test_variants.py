@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 
-from data.datasets import open_dataset
+from data.datasets import get_adapter, open_dataset
 from data.errors import ConfigError
 from data.ingest.check import check_dataset
 from data.synthetic import get_layout, load_truth, variant_names, write_dataset
@@ -41,6 +41,8 @@ def test_a_sound_copy_is_read_whole(variant):
         for event in video["events"]
         if event["type"] == "micro"
     ]
+    if not get_adapter(name.partition(":")[0]).labelled:
+        drawn = []
     events = open_dataset(name.partition(":")[0], sound).events
     micro = events[events.type == "micro"]
     assert sorted(zip(micro.video, micro.emotion, strict=True)) == sorted(drawn)

@@ -33,7 +33,8 @@ from models.me_tst.settings import MeTstTrainConfig
 from models.me_tst.training import predict
 from models.recipe import Recipe, parse_recipe
 from models.runs.files import FoldJob, RunFiles
-from models.runs.training import RunPlan, plan_run
+from models.runs.publishing import RunPlan
+from models.runs.training import plan_run
 from tests.fakes import steps
 from tests.fakes.fabricated_run import planned_keys, write_ingest, write_store
 

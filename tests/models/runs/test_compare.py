@@ -187,7 +187,7 @@ def test_spotting_runs_by_their_counts(tmp_path):
     recipe = json.loads((runs[1].folder / "recipe.json").read_text())
     recipe["decode"]["iou"] = 0.3
     (runs[1].folder / "recipe.json").write_text(json.dumps(recipe))
-    with pytest.raises(ConfigError, match="matching rule"):
+    with pytest.raises(ConfigError, match="scoring rules"):
         compare(runs)
 
 

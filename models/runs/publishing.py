@@ -1,0 +1,170 @@
+"""Publishing what training makes into a run's folder: its setup, its folds, folds taken over.
+
+One protocol with the stores (`data.stages.writing`): files get their names and rows in the run's
+manifest together, and a fold's folder says of itself what it holds.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from data.folds import Fold, Split
+from data.stages.contract import Scope
+from data.stages.files import save_parquet, temporary_name
+from data.stages.identity import file_digest, stable_hash
+from data.stages.parts import versions_json
+from data.stages.planning import why_not_fresh
+from data.stages.stores import UNIT_RECORD
+from data.stages.writing import StoreWriter
+from models.family import family_of
+from models.recipe import Recipe
+from models.runs.files import QUICK_BYTES, SETUP, FoldJob, run_manifest
+from models.runs.samples import Samples, fold_name
+
+TIMES = "timings.parquet"  # of a fold: seconds per epoch
+VERSION = 2  # bumped by hand when training results change
+
+
+@dataclass
+class RunPlan:
+    """The experiment as it would run: samples, split, folder, folds with their keys."""
+
+    recipe: Recipe
+    samples: Samples
+    split: Split
+    run_id: str
+    folder: Path
+    jobs: dict[str, FoldJob]  # by unit: a fold, of one seed, or its inner training
+    keys: dict[str, str]  # unit → key
+    ledger: pd.DataFrame
+    inner: dict[str, Fold] = field(default_factory=dict)  # fold → ids that train, that choose
+    elsewhere: dict[str, Path] = field(default_factory=dict)  # unit → its trained twin's folder
+    writer: StoreWriter | None = None
+
+
+@dataclass
+class PackResult:
+    """Trained folds in their hidden folders; seconds of one, evenly shared."""
+
+    folds: tuple[FoldJob, ...]
+    seconds: float
+    host: str
+    versions: str
+
+
+def write_setup(run: RunPlan, scope: Scope) -> None:
+    """recipe.json, split.json, inputs.parquet and the ledger, where they are not there as now."""
+    assert run.writer is not None
+    texts = {
+        "recipe.json": json.dumps(run.recipe.model_dump(mode="json"), indent=1, sort_keys=True),
+        "split.json": json.dumps(_split_facts(run), indent=1),
+    }
+    key = stable_hash(texts, run.samples.inputs.astype(str).to_numpy().tolist())
+    bad, _ = why_not_fresh(
+        run.folder, run_manifest(run.folder), {SETUP: key}, VERSION, always_read=QUICK_BYTES
+    )
+    if not bad and not run.writer.trouble:
+        return
+    made = {}
+    for name, text in texts.items():
+        made[name] = temporary_name(run.folder / name, scope.token)
+        made[name].write_text(text)
+    made["inputs.parquet"] = temporary_name(run.folder / "inputs.parquet", scope.token)
+    save_parquet(run.samples.inputs, made["inputs.parquet"])
+    rows = [_row(SETUP, key, name, path) for name, path in made.items()]
+    run.writer.ledger = []
+    run.writer.enter(
+        rows,
+        files=[(path, run.folder / name) for name, path in made.items()],
+        ledger=[{**row, "key": key} for row in run.ledger.to_dict("records")],
+        timings=[_timing(name, 0.0, platform.node(), versions_json()) for name in made],
+    )
+
+
+def _split_facts(run: RunPlan) -> dict[str, Any]:
+    shared = {p for people in run.split.people_shared.values() for p in people}
+    sides = {fold_name(n, name): own for n, (name, own) in enumerate(run.split.folds.items())}
+    facts: dict[str, Any] = {
+        "digest": run.split.digest,
+        "people_shared": sorted(shared),
+        "folds": {
+            fold: {"train": list(train), "test": list(test)}
+            for fold, (train, test) in sides.items()
+        },
+    }
+    if run.inner:
+        facts["inner"] = {fold: list(chooses) for fold, (_, chooses) in run.inner.items()}
+    return facts
+
+
+def take_over(run: RunPlan, fold: str, twin: Path) -> None:
+    """Publish another run's fold as this run's: weights linked, predictions decoded again."""
+    out = run.jobs[fold].out
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(parents=True)
+    for path in sorted(p for p in twin.iterdir() if p.is_file() and p.name != UNIT_RECORD):
+        _link(path, out / path.name)  # linked files are replaced, never written into
+    family_of(run.recipe).decode_fold(run.recipe, out)
+    publish_fold(run, fold, out, None)
+
+
+def _link(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # another file system, or one without links
+        shutil.copy2(source, target)
+
+
+def publish_fold(run: RunPlan, fold: str, out: Path, result: PackResult | None) -> None:
+    """Give a fold's files, made in `out`, their names, and enter them in the run's manifest.
+
+    `result`: None where the fold was trained elsewhere.
+    """
+    assert run.writer is not None
+    shutil.rmtree(out / "resume", ignore_errors=True)
+    files = [p for p in sorted(out.iterdir()) if p.is_file() and p.name != UNIT_RECORD]
+    rows = [
+        _row(fold, run.keys[fold], f"{fold}/{path.name}", path)
+        for path in files
+        if path.name != TIMES  # seconds have no identity
+    ]
+    seconds = result.seconds if result else 0.0
+    host, versions = (
+        (result.host, result.versions) if result else (platform.node(), versions_json())
+    )
+    (out / UNIT_RECORD).write_text(json.dumps({"units": rows}, indent=1))
+    files.append(out / UNIT_RECORD)
+    rows = [*rows, _row(fold, run.keys[fold], f"{fold}/{UNIT_RECORD}", out / UNIT_RECORD)]
+    run.writer.enter(
+        rows,
+        files=[(path, run.folder / fold / path.name) for path in files],
+        timings=[_timing(row["part"], seconds, host, versions) for row in rows],
+    )
+    shutil.rmtree(out, ignore_errors=True)
+
+
+def _row(unit: str, key: str, part: str, path: Path) -> dict[str, Any]:
+    return {
+        "unit": unit,
+        "key": key,
+        "part": part,
+        "status": "ok",
+        "bytes": path.stat().st_size,
+        "digest": file_digest(path),
+        "content": "",
+        "version": VERSION,
+        "settings": "{}",
+        "counts": "{}",
+    }
+
+
+def _timing(part: str, seconds: float, host: str, versions: str) -> dict[str, Any]:
+    return {"part": part, "seconds": seconds, "units": 1, "host": host, "versions": versions}

@@ -1,0 +1,131 @@
+"""Locks across machines: removed locks, dead and living holders elsewhere, no lock service."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from data.errors import LockedError
+from data.stages import heartbeat
+from data.stages.files import replacing
+from data.stages.heartbeat import Beat, read_beat, write_beat
+from data.stages.workspace import Workspace
+from data.stages.writing import StoreWriter
+
+
+def elsewhere(count: int = 0) -> Beat:
+    return replace(Beat.new("aa", "a far run"), machine="other boot pid:[1]", count=count)
+
+
+def test_with_its_lock_removed_a_living_run_keeps_its_files_and_publishes_nothing(
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "d" / "align"
+    folder.mkdir(parents=True)
+    with Workspace(tmp_path).lock(what="run first") as token:
+        part = folder / f".part-00-aa.h5.{token}-1.tmp"
+        part.write_bytes(b"in flight")
+        (tmp_path / ".lock").unlink()
+        with pytest.raises(LockedError, match=r"run first.*lock file was removed"):
+            Workspace(tmp_path).lock().__enter__()
+        assert part.read_bytes() == b"in flight", "nothing was swept"
+        writer = StoreWriter(Workspace(tmp_path), folder, token)
+        with pytest.raises(LockedError) as caught:
+            writer.add_part(part, [], [], {"part": "part-00-aa.h5"})
+        assert caught.value.code == "lost_lock" and not (folder / "part-00-aa.h5").exists()
+    assert read_beat(tmp_path) is None, "it does not beat after its end"
+
+
+def test_a_run_whose_heartbeat_is_anothers_stops(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    with workspace.lock():
+        workspace.check_hold()
+        write_beat(tmp_path, elsewhere())
+        with pytest.raises(LockedError, match="the heartbeat of a far run"):
+            workspace.check_hold()
+    assert read_beat(tmp_path) == elsewhere(), "another's beat is left alone"
+    with workspace_of_nobody(tmp_path).lock():
+        (tmp_path / heartbeat.BEAT_NAME).unlink()
+        with pytest.raises(LockedError, match=r"no \.heartbeat"):
+            workspace.check_hold()
+
+
+def workspace_of_nobody(path: Path) -> Workspace:
+    (path / heartbeat.BEAT_NAME).unlink()
+    return Workspace(path)
+
+
+def test_a_dead_holder_elsewhere_is_waited_out_and_a_living_one_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    beat, now = elsewhere(), 0.0
+    count: Callable[[], int] = lambda: 0  # noqa: E731
+
+    def sleep(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+        write_beat(tmp_path, replace(beat, count=count()))
+
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    write_beat(tmp_path, beat)
+    assert heartbeat.wait_for_death(tmp_path, 0.0, sleep) is None
+    assert heartbeat.LEASE_S < now < heartbeat.LEASE_S + 1 and "taken for dead" in caplog.text
+    now, count = 0.0, lambda: int(now / heartbeat.BEAT_S)
+    found = heartbeat.wait_for_death(tmp_path, 0.0, sleep)
+    assert found is not None and now < heartbeat.BEAT_S + 1, "known at its next beat"
+    now, dies = 0.0, 60.0
+    count = lambda: int(min(now, dies) / heartbeat.BEAT_S)  # noqa: E731
+    assert heartbeat.wait_for_death(tmp_path, 300.0, sleep) is None
+    assert dies + heartbeat.LEASE_S - 5 < now < dies + heartbeat.LEASE_S + 5
+
+
+def test_a_dead_holder_of_this_machine_is_known_at_once(tmp_path: Path) -> None:
+    write_beat(tmp_path, replace(Beat.new("aa", "run"), created=1.0))  # its number used again
+    with Workspace(tmp_path).lock():
+        pass
+
+
+def test_without_a_lock_service_the_heartbeat_keeps_runs_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def no_service(descriptor: int, how: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", no_service)
+    with caplog.at_level(logging.WARNING), Workspace(tmp_path).lock(what="run one"):
+        assert "not seen from other machines" in caplog.text and "No locks" in caplog.text
+        with pytest.raises(LockedError, match="run one"):
+            Workspace(tmp_path).lock().__enter__()
+
+
+def test_locks_that_stay_on_one_machine_are_recognised() -> None:
+    told = heartbeat.lock_trouble
+    assert "nolock" in told("nfs", "rw,vers=3,nolock") and "localflock" in told(
+        "lustre", "localflock"
+    )
+    assert not told("nfs4", "rw,local_lock=none") and not told("ext4", "rw")
+    assert heartbeat.file_system(Path("/proc/self"))[0] == "proc"
+
+
+def test_a_heart_beats_and_says_when_it_was_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(heartbeat, "BEAT_S", 0.02)
+    heart = heartbeat.Heart(tmp_path, Beat.new("aa", "run"))
+    while (read_beat(tmp_path) or elsewhere()).count < 3:
+        assert threading.active_count() and not heart.lost
+        time.sleep(0.01)
+    with replacing(tmp_path / heartbeat.BEAT_NAME) as temporary:
+        temporary.write_text((tmp_path / heartbeat.BEAT_NAME).read_text().replace('"aa"', '"bb"'))
+    while not heart.lost:
+        time.sleep(0.01)
+    heart.stop()
+    assert (tmp_path / heartbeat.BEAT_NAME).exists()
