@@ -3,7 +3,7 @@ PYTHON ?= python3
 # For a CUDA build of torch: make TORCH_INDEX="--extra-index-url https://download.pytorch.org/whl/cu130" ...
 TORCH_INDEX ?=
 # Add kernels (Triton, 1 GB) to check the GPU kernels without a GPU, as CI does.
-EXTRAS ?= faces,test
+EXTRAS ?= faces,test,cluster
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.apexflow-ready
@@ -26,7 +26,7 @@ $(READY): constraints.txt pyproject.toml
 demo: setup  ## synthetic data, all stages, both networks, report, Prefect UI
 	$(BIN)/python -m flows demo $(ARGS)
 
-test: setup  ## the fast tests: no GPU, seven to eight minutes on two cores
+test: setup  ## the fast tests: no GPU, minutes on two cores
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-slow: setup  ## the tests that take minutes

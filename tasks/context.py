@@ -11,16 +11,17 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from data.errors import ConfigError
 from data.stages.contract import Scope, Step
 from data.stages.workspace import Workspace
+from models.devices import resolve_device
 from models.recipe import Recipe, load_recipe
 from models.steps import find_step
-from tasks.carriers import Carrier
+from tasks.carriers import NO_GPU, Carrier, Share
 from tasks.request import RunRequest
 
 Job = TypeVar("Job")
@@ -36,13 +37,9 @@ class Executor(Protocol):
         function: Callable[[Job], Result],
         jobs: list[Job],
         label: Callable[[Job], str],
-        *,
-        most: int | None = None,
+        share: Share = NO_GPU,
     ) -> Iterator[Result]:
-        """Results in order of completion, at most `most` jobs at a time.
-
-        The first error is raised after all jobs ended.
-        """
+        """Results in order of completion; the first error is raised after all jobs ended."""
         ...
 
     def progress(self, name: str, done: int, total: int, text: str) -> None:
@@ -53,29 +50,55 @@ class Executor(Protocol):
         """Show a stage's pictures and table."""
         ...
 
-    def gpu(self, device: str) -> Any:
-        """Context manager held around GPU work."""
+    def gpu(self, count: int) -> Any:
+        """Context manager held around work on `count` GPUs of this machine; how many it got."""
+        ...
+
+    @property
+    def carrier(self) -> Carrier:
+        """Where its jobs are done."""
+        ...
+
+
+class Watcher(Protocol):
+    """Where a person watches: a terminal's view."""
+
+    def __call__(self, name: str, done: int, total: int, text: str) -> None:
+        """`done` of `total` units of the work `name`."""
+        ...
+
+    def begin(self, label: str) -> None:
+        """A job is being worked on."""
+        ...
+
+    def end(self, label: str) -> None:
+        """It is not any more."""
         ...
 
 
 class PlainExecutor:
     """Shows a run nowhere but through `show`."""
 
-    def __init__(
-        self, carrier: Carrier, show: Callable[[str, int, int, str], None] | None = None
-    ) -> None:
-        self._carrier, self._show = carrier, show
+    def __init__(self, carrier: Carrier, show: Watcher | None = None) -> None:
+        self.carrier, self._show = carrier, show
 
     def map(
         self,
         function: Callable[[Job], Result],
         jobs: list[Job],
         label: Callable[[Job], str],
-        *,
-        most: int | None = None,
+        share: Share = NO_GPU,
     ) -> Iterator[Result]:
         """See Executor."""
-        yield from self._carrier.carry(function, jobs, label=label, most=most)
+        show = self._show
+        yield from self.carrier.carry(
+            function,
+            jobs,
+            label=label,
+            share=share,
+            started=(lambda job: show.begin(label(job))) if show else None,
+            ended=(lambda job, error: show.end(label(job))) if show else None,
+        )
 
     def progress(self, name: str, done: int, total: int, text: str) -> None:
         """See Executor."""
@@ -86,9 +109,9 @@ class PlainExecutor:
         """Pages are for the UI; the report holds the same pictures."""
 
     @contextmanager
-    def gpu(self, device: str) -> Iterator[None]:
+    def gpu(self, count: int) -> Iterator[int]:
         """Alone on the machine as far as we know: nothing to hold."""
-        yield
+        yield count
 
 
 @dataclass
@@ -100,17 +123,24 @@ class RunContext:
     workspace: Workspace
     token: str
     executor: Executor
+    made: dict[str, list[int]] = field(default_factory=dict)  # 'align casme2' → [made, units]
 
     @property
     def steps(self) -> list[str]:
         """Steps this run does, in order: the recipe's, narrowed by the request."""
         return wanted_steps(self.request, self.recipe)
 
+    @property
+    def carrier(self) -> Carrier:
+        """Where the run's jobs are done."""
+        return self.executor.carrier
+
     def scopes(self, step: Step, dataset: str | None = None) -> list[Scope]:
         """What a step is done for: each of the recipe's datasets (or only `dataset`), or all."""
-        return scopes(
+        whole = scopes(
             self.request, self.recipe, self.workspace, step, token=self.token, dataset=dataset
         )
+        return [replace(scope, machines=self.carrier.machines) for scope in whole]
 
     def forces(self, step: str) -> bool:
         """Whether the request forces this step, or one it depends on."""
@@ -159,19 +189,22 @@ def forces(request: RunRequest, recipe: Recipe, step: str) -> bool:
 def wanted_steps(request: RunRequest, recipe: Recipe) -> list[str]:
     """Steps to do, in order. Raises ConfigError for one the recipe does not have."""
     known = list(recipe.steps)
-    asked = [*request.stages, *request.force, *filter(None, [request.from_stage, request.until])]
-    for stage in asked:
+    asked = [("--stage", s) for s in request.stages] + [("--force", s) for s in request.force]
+    asked += [("--from", request.from_stage)] if request.from_stage else []
+    asked += [("--until", request.until)] if request.until else []
+    for option, stage in asked:
         if stage not in known:
             raise ConfigError(
-                f"stage {stage}", expected=f"one of recipe {recipe.name}'s: {known}", got=stage
+                option, expected=f"one of recipe {recipe.name}'s: {', '.join(known)}", got=stage
             )
     if request.subjects or request.videos or request.only_failed:
         known = [s for s in known if find_step(s).per_dataset]  # a part is not trained on
-        for stage in asked:
+        for option, stage in asked:
             if stage not in known:
                 raise ConfigError(
-                    f"stage {stage}",
-                    expected=f"one of {known}: with subjects, videos or only_failed",
+                    option,
+                    expected=f"one of {', '.join(known)} with --subjects, --videos or "
+                    "--only-failed",
                     got=stage,
                     todo="A network is trained and scored on all of a dataset: ask without them.",
                 )
@@ -179,9 +212,9 @@ def wanted_steps(request: RunRequest, recipe: Recipe) -> list[str]:
     last = known.index(request.until) if request.until else len(known) - 1
     if first > last:
         raise ConfigError(
-            "first and last stage",
-            expected=f"the first before the last, in the order {known}",
-            got=f"from {request.from_stage} until {request.until}",
+            "--from and --until",
+            expected=f"the first before the last, in the order {', '.join(known)}",
+            got=f"--from {request.from_stage} --until {request.until}",
         )
     return [s for s in known[first : last + 1] if not request.stages or s in request.stages]
 
@@ -191,9 +224,9 @@ def dataset_root(request: RunRequest, dataset: str) -> Path:
     roots = request.roots()
     if dataset not in roots:
         raise ConfigError(
-            f"dataset {dataset}",
-            expected="its folder",
-            got=f"folders for {sorted(roots) or 'none'}",
+            "--data",
+            expected=f"the folder of {dataset}, which the recipe reads",
+            got=f"folders of {', '.join(sorted(roots)) or 'none'}",
             todo=f"Add --data {dataset}=/path/to/it.",
         )
     return roots[dataset].absolute()
@@ -210,8 +243,7 @@ def resolve_recipe(request: RunRequest) -> Recipe:
     return load_recipe(request.recipe, overrides)
 
 
-Show = Callable[[str, int, int, str], None]  # name, done, total, text
-watcher: ContextVar[Show | None] = ContextVar("apexflow_watcher", default=None)  # a terminal's bar
+watcher: ContextVar[Watcher | None] = ContextVar("apexflow_watcher", default=None)
 
 
 @contextmanager
@@ -219,6 +251,8 @@ def open_context(request: RunRequest, executor: Executor) -> Iterator[RunContext
     """Read the recipe, lock the workspace, and hold both for the run."""
     recipe = resolve_recipe(request)
     wanted_steps(request, recipe)
+    if request.device != "auto" and not request.scheduler:  # hours before a network is trained
+        resolve_device(request.device)
     workspace = Workspace(request.workspace)
     with workspace.lock(wait_s=request.wait_s, what=f"run {recipe.name}") as token:
         context = RunContext(request, recipe, workspace, token, executor)

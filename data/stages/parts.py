@@ -30,6 +30,7 @@ from data.stages.registry import find_stage
 from data.stages.signs import working_on
 from data.stages.stores import RECORDS, group_digest
 
+NAMED = 2  # subjects in a chunk's label
 BATCH_BYTES = 1 << 28  # of results that units computed at once may have
 NOT_A_UNITS_FAULT = ("damaged_part", "damaged_table", "undeclared_input", "no_raw_frames")
 
@@ -142,6 +143,13 @@ class PartWriter:
         return group_digest(self._file[unit])
 
 
+def whose(units: Iterable[Unit]) -> str:
+    """'sub01, sub04 +2': the subjects that units belong to, as their ids begin."""
+    subjects = sorted({unit.video.split("/")[0] for unit in units})
+    more = f" +{len(subjects) - NAMED}" if len(subjects) > NAMED else ""
+    return ", ".join(subjects[:NAMED]) + more
+
+
 @dataclass(frozen=True)
 class Trouble:
     """What befell the process that was at a unit; a unit given up is not tried again."""
@@ -166,11 +174,21 @@ class ChunkJob:
     limit_s: float = 0.0  # one unit may take so many seconds; 0: any
     need_mb: float = 0.0  # memory that chunks of this stage took so far; 0: unknown
     troubles: tuple[Trouble, ...] = ()
+    device: str = ""  # a GPU of its own, where its stage computes on one
 
     @property
     def label(self) -> str:
-        """Name people see: stage-dataset-chunk."""
-        return f"{self.stage}-{self.inputs.dataset}-{self.bucket:02d}"
+        """Name people see: stage-dataset-chunk, and whose recordings are in it."""
+        return f"{self.stage}-{self.inputs.dataset}-{self.bucket:02d} {whose(self.units)}"
+
+    @property
+    def count(self) -> int:
+        """Units it makes."""
+        return len(self.units)
+
+    def on(self, device: str) -> ChunkJob:
+        """The same job on a device."""
+        return replace(self, device=device)
 
     def troubled(self, unit: str, error: ApexflowError, *, given_up: bool) -> ChunkJob:
         """See `data.stages.pool.Divisible`."""
@@ -224,6 +242,8 @@ def compute_chunk(job: ChunkJob) -> ChunkResult:
     try:
         units = _not_given_up(job, writer)
         if stage.batching is not None and stage.batching.when(job.config):
+            if job.device and stage.batching.use is not None:
+                stage.batching.use(job.device)
             _process_batches(job, units, stage.batching, writer)
         else:
             for unit in units:

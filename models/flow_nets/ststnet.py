@@ -2,15 +2,15 @@
 
 Written from the paper's description (arXiv 1902.03634): 28 × 28 × 3 input; three convolutions side
 by side with 3, 5 and 8 kernels of 3 × 3; max pooling of 3 × 3 with stride 3; the maps joined and
-averaged 2 × 2; one linear map of the 400 numbers to the classes. Batch normalisation and dropout
-after each convolution are ours where the paper does not fix them.
+averaged 2 × 2; one linear map of the 400 numbers to the classes. Streams over one input whose maps
+are joined are one convolution with all their kernels, which is how they are computed here. Batch
+normalisation and dropout, after the max pooling, are ours where the paper does not fix them.
 """
 
 from __future__ import annotations
 
 from typing import Literal
 
-import torch
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -23,7 +23,7 @@ class StstNetConfig(FlowNetConfig):
 
     name: Literal["ststnet"] = "ststnet"
     kernels: tuple[int, int, int] = Field((3, 5, 8), title="Kernels of each stream")
-    dropout: float = Field(0.5, ge=0, lt=1, title="Dropout after a convolution")
+    dropout: float = Field(0.5, ge=0, lt=1, title="Dropout of the maps")
 
 
 class StstNet(nn.Module):
@@ -32,24 +32,21 @@ class StstNet(nn.Module):
     def __init__(self, config: StstNetConfig) -> None:
         super().__init__()
         self.config = config
-        self.streams = nn.ModuleList(
-            nn.Sequential(
-                nn.Conv2d(3, kernels, 3, padding=1),
-                nn.ReLU(),
-                nn.BatchNorm2d(kernels),
-                nn.Dropout(config.dropout),
-                nn.MaxPool2d(3, stride=3, padding=1),
-            )
-            for kernels in config.kernels
+        channels = sum(config.kernels)
+        self.features = nn.Sequential(
+            nn.Conv2d(3, channels, 3, padding=1),
+            nn.MaxPool2d(3, stride=3, padding=1),
+            nn.ReLU(),
+            nn.BatchNorm2d(channels),
+            nn.Dropout(config.dropout),
+            nn.AvgPool2d(2, stride=2),
         )
-        self.pool = nn.AvgPool2d(2, stride=2)
         side = ((config.image_size - 1) // 3 + 1) // 2
-        self.head = nn.Linear(sum(config.kernels) * side * side, config.num_classes)
+        self.head = nn.Linear(channels * side * side, config.num_classes)
 
     def forward(self, picture: Tensor) -> Tensor:
         """Logits."""
-        maps = torch.cat([stream(picture) for stream in self.streams], dim=1)
-        logits: Tensor = self.head(self.pool(maps).flatten(1))
+        logits: Tensor = self.head(self.features(picture).flatten(1))
         return logits
 
 

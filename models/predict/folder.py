@@ -25,7 +25,7 @@ from data.challenge.forms import Interval, write_recognised, write_spotting
 from data.datasets import get_adapter, open_dataset
 from data.datasets.listing import list_frames, walk
 from data.errors import ApexflowError, ConfigError, InputError
-from data.export import safe_folders
+from data.export.names import safe_folders
 from data.frames import FrameSource
 from data.own_video import OwnVideo, image_files, open_own
 from data.stages.files import replacing

@@ -13,20 +13,21 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from data.errors import ConfigError, StoreError
+from data.errors import StoreError
 from data.plain_json import read_object
 from data.stages import stores
 from data.stages.planning import why_not_fresh
 from data.stages.stores import StageStore
 from data.stages.workspace import Workspace
 from models.recipe import Recipe, parse_stored_recipe
+from models.runs.split_file import with_sides
 
 Sample = tuple[str, str]  # (dataset, event id) or (dataset, video id)
 QUICK_BYTES = 16 << 20  # files up to this size are read and compared whenever they are asked for
@@ -43,10 +44,10 @@ class FoldJob:
     recipe: Recipe
     fold: str
     datasets: tuple[str, ...]
-    train_events: tuple[Sample, ...]
-    test_events: tuple[Sample, ...]
-    train_videos: tuple[Sample, ...]
-    test_videos: tuple[Sample, ...]
+    train_events: Sequence[Sample]
+    test_events: Sequence[Sample]
+    train_videos: Sequence[Sample]
+    test_videos: Sequence[Sample]
     seed: int
     out: Path
     device: str = "cpu"
@@ -130,7 +131,7 @@ class RunFiles:
     @property
     def split(self) -> dict[str, Any]:
         """Digest, shared people and folds, as in split.json."""
-        return read_json(self.folder / "split.json")
+        return with_sides(read_json(self.folder / "split.json"))
 
     @property
     def each_seed(self) -> list[RunFiles]:
@@ -230,17 +231,14 @@ def read_json(path: Path) -> dict[str, Any]:
         ) from error
 
 
-def find_run(text: str) -> RunFiles:
-    """A run from its folder's path. Raises ConfigError when it is not one."""
-    folder = Path(text).absolute()
-    if not (folder / "recipe.json").exists():
-        raise ConfigError(
-            f"run {text}",
-            expected="a folder WORKSPACE/runs/RECIPE/RUN_ID",
-            got="no recipe.json in it",
-            todo="List runs with: ls WORKSPACE/runs/*",
-        )
-    return RunFiles(folder)
+def find_run(text: str, workspace: Path | None = None) -> RunFiles:
+    """A run from its folder's path, its short name in `workspace`, or WORKSPACE/NAME.
+
+    Raises ConfigError when there is none; see `models.runs.names`.
+    """
+    from models.runs.names import find_folder
+
+    return RunFiles(find_folder(text, workspace))
 
 
 def run_manifest(folder: Path) -> pd.DataFrame:

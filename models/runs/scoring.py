@@ -42,6 +42,11 @@ class ScoreJob:
         """Name people see."""
         return f"evaluate-{self.unit}"
 
+    @property
+    def count(self) -> int:
+        """Units it makes."""
+        return 1
+
 
 @dataclass
 class ScoreResult:
@@ -127,7 +132,7 @@ class EvaluateStep:
         """'scores written'."""
         return f"{result.unit} written"
 
-    def gpu(self, scope: Scope) -> int:
+    def gpu(self, scope: Scope, plan: StepPlan) -> int:
         """None."""
         return 0
 
