@@ -243,7 +243,7 @@ def synthesize(
 app.command()(_guard(inject))
 app.command()(_guard(worker))
 app.command()(_guard(decode))
-app.command()(_guard(import_pictures))
+app.command("import-pictures")(_guard(import_pictures))
 
 
 @app.command()
