@@ -25,10 +25,13 @@ from flows.decode import decode
 from flows.evaluate import evaluate
 from flows.exit_codes import Exit
 from flows.export import export
+from flows.gallery import gallery
 from flows.inject import inject
 from flows.looking import RUN_HELP, WorkspaceOfRuns, complete_run, recipes, runs
+from flows.pictures import import_pictures
 from flows.predict import predict
 from flows.terminal import show_log, terminal_progress
+from flows.track import track
 from flows.up import up
 from flows.worker import worker
 
@@ -132,6 +135,10 @@ def run(
             "and say whether losses and outputs are the same.",
         ),
     ] = False,
+    mlflow: Annotated[
+        str | None,
+        typer.Option(metavar="STORE", help="Also write the scored run to MLflow; see `track`."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Do what a recipe needs and is not up to date; say so in seconds when nothing is."""
@@ -143,6 +150,8 @@ def run(
         typer.echo(json.dumps(vars(proof)) if as_json else proof.sentence())
         raise typer.Exit(Exit.GOOD if proof.holds else Exit.FAILED)
     records = launch.run(request, runner)
+    if mlflow is not None:
+        launch.write_tracking(records, mlflow)
     told = json.dumps(records, indent=1, default=str) if as_json else launch.summary(records)
     typer.echo(told)
 
@@ -236,6 +245,7 @@ def synthesize(
 app.command()(_guard(inject))
 app.command()(_guard(worker))
 app.command()(_guard(decode))
+app.command("import-pictures")(_guard(import_pictures))
 
 
 @app.command()
@@ -384,7 +394,7 @@ def clip(
                                    fps=fps, with_faces=with_faces))  # fmt: skip
 
 
-for _command in (recipes, runs, completion):
+for _command in (recipes, runs, gallery, track, completion):
     app.command()(_guard(_command))
 
 

@@ -110,6 +110,16 @@ def prove(request: RunRequest) -> Any:
     return training.prove(scope)
 
 
+def write_tracking(records: list[dict[str, Any]], store: str) -> None:
+    """The scored run of these records into an MLflow store, if there is one among them."""
+    from models.runs.files import RunFiles
+    from models.runs.tracking import write_run
+
+    for record in records:
+        if record["stage"] == "evaluate" and "run" in record["detail"]:
+            write_run(RunFiles(Path(record["detail"]["run"])), store)
+
+
 def summary(records: list[dict[str, Any]]) -> str:
     """What came of a run: how much was made, the scores with chance and interval, what is next.
 

@@ -15,9 +15,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from data.errors import ApexflowError, ConfigError
-
-AUTH = "connect-auth"  # `user:password` of the team server, in this home
+from data.errors import ApexflowError
 
 
 def connect(url: str, *, auth_file: Path | None = None, name: str = "", limit: int = 0) -> None:
@@ -26,7 +24,7 @@ def connect(url: str, *, auth_file: Path | None = None, name: str = "", limit: i
     Raises ConfigError without a password, ApexflowError when the server does not answer or refuses.
     """
     from flows import server
-    from flows.server_settings import changed, read_settings
+    from flows.server_settings import AUTH, changed, password, read_settings
     from tasks.prefect_api import PrefectApi, Refused, Unreachable
 
     settings = changed(read_settings(server.home()), connect=url)
@@ -58,23 +56,6 @@ def connect(url: str, *, auth_file: Path | None = None, name: str = "", limit: i
     os.chdir(server.ROOT)
     words = [sys.executable, "-m", "flows.remote", name or socket.gethostname(), str(limit)]
     os.execv(sys.executable, words)  # Prefect's settings are read once, at import
-
-
-def password(home: Path, auth_file: Path | None) -> str:
-    """`user:password` from the file, the environment or the last time. Raises ConfigError."""
-    try:
-        if auth_file is not None:
-            return auth_file.read_text().strip()
-        if text := os.environ.get("PREFECT_API_AUTH_STRING", ""):
-            return text
-        return (home / AUTH).read_text().strip()
-    except OSError as error:
-        raise ConfigError(
-            "worker --connect",
-            expected="the server's password",
-            got=str(error),
-            todo="Copy `.prefect/auth` from the server's machine and give --auth-file PATH.",
-        ) from error
 
 
 def main(name: str, limit: int) -> None:

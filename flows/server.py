@@ -26,7 +26,7 @@ from typing import Any
 import psutil
 
 from data.errors import ApexflowError, ConfigError
-from flows.server_settings import FILE, ServerSettings, changed, read_settings
+from flows.server_settings import FILE, ServerSettings, changed, password, read_settings
 
 ROOT = Path(__file__).resolve().parent.parent
 HOST = "127.0.0.1"
@@ -113,7 +113,7 @@ def client_environment(api: str, auth: str) -> dict[str, str]:
 def environment(state: ServerState, settings: ServerSettings | None = None) -> dict[str, str]:
     """Environment of every Prefect process we start: as of a client, and the server's settings."""
     if state.remote:
-        return {**os.environ, **client_environment(state.remote, _remote_auth())}
+        return {**os.environ, **client_environment(state.remote, password(home(), None))}
     said = settings or read_settings(home())
     port, secret = state.port, auth()
     origins = ",".join(f"http://{name}:{port}" for name in said.hosts())
@@ -130,12 +130,6 @@ def environment(state: ServerState, settings: ServerSettings | None = None) -> d
         "APEXFLOW_HOSTS": ",".join(said.hosts()),
         **said.environment(),
     }
-
-
-def _remote_auth() -> str:
-    from flows.remote import password
-
-    return password(home(), None)
 
 
 def remember(settings: ServerSettings) -> None:
@@ -267,34 +261,6 @@ def stop() -> list[str]:
             stopped.append(f"{name} (process {process.pid})")
     state_path().unlink(missing_ok=True)
     return stopped
-
-
-def stay(state: ServerState, every_s: float = 2.0) -> None:
-    """Watch server and worker until a signal comes, then stop both.
-
-    A worker that ended is started again. Raises ApexflowError when the server has ended: whoever
-    started us starts us again.
-    """
-    from flows.launch import stopped_by_signals
-
-    works = state.worker_pid != 0
-    try:
-        with stopped_by_signals():
-            while state.server is not None:
-                time.sleep(every_s)
-                if works and state.worker is None:
-                    state = start_worker(state)
-    except KeyboardInterrupt:
-        return
-    finally:
-        stop()
-    raise ApexflowError(
-        "Prefect server",
-        expected="it to run",
-        got="its process ended",
-        todo=f"See {home() / 'server.log'}.",
-        code="server_ended",
-    )
 
 
 def describe() -> dict[str, Any]:

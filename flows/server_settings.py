@@ -7,6 +7,7 @@ person says on the command line is written there; what is not said stays as it w
 from __future__ import annotations
 
 import json
+import os
 import socket
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from data.errors import ConfigError
 from data.settings import ASIDE, Settings
 
 FILE = "settings.json"
+AUTH = "connect-auth"  # `user:password` of a team server, in this home
 LOOPBACK = ("127.0.0.1", "localhost")
 DRIVERS = {"postgresql": "postgresql+asyncpg", "postgres": "postgresql+asyncpg"}
 
@@ -164,3 +166,20 @@ def api_url(text: str) -> str:
         )
     path = parts.path.rstrip("/").removesuffix("/api")
     return f"{parts.scheme}://{parts.netloc}{path}/api"
+
+
+def password(home: Path, auth_file: Path | None) -> str:
+    """`user:password` from the file, the environment or the last time. Raises ConfigError."""
+    try:
+        if auth_file is not None:
+            return auth_file.read_text().strip()
+        if text := os.environ.get("PREFECT_API_AUTH_STRING", ""):
+            return text
+        return (home / AUTH).read_text().strip()
+    except OSError as error:
+        raise ConfigError(
+            "worker --connect",
+            expected="the server's password",
+            got=str(error),
+            todo="Copy `.prefect/auth` from the server's machine and give --auth-file PATH.",
+        ) from error

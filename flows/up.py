@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated
+import time
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from data.errors import ApexflowError
+
+if TYPE_CHECKING:
+    from flows.server import ServerState
 
 
 def up(
@@ -60,7 +66,7 @@ def up(
     )
     if stay:
         typer.echo(f"Prefect UI: {state.url}; the password is in {server.auth_path()}")
-        server.stay(state)
+        stay_up(state)
         return
     if as_json:
         typer.echo(json.dumps(server.describe(), indent=1))
@@ -75,3 +81,32 @@ def up(
             f"  FILE is a copy of {server.auth_path()}\n"
             "HTTP is not encrypted: beyond a network you trust, put a proxy with TLS before it."
         )
+
+
+def stay_up(state: ServerState, every_s: float = 2.0) -> None:
+    """Watch server and worker until a signal comes, then stop both.
+
+    A worker that ended is started again. Raises ApexflowError when the server has ended: whoever
+    started us starts us again.
+    """
+    from flows import server
+    from flows.launch import stopped_by_signals
+
+    works = state.worker_pid != 0
+    try:
+        with stopped_by_signals():
+            while state.server is not None:
+                time.sleep(every_s)
+                if works and state.worker is None:
+                    state = server.start_worker(state)
+    except KeyboardInterrupt:
+        return
+    finally:
+        server.stop()
+    raise ApexflowError(
+        "Prefect server",
+        expected="it to run",
+        got="its process ended",
+        todo=f"See {server.home() / 'server.log'}.",
+        code="server_ended",
+    )

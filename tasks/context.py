@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -123,6 +123,7 @@ class RunContext:
     workspace: Workspace
     token: str
     executor: Executor
+    made: dict[str, list[int]] = field(default_factory=dict)  # 'align casme2' → [made, units]
 
     @property
     def steps(self) -> list[str]:
@@ -215,7 +216,14 @@ def wanted_steps(request: RunRequest, recipe: Recipe) -> list[str]:
             expected=f"the first before the last, in the order {', '.join(known)}",
             got=f"--from {request.from_stage} --until {request.until}",
         )
-    return [s for s in known[first : last + 1] if not request.stages or s in request.stages]
+    wanted = [s for s in known[first : last + 1] if not request.stages or s in request.stages]
+    if not wanted:
+        raise ConfigError(
+            "stages",
+            expected=f"one of {known[first : last + 1]}, as asked by first and last stage",
+            got=", ".join(request.stages),
+        )
+    return wanted
 
 
 def dataset_root(request: RunRequest, dataset: str) -> Path:

@@ -117,6 +117,7 @@ def _do(context: RunContext, step: Step, scope: Scope, record: StepRecord) -> No
                 refuse_failures(plan, done, scope.recipe.strict)
     finally:
         step.finish(scope, plan)
+    context.made[f"{step.name} {scope.label}"] = [len(status), len(plan.units)]
     record.units += len(plan.units)
     record.redone += len(plan.todo)
     record.failed += len(plan.failed) + sum(word != "ok" for word in status.values())
@@ -126,7 +127,8 @@ def _do(context: RunContext, step: Step, scope: Scope, record: StepRecord) -> No
     record.detail |= {k: plan.detail[k] for k in ("run", "run_id", "device") if k in plan.detail}
     if status and "run" in plan.detail:
         spent = time.perf_counter() - began
-        note_session(Path(plan.detail["run"]), step.name, len(status), spent, scope.device)
+        run = Path(plan.detail["run"])
+        note_session(run, step.name, len(status), spent, scope.device, context.made)
     if plan.reasons:
         _show(context, step, scope, plan)
 

@@ -9,8 +9,16 @@ from pathlib import Path
 import pytest
 
 from data.errors import ConfigError
-from flows import remote, server
-from flows.server_settings import FILE, ServerSettings, changed, read_settings, without_password
+from flows import server
+from flows.server_settings import (
+    AUTH,
+    FILE,
+    ServerSettings,
+    changed,
+    password,
+    read_settings,
+    without_password,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -82,11 +90,11 @@ def test_the_password_of_a_team_server_comes_from_a_file_the_environment_or_last
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(ConfigError, match="password"):
-        remote.password(home, None)
+        password(home, None)
     (tmp_path / "copy").write_text("apexflow:one\n")
-    assert remote.password(home, tmp_path / "copy") == "apexflow:one"
+    assert password(home, tmp_path / "copy") == "apexflow:one"
     home.mkdir()
-    (home / remote.AUTH).write_text("apexflow:two\n")
-    assert remote.password(home, None) == "apexflow:two"
+    (home / AUTH).write_text("apexflow:two\n")
+    assert password(home, None) == "apexflow:two"
     monkeypatch.setenv("PREFECT_API_AUTH_STRING", "apexflow:three")
-    assert remote.password(home, None) == "apexflow:three"
+    assert password(home, None) == "apexflow:three"
