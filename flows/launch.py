@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -94,7 +95,7 @@ def terminal_progress() -> Iterator[Show]:
 
     console = Console(stderr=True)
     if not console.is_terminal:
-        yield _line_by_line
+        yield LineByLine()
         return
     columns = (
         TextColumn("{task.fields[name]:<24}"),
@@ -114,11 +115,25 @@ def terminal_progress() -> Iterator[Show]:
         yield show
 
 
-def _line_by_line(name: str, done: int, total: int, text: str) -> None:
-    import typer
+class LineByLine:
+    """Progress where no bar can be drawn: a line a tenth, and one now and then from long jobs."""
 
-    if done == total or 10 * done // max(1, total) > 10 * (done - 1) // max(1, total):
-        typer.echo(f"{name}: {done} of {total}  {text}", err=True)
+    def __init__(self, every_s: float = 30.0) -> None:
+        self.every_s = every_s
+        self._last: dict[str, tuple[int, float]] = {}  # name → jobs done, time of its last line
+
+    def __call__(self, name: str, done: int, total: int, text: str) -> None:
+        """Print what is new."""
+        import typer
+
+        before, when = self._last.get(name, (-1, time.monotonic()))
+        tenth = 10 * done // max(1, total) > 10 * (done - 1) // max(1, total)
+        news = done != before and (done == total or tenth)
+        if news or time.monotonic() - when >= self.every_s:
+            typer.echo(f"{name}: {done} of {total}  {text}", err=True)
+            self._last[name] = (done, time.monotonic())
+        else:
+            self._last.setdefault(name, (done, when))
 
 
 def prove(request: RunRequest) -> Any:

@@ -13,6 +13,7 @@ from data.stages.contract import Job, Scope, Step, StepPlan
 from data.stages.planning import quarantining, refuse_failures
 from models.steps import find_step
 from tasks.context import RunContext
+from tasks.news import telling
 
 logger = logging.getLogger(__name__)
 
@@ -100,9 +101,13 @@ def _do(context: RunContext, step: Step, scope: Scope, record: StepRecord) -> No
     status: dict[str, str] = {}
     most = step.gpu(scope) if jobs else 0
     try:
-        with context.executor.gpu("cuda" if most else "cpu"):
+        with (
+            context.executor.gpu("cuda" if most else "cpu"),
+            telling(context.executor, name, jobs) as news,
+        ):
             for number, result in enumerate(_results(context, step, jobs, most), start=1):
                 done = step.publish(scope, plan, result)
+                news.done = number
                 status |= done
                 text = step.progress(scope, result)
                 context.executor.progress(name, number, len(jobs), text)

@@ -35,6 +35,7 @@ from data.stages.writing import StoreWriter
 from models.contract import FOLD_FILES
 from models.devices import resolve_device
 from models.family import family_of
+from models.progress import ProgressFile, read_progress
 from models.recipe import Recipe
 from models.runs.files import INNER, QUICK_BYTES, FoldJob, plain_name, run_manifest, unit_name
 from models.runs.publishing import (
@@ -69,6 +70,16 @@ class PackJob:
         """Name people see."""
         first = self.folds[0].label
         return first if len(self.folds) == 1 else f"{first}-and-{len(self.folds) - 1}-more"
+
+    def news(self) -> tuple[float, str] | None:
+        """Share of its epochs done and what its folds said last; None before their first word."""
+        found = [read_progress(_news_of(job)) for job in self.folds]
+        said = [one for one in found if one is not None]
+        if not said:
+            return None
+        share = sum(share for share, _ in said) / len(self.folds)
+        job, text = self.folds[0], min(said)[1]
+        return share, text if job.unit in text else f"{self.label} {text}"
 
 
 class TrainStep:
@@ -132,6 +143,7 @@ class TrainStep:
             return []
         device = resolve_device(scope.device)
         jobs = [replace(run.jobs[fold], device=device) for fold in left]
+        jobs = [replace(job, progress=ProgressFile(_news_of(job))) for job in jobs]
         packs, choice = family_of(run.recipe).plan_packs(jobs, scope.max_gpu_memory_mb)
         if choice.at_once > 1:
             plan.notes.append(choice.why)
@@ -171,6 +183,11 @@ class TrainStep:
     def pages(self, scope: Scope, plan: StepPlan) -> Iterator[Page]:
         """The folds are shown with their scores."""
         return iter(())
+
+
+def _news_of(job: FoldJob) -> Path:
+    """Where a fold leaves how far it is; gone when it is published."""
+    return job.out / "resume" / "progress.json"
 
 
 def plan_run(scope: Scope, *, force: bool = False) -> RunPlan:
