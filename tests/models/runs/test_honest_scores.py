@@ -1,4 +1,4 @@
-"""Seeds, recorded epochs and the nested choice in a run: what is trained, kept, scored and shown."""
+"""Seeds, recorded epochs and the nested choice in a run: what is trained, kept and scored."""
 
 from __future__ import annotations
 
@@ -207,6 +207,7 @@ def test_choices_stand_in_the_table_and_the_last_epoch_is_the_headline(whole: Ru
     assert gap_figure(found) is not None and gap_figure(scores(table[:3])) is None
 
 
+@pytest.mark.slow
 def test_another_decoder_decodes_the_epochs_too(whole: RunFiles, tmp_path: Path) -> None:
     shutil.copytree(whole.workspace.path, tmp_path / "ws")
     plan = train(Workspace(tmp_path / "ws"), recipe(**ALL, decode={"draws": 10, "p": 0.9}))

@@ -52,7 +52,10 @@ def test_the_choices_by_hand():
     assert list(found) == [LAST, NESTED, OPTIMISTIC_FOLDS, OPTIMISTIC_ALL]
     assert right(found[LAST]) == [2, 2, 0] and found[LAST].epochs == [30, 30]
     assert right(found[NESTED]) == [0, 2, 2] and found[NESTED].epochs == [20, 10]
-    assert right(found[OPTIMISTIC_FOLDS]) == [4, 4, 2] and found[OPTIMISTIC_FOLDS].epochs == [10, 20]
+    assert right(found[OPTIMISTIC_FOLDS]) == [4, 4, 2] and found[OPTIMISTIC_FOLDS].epochs == [
+        10,
+        20,
+    ]
     assert right(found[OPTIMISTIC_ALL]) == [4, 2, 2] and found[OPTIMISTIC_ALL].epochs == [20]
     assert found[NESTED].note == "epochs 10 to 20, median 15" and found[LAST].note == "epoch 30"
 
