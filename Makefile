@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.apexflow-ready
 ARGS ?=
 
-.PHONY: demo test test-slow check lint types contracts bench up down status clean setup
+.PHONY: docs demo test test-slow check lint types contracts bench up down status clean setup
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -26,7 +26,7 @@ $(READY): constraints.txt pyproject.toml
 demo: setup  ## synthetic data, all stages, both networks, report, Prefect UI
 	$(BIN)/python -m flows demo $(ARGS)
 
-test: setup  ## the fast tests: no GPU, seven to eight minutes on two cores
+test: setup  ## the fast tests: no GPU, minutes on two cores
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-slow: setup  ## the tests that take minutes
@@ -42,7 +42,11 @@ types: setup  ## mypy, strict
 contracts: setup  ## imports point one way
 	PYTHONPATH=. $(BIN)/lint-imports
 
-check: lint types contracts test  ## everything CI runs
+docs: setup  ## the documentation as a site in site/, every link checked
+	@test -x $(BIN)/mkdocs || $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[docs]"
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+
+check: lint types contracts docs test  ## everything CI runs
 
 bench: setup  ## measured ratios (tests/benchmarks), minutes
 	$(BIN)/python -m tests.benchmarks $(ARGS)

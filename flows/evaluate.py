@@ -74,7 +74,7 @@ def evaluate(
 def write_sheet(sheet: dict[str, object], out: Path) -> None:
     """The sheet as JSON, or as CSV with a line a score. Raises ConfigError for another ending."""
     from data.errors import ConfigError
-    from data.export import defused
+    from data.export.names import defused
     from data.stages.files import replacing
 
     if out.suffix.lower() not in (".json", ".csv"):

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import signal
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from data.errors import ConfigError
+from flows.terminal import terminal_progress
 from tasks.request import RunRequest
-
-Show = Callable[[str, int, int, str], None]
 
 
 def run(request: RunRequest, runner: str = "auto") -> list[dict[str, Any]]:
@@ -87,55 +85,6 @@ def run_plain(request: RunRequest) -> list[dict[str, Any]]:
             return [vars(record) for record in run_steps(context)]
 
 
-@contextmanager
-def terminal_progress() -> Iterator[Show]:
-    """A bar per name on a terminal's error output; a line per tenth when that is no terminal."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield LineByLine()
-        return
-    columns = (
-        TextColumn("{task.fields[name]:<24}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("{task.description}"),
-    )
-    with Progress(*columns, console=console) as bars:
-        known: dict[str, Any] = {}
-
-        def show(name: str, done: int, total: int, text: str) -> None:
-            if name not in known:
-                known[name] = bars.add_task("", total=total, name=name)
-            bars.update(known[name], completed=done, total=total, description=text)
-
-        yield show
-
-
-class LineByLine:
-    """Progress where no bar can be drawn: a line a tenth, and one now and then from long jobs."""
-
-    def __init__(self, every_s: float = 30.0) -> None:
-        self.every_s = every_s
-        self._last: dict[str, tuple[int, float]] = {}  # name → jobs done, time of its last line
-
-    def __call__(self, name: str, done: int, total: int, text: str) -> None:
-        """Print what is new."""
-        import typer
-
-        before, when = self._last.get(name, (-1, time.monotonic()))
-        tenth = 10 * done // max(1, total) > 10 * (done - 1) // max(1, total)
-        news = done != before and (done == total or tenth)
-        if news or time.monotonic() - when >= self.every_s:
-            typer.echo(f"{name}: {done} of {total}  {text}", err=True)
-            self._last[name] = (done, time.monotonic())
-        else:
-            self._last.setdefault(name, (done, when))
-
-
 def prove(request: RunRequest) -> Any:
     """Train one fold alone and beside the others, and compare; a `models.stacked.proof.Proof`."""
     from data.stages.workspace import Workspace
@@ -148,50 +97,38 @@ def prove(request: RunRequest) -> Any:
 
 
 def summary(records: list[dict[str, Any]]) -> str:
-    """What a run did, for people; ends with the report's path when there is one."""
+    """What came of a run: how much was made, the scores with chance and interval, what is next.
+
+    What each stage did was told when it ended.
+    """
+    from models.progress import in_words
+    from models.runs.files import RunFiles
+    from models.runs.names import short_name
+    from models.runs.pages import scoreboard
     from tasks.steps import StepRecord
 
     steps = [StepRecord(**r) for r in records]
-    lines = [s.sentence() for s in steps]
-    if not any(s.redone for s in steps):
-        lines.append("nothing to do: everything is up to date")
-    folders = [Path(s.detail["run"]) for s in steps if "run" in s.detail]
-    if folders and (folders[-1] / "report.html").exists():
-        lines.append(f"report: {folders[-1] / 'report.html'}")
+    made, lost = sum(s.redone for s in steps), sum(s.failed for s in steps)
+    spent = in_words(sum(s.seconds for s in steps))
+    without = f", {lost} without data (the report and the ledger say why)" if lost else ""
+    if made:
+        lines = [f"{made} units made in {len(steps)} stages{without}, {spent}"]
+    else:
+        lines = [f"nothing to do: everything is up to date{without}"]
+    scored = [Path(s.detail["run"]) for s in steps if s.stage == "evaluate" and "run" in s.detail]
+    if not scored or not (scored[-1] / "metrics.parquet").exists():
+        return lines[0]
+    run = RunFiles(scored[-1])
+    name, workspace = short_name(run.folder), run.workspace.path
+    lines += ["", f"{run.recipe.name} {name}", scoreboard(run), ""]
+    lines += [f"report: {run.folder / 'report.html'}"]
+    lines += [f"other runs: python -m flows runs {workspace}"]
     return "\n".join(lines)
-
-
-def export_files(what: str, source: Path, out: Path, dataset: str | None, with_faces: bool) -> str:
-    """Write ordinary files from stores; returns one line saying what was written."""
-    from data import export
-    from data.stages.workspace import Workspace
-    from models.runs.files import find_run
-
-    if what == "spotting":
-        from models.runs.pages import export_spotting
-
-        return f"{export_spotting(find_run(str(source)), out)} intervals to {out}"
-    writers: dict[str, Callable[..., int]] = {
-        "crops": export.export_crops,
-        "flow": export.export_flow,
-        "tables": export.export_tables,
-    }
-    if what not in writers:
-        raise ConfigError("export", expected="crops, flow, tables or spotting", got=what)
-    workspace = Workspace(source)
-    datasets = [dataset] if dataset else workspace.datasets()
-    if not datasets:
-        raise ConfigError(f"workspace {source}", expected="a dataset in it", got="none")
-    counts = []
-    for name in datasets:
-        more = {"with_faces": with_faces} if what == "crops" else {}
-        counts.append(f"{writers[what](workspace, name, out / name, **more)} from {name}")
-    return f"{what}: {', '.join(counts)} to {out}"
 
 
 def export_before_after(workspace: Path, out: Path, dataset: str | None, **choice: Any) -> str:
     """`data.export.export_before_after` of a workspace; `dataset` None for the only one."""
-    from data import export
+    from data.export import ordinary as export
     from data.stages.workspace import Workspace
 
     store = Workspace(workspace)

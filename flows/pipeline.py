@@ -6,15 +6,18 @@ told by `flows.recorded`, so that a server that dies meanwhile ends nothing.
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from prefect import Flow, flow
 from prefect.context import FlowRunContext
 from prefect.states import Cancelled
 
+from flows.output import outlive_reader
 from flows.recorded import run_recorded
 from tasks.request import RunRequest, StageName
 
+ENGINE = "PREFECT__FLOW_RUN_ID"  # a worker sets it for the process that is one flow run
 _OPTIONS: dict[str, Any] = {"persist_result": False, "validate_parameters": True}
 
 
@@ -22,6 +25,8 @@ def _run(request: RunRequest, only: str | None = None) -> Any:
     """Do it inside the engine's flow run; the records, or the state Cancelled."""
     context = FlowRunContext.get()
     run = context.flow_run if context else None
+    if ENGINE in os.environ:
+        outlive_reader()
     try:
         return run_recorded(
             request,

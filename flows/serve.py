@@ -28,14 +28,15 @@ def main() -> None:
 
     api = get_current_settings().server.api
     app = create_app(final=True)
-    app.add_middleware(TrustedHostMiddleware, allowed_hosts=HOSTS, www_redirect=False)
+    # around it, not inside: automations call the same application in this process by another name
+    guarded = TrustedHostMiddleware(app, allowed_hosts=HOSTS, www_redirect=False)
     home = Path(os.environ["PREFECT_HOME"])
     watcher = threading.Thread(
         target=watch, args=(PrefectApi.from_environment(), home), daemon=True
     )
     watcher.start()
     uvicorn.run(
-        app=app,
+        app=guarded,
         host=api.host,
         port=api.port,
         timeout_keep_alive=api.keepalive_timeout,

@@ -25,6 +25,7 @@ from tasks.recorder import JOURNALS
 
 logger = logging.getLogger(__name__)
 PATIENCE_S = 5.0  # one look takes a tenth of a second
+LOOK_EVERY_S = 15.0  # the server's watcher
 GONE = "apexflow.run.gone"  # the event that the automation made by `up` waits for
 _OPEN = ["RUNNING", "PENDING", "CANCELLING"]
 _ENDED = ["COMPLETED", "FAILED", "CANCELLED", "CRASHED"]
@@ -191,7 +192,7 @@ def _set(api: PrefectApi, kind: str, run: str, state: dict[str, str]) -> None:
         logger.debug("%s", error)
 
 
-def watch(api: PrefectApi, home: Path, every_s: float = 15.0) -> None:
+def watch(api: PrefectApi, home: Path, every_s: float = LOOK_EVERY_S) -> None:
     """Look for ghosts for as long as this process lives; the server does, in a thread."""
     while True:
         time.sleep(every_s)

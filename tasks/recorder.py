@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 OUR_LOGGERS = ("data", "models", "tasks", "flows")
 JOURNALS = "runs"  # folder of journals in Prefect's home
 WAKE = signal.SIGUSR2  # ^C's own signal is ignored in a run that a script put into the background
-ENGINE_PATIENCE_S = 15.0  # a worker's own cancelling comes first
+ENGINE_PATIENCE_S = 3.0  # a worker's own cancelling comes first, where it works
 
 
 class Recorder:
@@ -52,7 +52,8 @@ class Recorder:
     ) -> Iterator[None]:
         """A flow run around what is done inside; the first is the top one, others its subflows.
 
-        `adopt`: id of a flow run that Prefect's engine made and will end; only its tags are set.
+        `adopt`: id of a flow run that Prefect's engine made and will end; only its tags are set,
+        and a cancel is told: its worker would first start a process to look for hooks.
         """
         run = adopt or self._begin(flow, name, tags, parameters or {})
         if adopt:
@@ -71,7 +72,7 @@ class Recorder:
         finally:
             self._open.pop()
             self._ended = ended
-            if not adopt:
+            if not adopt or ended["type"] == "CANCELLED":
                 self._set(f"flow_runs/{run}", ended)
 
     def _begin(self, flow: str, name: str, tags: list[str], parameters: dict[str, Any]) -> str:

@@ -47,7 +47,7 @@ def read_dataset(adapter: Adapter, root: Path) -> Dataset:
     if got:
         raise DatasetError(str(root)[:LONGEST], expected="a folder", got=got, code="no_such_folder")
     report = Report(adapter.name)
-    tree = walk(root)
+    tree = walk(root, confined=adapter.confined)
     if "" not in tree.folders:
         path, reason, detail = tree.problems[0]
         raise DatasetError(str(root), expected="a readable folder", got=detail, code=reason)

@@ -209,11 +209,13 @@ class EventChecker:
         offset = self.correct_number(row.who, "offset", row.offset, reason).value
         if offset is not None and offset > 0:
             return offset
+        unread = row.offset.note in UNREAD
+        reason = f"offset_{row.offset.note}" if unread else "offset_missing"
         if self.rules.offset_missing == "apex" and (row.apex.value or 0) > (row.onset.value or 0):
             self.report.repair(
                 row.who,
                 "event",
-                "offset_missing",
+                reason,
                 row.where,
                 column="offset",
                 old=row.offset.raw,
@@ -221,8 +223,6 @@ class EventChecker:
                 source="the apex, as published baselines do",
             )
             return row.apex.value
-        unread = row.offset.note in UNREAD
-        reason = f"offset_{row.offset.note}" if unread else "offset_missing"
         if clip is not None:
             self._from_clip(row, reason, "offset", row.offset.raw, str(clip[1]))
             return clip[1]

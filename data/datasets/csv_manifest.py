@@ -27,7 +27,7 @@ from data.datasets.listing import Tree
 from data.datasets.parsing import MISSING, Cell, identifier, objective_class, real_number, text
 from data.datasets.report import Report
 from data.datasets.sheets import Sheet, Table, find_sheets, find_table
-from data.datasets.tables import no_sheet
+from data.datasets.tables import no_sheet, note_shape
 from data.datasets.versions import is_copy
 from data.errors import DatasetError
 from data.frames import VIDEO_SUFFIXES
@@ -63,7 +63,9 @@ class CsvManifest(Adapter):
 
     def find_videos(self, tree: Tree, report: Report) -> list[VideoSpec]:
         """Videos named by the manifest, once each; rows that are refused are dropped by name."""
-        rows = manifest_rows(find_manifest(self, tree, report), tree)
+        table = find_manifest(self, tree, report)
+        note_shape(table, report)
+        rows = manifest_rows(table, tree)
         specs: dict[str, VideoSpec] = {}
         for row in rows:
             if row.reason:
@@ -77,6 +79,13 @@ class CsvManifest(Adapter):
                 report.flag(row.video, "video", "contradicting_rows", said)
         _note_renamed(rows, report)
         _note_shared(specs.values(), report)
+        if not rows and not table.too_long():
+            raise DatasetError(
+                f"csv at {tree.root}",
+                expected="rows under the header",
+                got=f"{table.describe()}, and nothing under it",
+                code="no_videos",
+            )
         if not specs:
             raise no_videos(self, tree, report)
         return list(specs.values())
@@ -134,7 +143,7 @@ def find_manifest(adapter: Adapter, tree: Tree, report: Report) -> Table:
         raise DatasetError(
             f"csv at {tree.root}",
             expected="one manifest",
-            got=", ".join(t.sheet.where for t in named or tables),
+            got=", ".join(str(t.sheet.path.relative_to(tree.root)) for t in named or tables),
             todo="Keep one of them, or call it manifest.csv.",
             code="several_manifests",
         )

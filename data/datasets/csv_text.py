@@ -17,6 +17,7 @@ from data.datasets.parsing import Cell
 Rows = list[list[Cell]]
 SEPARATORS = (",", ";", "\t", "|")
 _HINT = re.compile(r"sep=(.)[ \t]*\r?\n", re.IGNORECASE)  # a first line that Excel understands
+_HIGH = re.compile(rb"(?:[\x81-\xfe][0-9]){2}|[\x81-\xfe][\xa1-\xfe]|[\x80-\xff]")
 _SAMPLE = 60  # rows that show which separator is meant; prose may come first
 
 
@@ -29,13 +30,18 @@ def read_csv(raw: bytes) -> Rows:
 
 
 def decode(raw: bytes) -> str:
-    """Text of UTF-8, UTF-16 (with or without its mark), GB 18030 or Latin-1 bytes."""
+    """Text of UTF-8, UTF-16 (with or without its mark), GB 18030 or Windows-1252 bytes.
+
+    Chinese bytes come in pairs, the accented letters of Western names stand alone.
+    """
     if raw[:2] in (b"\xff\xfe", b"\xfe\xff"):
         return raw.decode("utf-16")
     head = raw[:1000]
     if len(head) >= 4 and head.count(0) >= 0.3 * len(head):  # every other byte of ASCII is 0
         return raw.decode("utf-16-be" if head[0] == 0 else "utf-16-le")
-    for encoding in ("utf-8-sig", "gb18030"):
+    signs = _HIGH.findall(raw)
+    eastern = 2 * sum(len(sign) > 1 for sign in signs) > len(signs)
+    for encoding in ("utf-8-sig", "gb18030" if eastern else "cp1252"):
         try:
             return raw.decode(encoding)
         except UnicodeDecodeError:

@@ -32,7 +32,7 @@ from data.datasets.listing import Folder, Tree
 from data.datasets.parsing import Cell, text
 from data.datasets.report import Report
 from data.datasets.sheets import Table, header_word
-from data.datasets.tables import TableLayout, choose_table
+from data.datasets.tables import TableLayout, choose_table, note_shape
 
 ROWS = TableLayout(
     {
@@ -124,6 +124,7 @@ class FourD(Adapter):
         classes = {i: w for i, w in enumerate(header) if w in CLASSES}
         rows, macro = [], 0
         others = other_clips(tree, videos)
+        note_shape(table, report)
         for number, cells in table.records():
             if text(cells["clip"]).casefold() in others:
                 macro += 1

@@ -102,22 +102,26 @@ class Tree:
             yield from (above / n for n in names if n.lower().endswith(suffixes) and n[0] != ".")
 
 
-def walk(root: Path) -> Tree:
+def walk(root: Path, *, confined: bool = False) -> Tree:
     """Read the directory tree under `root` once; no file is opened or stat'ed.
 
-    Hidden directories are skipped. Unreadable directories become problems
-    (`permission_denied`), links that loop end at MAX_DEPTH or at a folder already seen.
+    `confined`: folders that are links out of it are not entered (`path_outside_root`). Hidden
+    directories are skipped. Unreadable directories become problems (`permission_denied`), links
+    that loop end at MAX_DEPTH or at a folder already seen.
     """
     tree = Tree(root)
     seen: set[str] = set()
-    _walk(tree, "", 0, seen)
+    _walk(tree, "", 0, seen, os.path.realpath(root) if confined else "")
     tree.folders = dict(sorted(tree.folders.items()))
     return tree
 
 
-def _walk(tree: Tree, path: str, depth: int, seen: set[str]) -> None:
+def _walk(tree: Tree, path: str, depth: int, seen: set[str], inside: str) -> None:
     full = tree.root / path
     real = os.path.realpath(full)
+    if inside and not Path(real).is_relative_to(inside):
+        tree.problems.append((path, "path_outside_root", f"a link to {real}"))
+        return
     if real in seen or depth > MAX_DEPTH:
         tree.problems.append((path, "folder_loop", f"{full} leads back to {real}"))
         return
@@ -162,7 +166,7 @@ def _walk(tree: Tree, path: str, depth: int, seen: set[str]) -> None:
         tuple(sorted(others)),
     )
     for child in sorted(children):
-        _walk(tree, f"{path}/{child}" if path else child, depth + 1, seen)
+        _walk(tree, f"{path}/{child}" if path else child, depth + 1, seen, inside)
 
 
 def _kind(entry: os.DirEntry[str]) -> str:
@@ -300,12 +304,17 @@ def _sorted_unique(
     names: list[str], numbers: list[int], sizes: list[int], odd: dict[str, list[str]]
 ) -> FrameList:
     """Numeric order; where two files claim one number, the commoner naming style wins, of two
-    equally common ones the plainer (`img20.jpg` before `img20 edited.jpg`)."""
+    equally common ones the plainer (`img20.jpg` before `img20 edited.jpg`), then the one that is
+    filled with zeros if the others are."""
     styles = list(map(_style, names))
     often = Counter(styles)
     order = list(range(len(names)))
     if len(set(numbers)) < len(numbers):
-        order.sort(key=lambda i: (-often[styles[i]], len(styles[i]), names[i]))
+        digits = [found[1] if (found := _digits(name)) else "" for name in names]
+        zeros = [len(d) > 1 and d[0] == "0" for d in digits]
+        short = sum(len(d) < max(map(len, digits)) for d in digits)
+        filled = sum(zeros) > short  # so the others write 2 as 02
+        order.sort(key=lambda i: (-often[styles[i]], len(styles[i]), zeros[i] != filled, names[i]))
     taken: set[int] = set()
     keep = []
     for i in order:

@@ -71,6 +71,23 @@ def real_number(cell: Cell) -> tuple[float, str]:
     return (value, "") if math.isfinite(value) else (math.nan, "not_a_number")
 
 
+_DOT = re.compile(r"[+-]?[1-9][0-9]{0,2}(?:\.[0-9]{3})+")
+
+
+def has_decimal_comma(cell: Cell) -> bool:
+    """Whether a cell can only be a number with a decimal comma."""
+    word = text(cell) if isinstance(cell, str) else ""
+    if not any(sign.isdigit() for sign in word) or _EITHER.fullmatch(word):
+        return False
+    return bool(_DECIMAL_COMMA.fullmatch(word) or (_DOTTED.fullmatch(word) and "," in word))
+
+
+def unsure(cell: Cell) -> Cell:
+    """A cell of a sheet with decimal commas: there `1.012` may mean 1012, and is no number."""
+    word = text(cell) if isinstance(cell, str) else ""
+    return f"{word} or {word.replace('.', '')}" if _DOT.fullmatch(word) else cell
+
+
 @dataclass(frozen=True)
 class Number:
     """A frame number read from a cell. `value` is None when the cell holds none.

@@ -15,6 +15,7 @@ import re
 import stat
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ from typing import Any
 
 from data.datasets.csv_text import Rows, read_csv
 from data.datasets.listing import Tree
-from data.datasets.parsing import Cell, text
+from data.datasets.parsing import Cell, has_decimal_comma, text, unsure
 from data.errors import DatasetError
 
 SUFFIXES = (".xlsx", ".xls", ".xlsm", ".csv")
@@ -36,12 +37,14 @@ class Sheet:
     """One sheet: `rows` as read; `where` names file and sheet for messages.
 
     `formulas`: cells of its workbook that hold a formula (0 where the format does not tell).
+    `plain`: it was text, where nothing but its signs says what a number is and where a cell ends.
     """
 
     path: Path
     name: str
     rows: Rows
     formulas: int = 0
+    plain: bool = False
 
     @property
     def where(self) -> str:
@@ -69,11 +72,51 @@ class Table:
         return ", ".join(parts)
 
     def records(self) -> Iterable[tuple[int, dict[str, Cell]]]:
-        """(row number as a spreadsheet shows it, cells by our names) of every row not blank."""
-        for at, row in enumerate(self.sheet.rows[self.header + 1 :], self.header + 2):
-            cells = {n: row[c] if c < len(row) else None for n, c in self.columns.items()}
-            if any(text(c) for c in row):
-                yield at, cells
+        """(row number as a spreadsheet shows it, cells by our names) of every row not blank.
+
+        Rows of text with more cells than the header are left out: see `too_long`.
+        """
+        rows = self._rows()
+        commas = self.sheet.plain and any(has_decimal_comma(c) for _, row in rows for c in row)
+        for at, row in rows:
+            if not self._surplus(row):
+                cells = {n: row[c] if c < len(row) else None for n, c in self.columns.items()}
+                yield at, {n: unsure(c) for n, c in cells.items()} if commas else cells
+
+    def too_long(self) -> list[tuple[int, int]]:
+        """(row number, cells too many) where nobody knows which cell belongs to which column: a
+        comma inside a cell that is not quoted, a decimal comma for one, shifts all that follow."""
+        return [(at, surplus) for at, row in self._rows() if (surplus := self._surplus(row))]
+
+    def repeated(self) -> list[str]:
+        """Columns in use that the header names twice, and that do not say the same."""
+        words = [header_word(c) for c in self.sheet.rows[self.header]]
+        found = []
+        for at in self.columns.values():
+            others = [i for i, word in enumerate(words) if word == words[at] and i != at]
+            if any(
+                text(row[i]) not in ("", text(row[at]))
+                for i in others
+                for _, row in self._rows()
+                if max(i, at) < len(row)
+            ):
+                found.append(text(self.sheet.rows[self.header][at]))
+        return found
+
+    def _rows(self) -> list[tuple[int, list[Cell]]]:
+        rows = enumerate(self.sheet.rows[self.header + 1 :], self.header + 2)
+        return [(at, row) for at, row in rows if any(text(c) for c in row)]
+
+    def _surplus(self, row: list[Cell]) -> int:
+        """Cells too many, of text. A spreadsheet gives all rows of a CSV the same number; blank
+        ones at the end are nothing if most rows have them."""
+        width = len(self.sheet.rows[self.header])
+        if not self.sheet.plain or len(row) <= width:
+            return 0
+        widths = Counter(len(r) for r in self.sheet.rows[self.header + 1 :])
+        if any(text(c) for c in row[width:]):
+            return len(row) - width
+        return max(0, len(row) - max(width, widths.most_common(1)[0][0]))
 
 
 def read_workbook(path: Path) -> list[Sheet]:
@@ -119,7 +162,7 @@ def _read_any(path: Path, suffix: str) -> list[Sheet]:
         raise ValueError("a web page or XML under a workbook's name: save it as .xlsx")
     if suffix != ".csv" and not _is_table_text(head):
         return [Sheet(path, n, r) for n, r in _read_xls(path)]  # old BIFF, or it says what is wrong
-    return [Sheet(path, "", read_csv(path.read_bytes()))]
+    return [Sheet(path, "", read_csv(path.read_bytes()), plain=True)]
 
 
 def _is_table_text(head: bytes) -> bool:

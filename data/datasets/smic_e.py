@@ -36,7 +36,7 @@ from data.datasets.smic import (
     note_neutral,
     person_of,
 )
-from data.datasets.tables import TableLayout, near_misses, no_sheet
+from data.datasets.tables import TableLayout, near_misses, no_sheet, note_shape
 from data.datasets.versions import by_choice, note_others
 
 
@@ -121,6 +121,7 @@ class SmicE(Adapter):
                 continue
             best, *others = by_choice(tables, partial(known, camera=camera, videos=videos))
             note_others(best, others, ROWS.has, report, f"{camera}_sheet")
+            note_shape(best, report)
             found = [
                 read_row(cells, camera, f"{best.sheet.where}, row {number}", videos, report)
                 for number, cells in best.records()

@@ -67,6 +67,7 @@ def annotation_rows(
     A row without its subject, where the layout needs one, is dropped: cells merged in a workbook
     are filled (see `sheets`), the blanks of an exported CSV tell nothing for sure.
     """
+    note_shape(table, report)
     for number, cells in table.records():
         where = f"{table.sheet.where}, row {number}"
         if layout.fits(cells[layout.key]):
@@ -77,6 +78,18 @@ def annotation_rows(
             yield where, cells
         else:
             report.flag(where, "row", "not_an_annotation", f"{layout.key} {cells[layout.key]!r}")
+
+
+def note_shape(table: Table, report: Report) -> None:
+    """The rows that `records` leaves out, and columns that are there twice; once for each table."""
+    for number, surplus in table.too_long():
+        where = f"{table.sheet.where}, row {number}"
+        said = f"{surplus} cells more than the header: a separator inside a cell needs quotes"
+        report.drop(where, "row", "too_many_cells", said)
+        report.count("rows_refused")
+    for column in table.repeated():
+        said = f"{column} twice with different values; the first is used"
+        report.flag(table.sheet.where, "file", "repeated_column", said)
 
 
 def choose_table(

@@ -196,7 +196,10 @@ def read_records(folder: Path) -> Records:
             trouble = f"{SUMS} missing or damaged"
         _, ledger = read_from_parts(folder, set(manifest.part))
         return Records(manifest, ledger, trouble)
-    trouble = "" if sound.get("manifest") else "manifest damaged"  # but for its rows
+    trouble = ""
+    if not sound.get("manifest"):  # its rows are whole, yet may be another store's
+        trouble = "manifest damaged"
+        manifest = manifest[[(folder / part).exists() for part in manifest.part]]
     return _with_newer_parts(folder, Records(manifest, read_ledger(folder), trouble))
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from data.challenge.clips import is_clip_file, read_clips
 from data.challenge.forms import Form, Interval, read_intervals
 from data.challenge.questions import LONG, Question, read_questions
+from data.challenge.truth import drawn_truth
 from data.errors import ConfigError, InputError
 from models.challenge.answers import Row, clip_scores, long_scores, paired
 from models.challenge.classes import FINE
@@ -34,7 +35,9 @@ def evaluate_files(
     """Every measure of the challenge whose files these are.
 
     One truth file for each prediction file, in the same order; each pair is a part, named after the
-    truth file. Question files may hold several parts (told by the ids) and may be one or several.
+    truth file. A truth may be `truth.json` of a synthetic test set: the part is then named after
+    the prediction file. Question files may hold several parts (told by the ids), in one file or
+    several.
     `classes`: emotions of spot-then-recognise; `fine`: fine classes of the questions. Raises
     ConfigError for files that do not go together, InputError for one that cannot be read.
     """
@@ -45,9 +48,11 @@ def evaluate_files(
             got=f"{len(pred)} prediction and {len(truth)} truth files",
             todo="Repeat --truth.",
         )
-    if all(p.suffix.lower() in (".jsonl", ".json") for p in (*pred, *truth)):
+    if all(p.suffix.lower() == ".jsonl" for p in (*pred, *truth)):
         return _questions(pred, truth, fine)
-    if all(is_clip_file(p) for p in (*pred, *truth)):
+    if not any(p.suffix.lower() == ".json" for p in truth) and all(
+        is_clip_file(p) for p in (*pred, *truth)
+    ):
         known = [c for path in truth for c in read_clips(path)]
         given = [c for path in pred for c in read_clips(path)]
         strange = sorted({c.key for c in given} - {c.key for c in known})
@@ -66,8 +71,13 @@ def _intervals(pred: Sequence[Path], truth: Sequence[Path], classes: Sequence[st
     parts: list[Part] = []
     form: Form | None = None
     for given, known in zip(pred, truth, strict=True):
-        one, true = read_intervals(known)
         other, found = read_intervals(given)
+        name = part_name(known, [p.name for p in parts])
+        if known.suffix.lower() == ".json":  # of our generator: it holds every part
+            name = part_name(given, [p.name for p in parts])
+            one, true = other, drawn_truth(known, name, other)
+        else:
+            one, true = read_intervals(known)
         if one != other or (form is not None and one != form):
             raise ConfigError(
                 f"evaluate {given.name}",
@@ -75,7 +85,7 @@ def _intervals(pred: Sequence[Path], truth: Sequence[Path], classes: Sequence[st
                 got=_said(other if one == other or form is None else one),
             )
         form = one
-        parts.append(_spelled(part_name(known, [p.name for p in parts]), true, found))
+        parts.append(_spelled(name, true, found))
     if form == "str":
         return ScoreSheet("spot-then-recognise", tuple(str_scores(parts, classes)), (PRIOR_NOTE,))
     return ScoreSheet("spotting", tuple(spotting_scores(parts)), (PRIOR_NOTE,))

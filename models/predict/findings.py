@@ -13,7 +13,10 @@ Reals = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class SpottedInterval:
-    """One interval in the video's own frames; `score` is the smoothed score at its peak."""
+    """One interval in the video's own frames; `score` is the smoothed score at its peak.
+
+    `challenge_emotion`: the vote among negative, positive and surprise, the challenge's classes.
+    """
 
     start: int
     end: int
@@ -25,6 +28,7 @@ class SpottedInterval:
     start_s: float | None = None
     end_s: float | None = None
     peak_s: float | None = None
+    challenge_emotion: str = ""
 
 
 @dataclass(frozen=True)
@@ -74,10 +78,14 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Curves:
-    """Per view frame: raw and smoothed score (T,), class id (T,), and the video's frame (T,)."""
+    """Per view frame: raw and smoothed score (T,), class id (T,), and the video's frame (T,).
+
+    `three`: class id among the first three only.
+    """
 
     score: Reals
     smoothed: Reals
     classes: npt.NDArray[np.int64]
     frames: npt.NDArray[np.int64]
     threshold: float
+    three: npt.NDArray[np.int64]

@@ -1,8 +1,10 @@
 """Spot and name micro-expressions in a video of one's own with a trained run.
 
 The video goes through the same steps as the run's test videos: motion features (its own faces are
-found), the network of one fold or the mean of all folds, smoothing, threshold, peaks, vote. Which
-frames are used, so that they follow each other as in training, is said in `models.predict.pace`.
+found), the network of one fold or the mean of all folds, smoothing, threshold, peaks, vote. Several
+runs may look at it, each with its own motion and at its own rate; see `models.predict.ensemble`.
+Which frames are used, so that they follow each other as in training, is said in
+`models.predict.pace`.
 
 Written into the target folder: `prediction.json`, `intervals.csv`, `scores.csv`, `timeline.png` and
 on request `overlay.mp4`. Frame numbers are 0-based and inclusive; seconds are given where the frame
@@ -27,9 +29,11 @@ from data.errors import ConfigError, InputError
 from data.frames import FrameSource
 from data.own_video import OwnVideo, open_own
 from data.stages.files import replacing
+from data.stages.identity import stable_hash
 from models.family import family_of
 from models.me_tst.fold import TrainedMeTst, load_fold
 from models.me_tst.training import predict
+from models.predict.ensemble import Look, combined
 from models.predict.findings import Curves, Prediction, Reals, SpottedInterval
 from models.predict.pace import NEVER_SEEN, choose_frames, company, trained_on
 from models.predict.pictures import DEFAULT_FPS, timeline, write_overlay
@@ -38,10 +42,7 @@ from models.spotting import (
     CLASS_NAMES,
     NEUTRAL,
     decode,
-    frame_classes,
-    smooth,
     stitch,
-    threshold,
     vote,
 )
 
@@ -52,7 +53,7 @@ BATCH = 64
 
 def predict_video(
     video: Path,
-    run: RunFiles,
+    run: RunFiles | Sequence[RunFiles],
     out: Path,
     *,
     fps: float | None = None,
@@ -61,48 +62,83 @@ def predict_video(
     recogniser: RunFiles | None = None,
     device: str = "cpu",
     progress: Progress | None = None,
+    own: OwnVideo | None = None,
 ) -> Prediction:
     """Spot micro-expressions in a video file or a folder of frames; writes into `out`.
 
-    `fps` overrides or supplies the frame rate (folders have none). `fold` names one fold of the
-    run; by default all folds' scores are averaged. `recogniser`: an HSTA run that also names each
-    spotted interval, beside the spotter's own vote. Raises `ConfigError` for a run that does not
-    spot, `InputError` for an unreadable, too short or faceless video.
+    `run`: one run, or several whose curves are averaged. `fps` overrides or supplies the frame rate
+    (folders have none). `fold` names one fold of the runs; by default all folds' scores are
+    averaged. `recogniser`: an HSTA run that also names each spotted interval, beside the spotter's
+    own vote. `own`: the video opened already. Raises `ConfigError` for a run that does not spot,
+    `InputError` for an unreadable, too short or faceless video, or one slower than a run was
+    trained at.
     """
-    if not family_of(run.recipe).spots:
-        raise ConfigError(
-            f"run {run.folder.name}",
-            expected="a run of a network that spots, such as ME-TST or ME-TST+",
-            got=run.recipe.network_name,
-        )
-    own = open_own(video, fps)
-    folds = _folds(run, fold)
-    whom = trained_on(run)
-    pace = choose_frames(own, trained_rate(run), run.recipe.stage_config("motion").frame_skip)
-    notes = ((NEVER_SEEN,) if whom == "synthetic" else ()) + pace.notes + company(own.source)
+    runs = spotting_runs(run)
+    own = own or open_own(video, fps)
+    folds = [_folds(one, fold) for one in runs]
+    whom = [trained_on(one) for one in runs]
+    used = [
+        choose_frames(own, trained_rate(one), one.recipe.stage_config("motion").frame_skip)
+        for one in runs
+    ]
+    first = used[0]
+    unseen = (NEVER_SEEN,) if set(whom) == {"synthetic"} else ()
+    notes = dict.fromkeys((*unseen, *(n for u in used for n in u.notes), *company(own.source)))
     with new_folder(out):
         counted = _Counted(own.source)
-        features, missing = _motion(counted, run, pace.frames, video.name, progress)
-        curves, k_p = _curves(features, pace.frames, folds, run, device)
-        intervals = _intervals(curves, k_p, own.seconds, run.recipe.decode.p)
+        seen: dict[str, tuple[npt.NDArray[np.float32], int]] = {}
+        looks = []
+        for one, members, frames in zip(runs, folds, used, strict=True):
+            key = stable_hash([str(part) for part in _options(one)], frames.frames.tolist())
+            if key not in seen:
+                seen[key] = _motion(counted, one, frames.frames, video.name, progress)
+            features = seen[key][0]
+            looks.append(_look(features, frames.frames, members, one, device))
+        features, missing = next(iter(seen.values()))
+        decode_by = runs[0].recipe.decode
+        curves, k_p = combined(looks, decode_by.p)
+        intervals = _intervals(curves, k_p, own.seconds, decode_by.p)
         if recogniser is not None:
             intervals = _recognised(intervals, own, recogniser, device)
+        names = [f.fold if len(runs) == 1 else f"{r.folder.name}/{f.fold}"
+                 for r, members in zip(runs, folds, strict=True) for f in members]  # fmt: skip
         prediction = Prediction(
             video=video.name,
-            folds=tuple(f.fold for f in folds),
+            folds=tuple(names),
             num_frames=len(own.source),
             fps=own.fps,
-            frame_skip=pace.skip,
+            frame_skip=first.skip,
             k_p=k_p,
-            view_fps=pace.fps,
+            view_fps=first.fps,
             windows_without_face=missing,
             num_windows=len(features),
             unreadable_frames=counted.unreadable,
             intervals=tuple(intervals),
-            trained_on=whom,
-            notes=notes,
+            trained_on=_together(whom),
+            notes=tuple(notes),
         )
         return _write(prediction, curves, own.source, out, overlay)
+
+
+def _together(whom: Sequence[str]) -> str:
+    """Whom several runs were trained on, as one of `trained_on`'s words."""
+    kinds = set(whom)
+    return kinds.pop() if len(kinds) == 1 else "unknown" if "unknown" in kinds else "both"
+
+
+def spotting_runs(run: RunFiles | Sequence[RunFiles]) -> list[RunFiles]:
+    """The runs as a list. Raises ConfigError for none, and for one that does not spot."""
+    runs = [run] if isinstance(run, RunFiles) else list(run)
+    if not runs:
+        raise ConfigError("--run", expected="at least one trained run", got="none")
+    for one in runs:
+        if not family_of(one.recipe).spots:
+            raise ConfigError(
+                f"run {one.folder.name}",
+                expected="a run of a network that spots, such as ME-TST or ME-TST+",
+                got=one.recipe.network_name,
+            )
+    return runs
 
 
 @contextmanager
@@ -174,13 +210,10 @@ def _motion(
     progress: Progress | None,
 ) -> tuple[npt.NDArray[np.float32], int]:
     """Features (W, C, k) of the view's frames, and how many windows are without a face."""
-    from data.motion.features import NO_FACE, MotionOptions, dlib_face, motion_features
+    from data.motion.features import NO_FACE, dlib_face, motion_features
 
-    config = run.recipe.stage_config("motion")
-    options = MotionOptions(
-        k=config.k, roi_set=config.roi_set, flow=config.flow, clamp=config.clamp
-    )
-    find_face = dlib_face(config.landmark_model)
+    options, landmark_model = _options(run)
+    find_face = dlib_face(landmark_model)
     shown = _reported(view.tolist(), progress)
     motion = motion_features(source, shown, options, find_face, who=who)
     if source.unreadable == source.read:
@@ -202,6 +235,17 @@ def _motion(
     return motion.features, missing
 
 
+def _options(run: RunFiles) -> tuple[Any, Any]:
+    """How the run's motion features are made, and its landmark model."""
+    from data.motion.features import MotionOptions
+
+    config = run.recipe.stage_config("motion")
+    options = MotionOptions(
+        k=config.k, roi_set=config.roi_set, flow=config.flow, clamp=config.clamp
+    )
+    return options, config.landmark_model
+
+
 def _reported(frames: Sequence[int], progress: Progress | None) -> Iterable[int]:
     for number, frame in enumerate(frames):
         if progress is not None and number % 50 == 0:
@@ -209,24 +253,22 @@ def _reported(frames: Sequence[int], progress: Progress | None) -> Iterable[int]
         yield frame
 
 
-def _curves(
+def _look(
     features: npt.NDArray[np.float32],
     view: npt.NDArray[np.int64],
     folds: Sequence[TrainedMeTst],
     run: RunFiles,
     device: str,
-) -> tuple[Curves, int]:
-    """The folds' mean curves, and the median of their half-widths."""
+) -> Look:
+    """The mean curves of a run's folds, and the median of their half-widths."""
     k, settings = run.recipe.stage_config("motion").k, run.recipe.decode
     outputs = [predict(f.network, features, BATCH, device) for f in folds]
     spot, logits = (np.mean(part, axis=0) for part in zip(*outputs, strict=True))
     score = stitch(spot, [len(spot)], k)[0].astype(np.float64)
-    classes = frame_classes(stitch(logits, [len(spot)], k)[0], settings.strategy)
+    stitched = stitch(logits, [len(spot)], k)[0]
     fixed = settings.k_p if isinstance(settings.k_p, int) else None
     k_p = fixed or int(np.median([f.k_p for f in folds]))
-    smoothed = smooth(score, k_p)
-    level = threshold(smoothed, settings.p)
-    return Curves(score, smoothed, classes, view[: len(score)], level), k_p
+    return Look(score, stitched, view[: len(score)], k_p, settings.strategy)
 
 
 def _intervals(curves: Curves, k_p: int, seconds: Reals, p: float) -> list[SpottedInterval]:
@@ -245,6 +287,7 @@ def _intervals(curves: Curves, k_p: int, seconds: Reals, p: float) -> list[Spott
                 end=own[1],
                 peak=own[2],
                 emotion=CLASS_NAMES[voted],
+                challenge_emotion=CLASS_NAMES[vote(curves.three, start, end)],
                 score=round(float(curves.smoothed[peak]), 6),
                 start_s=times[0],
                 end_s=times[1],

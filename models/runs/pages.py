@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data.errors import ConfigError
-from data.export import safe_name, write_megc_csv
+from data.export.names import safe_name
+from data.export.ordinary import write_megc_csv
 from data.pictures.drawing import markdown_image, markdown_table, markdown_text
 from data.stages import stores
 from models.family import family_of

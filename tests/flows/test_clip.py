@@ -13,7 +13,7 @@ import pytest
 
 from data.align.settings import AlignConfig
 from data.errors import ConfigError, StoreError
-from data.export import export_before_after
+from data.export.ordinary import export_before_after
 from data.recordings import ROOT_NOTE
 from data.stages.inputs import StageInputs
 from data.stages.planning import run_stage
@@ -82,7 +82,9 @@ def test_licensed_faces_and_lost_frames(
     aligned: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     video = str(event_of(aligned).video)
-    monkeypatch.setattr("data.export.faces_shown", lambda table, asked: {video} if asked else set())
+    monkeypatch.setattr(
+        "data.export.reading.faces_shown", lambda table, asked: {video} if asked else set()
+    )
     with pytest.raises(ConfigError) as refused:
         export_before_after(aligned, "casme2", tmp_path / "a.gif", video=video)
     assert refused.value.code == "faces_not_shown"

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,9 +15,11 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.fakes.prefect_server import Server, until
+from tasks.ghosts import LOOK_EVERY_S
+from tests.fakes.prefect_server import ROOT, Server, until
 
 pytestmark = pytest.mark.slow
+PROMISED_S = 10  # from a cancel to its end, whatever is being computed
 STAGES = ("ingest", "align")  # enough to be in the middle of something
 
 
@@ -52,6 +57,14 @@ def _alive(server: Server) -> bool:
     return all(
         psutil.pid_exists(server.state[f"{who}_pid"] or 1 << 30) for who in ("server", "worker")
     )
+
+
+def process_lives(pid: int) -> bool:
+    """A zombie, which this test may have to wait for, does not live."""
+    try:
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
 
 
 def begun(tmp_path: Path) -> Callable[[], Any]:
@@ -143,44 +156,80 @@ def _is_worker(process: psutil.Process, server: Server) -> bool:
         return False
 
 
+def lasting(pid: int) -> None:
+    """Make the chunks that are being computed last for ever."""
+    children = psutil.Process(pid).children(recursive=True)
+    computing = [c for c in children if any("spawn_main" in word for word in c.cmdline())]
+    assert computing
+    for child in computing:
+        child.suspend()
+
+
+def cancelled(server: Server, run: str) -> None:
+    """The run and all of it end in Cancelled as soon as was promised."""
+    until(lambda: server.run(run)["state_name"] == "Cancelled", "the end", PROMISED_S)
+    open_ = ("RUNNING", "PENDING", "CANCELLING")
+    until(lambda: not server.runs(*open_) and not server.tasks(*open_), "its parts", PROMISED_S)
+    assert not any("Crash" in line for line in _log(server))
+
+
 def test_a_terminal_run_is_cancelled_from_prefect(
     server: Server, work: list[str], tmp_path: Path
 ) -> None:
     process = server.start("run", *work, *ONLY, "--runner", "prefect")
     until(begun(tmp_path), "the first part")
     [top] = server.runs("RUNNING", name={"any_": ["full-demo_hsta"]})
+    lasting(process.pid)
     server.post(f"flow_runs/{top['id']}/set_state", {"state": {"type": "CANCELLING"}})
-    said, _ = process.communicate(timeout=60)
+    said, _ = process.communicate(timeout=PROMISED_S)
     assert process.returncode == 1 and "Traceback" not in said and "finished parts are kept" in said
-    assert server.run(top["id"])["state_name"] == "Cancelled"
-    cancelled = server.runs("CANCELLED")
-    assert {"full-demo_hsta", "align-demo_hsta"} <= {r["name"] for r in cancelled}
-    assert not any("Crash" in line for line in _log(server))
+    cancelled(server, top["id"])
+    assert {"full-demo_hsta", "align-demo_hsta"} <= {r["name"] for r in server.runs("CANCELLED")}
     whole(server, work)
 
 
+@pytest.mark.parametrize("part", ["the run", "its stage"])
+@pytest.mark.parametrize("worker", ["alive", "dead"])
 def test_a_workers_run_is_cancelled_from_prefect(
-    server: Server, work: list[str], form: dict[str, Any], tmp_path: Path
+    server: Server, work: list[str], form: dict[str, Any], tmp_path: Path, part: str, worker: str
 ) -> None:
     run = server.create_run("full", form, name="a name I chose")
     until(begun(tmp_path), "the first part")
-    server.post(f"flow_runs/{run}/set_state", {"state": {"type": "CANCELLING"}})
-    until(lambda: server.run(run)["state_name"] == "Cancelled", "the end of the run", 60)
-    until(lambda: not server.runs("RUNNING", "PENDING", "CANCELLING"), "the ends of its parts", 60)
+    pid = int(server.run(run)["infrastructure_pid"])
+    lasting(pid)
+    [stage] = server.runs("RUNNING", name={"any_": ["align-demo_hsta"]})
+    if worker == "dead":
+        server.kill("worker")
+    chosen = run if part == "the run" else stage["id"]
+    server.post(f"flow_runs/{chosen}/set_state", {"state": {"type": "CANCELLING"}})
+    cancelled(server, run)
     assert server.run(run)["name"] == "a name I chose"
-    assert not any("Crash" in line for line in _log(server))
+    until(lambda: not process_lives(pid), "the end of its process", PROMISED_S)
     whole(server, work)
 
 
-def test_a_stopped_stage_stops_its_run(
+def test_prefects_own_command_cancels(
     server: Server, work: list[str], form: dict[str, Any], tmp_path: Path
 ) -> None:
     run = server.create_run("full", form)
     until(begun(tmp_path), "the first part")
-    [stage] = server.runs("RUNNING", name={"any_": ["align-demo_hsta"]})
-    server.post(f"flow_runs/{stage['id']}/set_state", {"state": {"type": "CANCELLING"}})
-    until(lambda: server.run(run)["state_name"] == "Cancelled", "the end of the run", 60)
+    lasting(int(server.run(run)["infrastructure_pid"]))
+    words = [sys.executable, "-m", "prefect", "flow-run", "cancel", run]
+    done = subprocess.run(words, cwd=ROOT, env={**os.environ, **server.env}, check=False)
+    assert done.returncode == 0
+    cancelled(server, run)
     whole(server, work)
+
+
+def test_a_workers_run_goes_on_without_its_worker(
+    server: Server, work: list[str], form: dict[str, Any], tmp_path: Path
+) -> None:
+    """What it prints has no reader any more."""
+    run = server.create_run("full", form)
+    until(begun(tmp_path), "the first part")
+    server.kill("worker")
+    until(lambda: server.run(run)["state_type"] == "COMPLETED", "the end of the run", 280)
+    nothing_left(server, work)
 
 
 def _log(server: Server) -> list[str]:
@@ -228,15 +277,25 @@ def test_status_closes_a_dead_run(server: Server, work: list[str], tmp_path: Pat
     assert not server.runs("RUNNING", "PENDING") and not server.tasks("RUNNING", "PENDING")
 
 
-def test_a_run_that_sleeps_is_not_gone(server: Server, work: list[str], tmp_path: Path) -> None:
+def test_runs_that_sleep_are_not_gone(
+    server: Server, work: list[str], form: dict[str, Any], tmp_path: Path
+) -> None:
+    """A laptop's lid: from a terminal and from a worker, for longer than three looks take."""
     process = server.start("run", *work, *ONLY, "--runner", "prefect")
     until(begun(tmp_path), "the first part")
     [top] = server.runs("RUNNING", name={"any_": ["full-demo_hsta"]})
     process.send_signal(signal.SIGSTOP)
-    time.sleep(100)  # the documented trigger acts after 90 s, our watcher looks every 15
+    run = server.create_run("full", {**form, "workspace": str(tmp_path / "other")})
+    until(lambda: list(tmp_path.glob("other/casme2/align/part-*")), "the other's first part")
+    other = psutil.Process(int(server.run(run)["infrastructure_pid"]))
+    other.suspend()
+    time.sleep(3.2 * LOOK_EVERY_S)
     server.status()
-    assert server.run(top["id"])["state_type"] == "RUNNING"
+    states = {server.run(one)["state_type"] for one in (top["id"], run)}
     process.send_signal(signal.SIGCONT)
+    other.resume()
+    assert states == {"RUNNING"}
     said, _ = process.communicate(timeout=280)
     assert process.returncode == 0, said
     assert server.run(top["id"])["state_type"] == "COMPLETED"
+    until(lambda: server.run(run)["state_type"] == "COMPLETED", "the other's end", 280)

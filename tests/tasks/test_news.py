@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from flows.launch import LineByLine
 from models.progress import ProgressFile
 from tasks.context import PlainExecutor
 from tasks.news import Teller, telling
@@ -17,6 +16,8 @@ from tasks.news import Teller, telling
 
 class Job:
     """Says what a test puts into it."""
+
+    count = 1
 
     def __init__(self, *said: Any) -> None:
         self.said = list(said)
@@ -73,16 +74,3 @@ def test_a_pack_tells_of_its_slowest_fold(tmp_path: Path) -> None:
         ProgressFile(job.out / "resume" / "progress.json")(share, f"epoch of {job.unit}, 9 s left")
     share, text = pack.news() or (0, "")
     assert share == 0.375 and text.endswith("epoch of fold-1, 9 s left")
-
-
-def test_without_a_terminal_lines_are_a_tenth_or_a_while_apart(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    now = [0.0]
-    monkeypatch.setattr("flows.launch.time.monotonic", lambda: now[0])
-    show = LineByLine(every_s=30)
-    for done, after in ((0, 0), (1, 1), (1, 5), (1, 29), (1, 32), (1, 40), (2, 41), (3, 42)):
-        now[0] = after
-        show("train", done, 3, f"at {after}")
-    said = capsys.readouterr().err.splitlines()
-    assert [line.rpartition(" ")[2] for line in said] == ["0", "1", "32", "41", "42"]

@@ -12,7 +12,7 @@ from data.align.crops import CropReader
 from data.align.settings import AlignConfig
 from data.apex.settings import ApexConfig
 from data.errors import InputError, StoreError
-from data.export import export_crops
+from data.export.ordinary import export_crops
 from data.flow.fields import read_flow
 from data.flow.settings import FlowConfig
 from data.recordings import note_root, noted_root
@@ -31,7 +31,9 @@ pytest.importorskip("dlib")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Two workspaces of one tiny dataset: crops stored, and transforms only."""
     folder = tmp_path_factory.mktemp("crops")
-    root = write_dataset("casme2", folder / "data", preset="smoke", seed=3, workers=1)
+    root = write_dataset(
+        "casme2", folder / "data", preset="smoke", seed=3, workers=1, subjects=1, clips=2
+    )
     found = {"root": root}
     for kind in ("crops", "transforms"):
         workspace = Workspace(folder / kind)

@@ -276,3 +276,70 @@ def test_the_declared_rate_is_held_against_the_films(tmp_path, declared, differs
     report = check_dataset("csv", tmp_path)
     assert report.exit_code == (REPAIRED if differs else CLEAN)
     assert dataset.videos.fps.tolist() == [declared]
+
+
+def test_western_letters_of_an_old_spreadsheet_are_no_chinese():
+    rows = read_csv("subject;path\nMüller;Zoë\nÅse;Ähre\n".encode("cp1252"))
+    assert rows[1:] == [["Müller", "Zoë"], ["Åse", "Ähre"]]
+    assert read_csv("a,悲伤\n".encode("gb18030")) == [["a", "悲伤"]]
+
+
+def test_a_dot_among_decimal_commas_may_be_a_thousand(tmp_path):
+    rows = "p1;p1/clip a;29,97;1.002;1.004;1.008\np1;p1/clip a;29,97;2,4;5,5;8,8\n"
+    header = "subject;path;fps;onset;apex;offset\n"
+    dataset = opened(tmp_path, rows, header)
+    assert dataset.events.onset_number.tolist() == [2]
+    assert "onset_not_a_number" in found(dataset)
+    dotted = opened(tmp_path / "b", "p1,p1/clip a,29.97,1.002,2.004,8.5\n")
+    assert dotted.events.offset_number.tolist() == [9]
+
+
+def test_a_row_with_more_cells_than_columns_is_not_guessed(tmp_path):
+    """`219,8` without quotes in a sheet with commas shifts every later cell."""
+    good = "p1,p1/clip a,120,3,5,9,micro,4+7,anger,\n"
+    for shifted in ("2,8,5,9,micro,4,anger,", "2,8,5,9,micro,4,anger,negative"):
+        dataset = opened(tmp_path, good + f"p1,p1/clip a,120,{shifted}\n" + good.replace("3", "4"))
+        assert found(dataset)["too_many_cells"] == ["manifest.csv, row 3"]
+        assert dataset.events.onset_number.tolist() == [3, 4]
+    sloppy = good.replace("\n", ",,\n") * 2
+    assert "too_many_cells" not in found(opened(tmp_path, sloppy)), "blanks that all rows have"
+
+
+def test_a_column_twice_is_said(tmp_path):
+    header = "subject,path,fps,onset,offset,onset\n"
+    dataset = opened(tmp_path, "p1,p1/clip a,120,2,9,3\n", header)
+    assert found(dataset, "flagged")["repeated_column"] == ["manifest.csv"]
+    same = opened(tmp_path / "same", "p1,p1/clip a,120,2,9,2\n", header)
+    assert "repeated_column" not in found(same, "flagged")
+
+
+def test_an_offset_that_is_no_number_is_said(tmp_path):
+    dataset = opened(tmp_path, "p1,p1/clip a,120,2,5,1e300,micro,4,anger,\n")
+    assert "offset_not_a_number" in found(dataset, "repaired")
+
+
+def test_a_header_alone_is_named(tmp_path):
+    with pytest.raises(DatasetError, match="nothing under it"):
+        opened(tmp_path, "")
+
+
+def test_folders_that_lead_out_are_not_entered(tmp_path):
+    outside = trees.manifest(tmp_path / "elsewhere")
+    (outside / "faces.zip").write_bytes(b"PK")
+    root = trees.manifest(tmp_path / "root")
+    (root / "up").symlink_to(outside)
+    dataset = open_dataset("csv", root)
+    flagged = found(dataset, "flagged")
+    assert flagged["path_outside_root"] == ["up"] and "archive_not_unpacked" not in flagged
+
+
+def test_of_two_spellings_of_a_number_the_usual_one_wins(tmp_path):
+    root = trees.manifest(tmp_path, HEADER + "p1,p1/clip a,120,2,5,9,micro,4,anger,\n")
+    folder = root / "p1" / "clip a"
+    (folder / "f3.png").write_bytes(b"other")  # beside f0003.png
+    frames = open_dataset("csv", root).frames.path
+    assert "p1/clip a/f0003.png" in set(frames)
+    for path in sorted(folder.glob("f00*")):
+        path.rename(folder / f"f{int(path.stem[1:])}.png")
+    (folder / "f03.png").write_bytes(b"other")
+    assert "p1/clip a/f3.png" in set(open_dataset("csv", root).frames.path)

@@ -22,7 +22,6 @@ from data.own_video import OwnVideo, open_own
 from data.stages.workspace import Workspace
 from data.video_file import VideoFacts
 from models.fitting import save_weights, write_json
-from models.me_tst.network import MeTst, MeTstConfig
 from models.predict.pace import choose_frames
 from models.predict.spot import predict_video, trained_rate
 from models.runs.files import RunFiles
@@ -30,54 +29,21 @@ from tests.fakes.fabricated_run import (
     enter_again,
     write_hsta_run,
     write_ingest,
-    write_me_tst_run,
-    write_motion_store,
 )
 from tests.fakes.films import write_film
-
-SIDE, FRAMES = 160, 60
-
-
-def picture(shift: float) -> np.ndarray:
-    """A textured square that moves right by `shift` px."""
-    y, x = np.mgrid[:SIDE, :SIDE].astype(np.float64)
-    x = x - shift
-    return (127 + 60 * np.sin(x / 5) * np.cos(y / 7) + 40 * np.sin((x + y) / 3)).astype(np.uint8)
-
-
-def landmarks(_: np.ndarray) -> np.ndarray:
-    """A face that is always in the middle."""
-    rng = np.random.default_rng(0)
-    points = rng.integers(SIDE // 3, 2 * SIDE // 3, (68, 2))
-    points[39], points[42] = (70, 70), (90, 70)
-    return points
+from tests.fakes.spotting_run import FRAMES, SIDE, landmarks, spotting_run, write_pictures
 
 
 @pytest.fixture
 def frames(tmp_path: Path) -> Path:
-    folder = tmp_path / "mine"
-    folder.mkdir()
-    for i in range(FRAMES):
-        cv2.imwrite(str(folder / f"img{i + 1}.png"), picture(3 * np.exp(-(((i - 30) / 4) ** 2))))
-    return folder
+    return write_pictures(tmp_path / "mine")
 
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunFiles:
     """A run whose folds have real, small networks."""
     monkeypatch.setattr(motion, "dlib_face", lambda predictor=None: landmarks)
-    workspace = Workspace(tmp_path / "ws")
-    events = write_ingest(workspace, "samm_lv", subjects=2, per_subject=1, kind="long", frames=240)
-    write_motion_store(workspace, "samm_lv", sorted(set(events.video)))
-    folder = write_me_tst_run(workspace)
-    for number, fold in enumerate(sorted(folder.glob("fold-*"))):
-        torch.manual_seed(number)
-        network = MeTst(MeTstConfig(dim=16, blocks=2, d_state=4))
-        save_weights(network, fold / "weights.safetensors")
-        facts = {"model": network.config.model_dump(), "train": {}, "k_p": 4, "fold": fold.name}
-        write_json(fold / "model.json", facts)
-    enter_again(folder)
-    return RunFiles(folder)
+    return spotting_run(Workspace(tmp_path / "ws"))
 
 
 def test_folder_of_frames(run: RunFiles, frames: Path, tmp_path: Path) -> None:

@@ -8,10 +8,7 @@ name.
 
 from __future__ import annotations
 
-import csv
-import io
 import json
-import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
@@ -21,19 +18,23 @@ import numpy as np
 import pandas as pd
 
 from data.align.crops import CropReader
-from data.errors import ConfigError, InputError, StoreError
-from data.pictures.drawing import faces_shown, png_bytes
+from data.errors import ConfigError, InputError
+from data.export.names import defused, safe_folders, safe_name, write_csv
+from data.export.reading import (
+    chosen_units,
+    known_dataset,
+    no_data,
+    open_store,
+    refuse_hidden_faces,
+)
+from data.pictures.drawing import png_bytes
 from data.recordings import Recordings
 from data.stages.files import read_table, replacing
-from data.stages.identity import stable_hash
-from data.stages.stores import StageStore, read_manifest
+from data.stages.stores import StageStore
 from data.stages.workspace import Workspace
 
 MEGC_COLUMNS = ("vid", "pred_onset", "pred_offset", "type")
 TABLES = ("videos", "frames", "events", "ledger", "findings")
-LONGEST_NAME = 80
-FORMULA = ("=", "+", "-", "@", "\t", "\r")
-_NUMBER = re.compile(r"[+-]?[0-9]+([.,][0-9]+)?(e[+-]?[0-9]+)?", re.IGNORECASE)
 CLIP_SUFFIXES = (".mp4", ".gif")
 
 
@@ -51,9 +52,9 @@ def export_crops(
     `faces_not_shown` for a dataset whose faces may not be passed on, unless `with_faces`;
     StoreError `no_data` without aligned videos, `no_raw_frames` where frames are needed and gone.
     """
-    store = _store(workspace, dataset, "align")
-    chosen = _chosen(store, videos)
-    _refuse_hidden_faces(workspace, dataset, chosen, with_faces)
+    store = open_store(workspace, dataset, "align")
+    chosen = chosen_units(store, videos)
+    refuse_hidden_faces(workspace, dataset, chosen, with_faces)
     reader, count = CropReader(workspace, dataset), 0
     folders = safe_folders(out, chosen)
     for video in chosen:
@@ -66,21 +67,6 @@ def export_crops(
                 count += 1
     store.close()
     return count
-
-
-def _refuse_hidden_faces(
-    workspace: Workspace, dataset: str, videos: Iterable[str], with_faces: bool
-) -> None:
-    table = read_table(workspace.stage(dataset, "ingest") / "videos.parquet")
-    hidden = set(videos) - faces_shown(table, with_faces)
-    if hidden:
-        raise ConfigError(
-            f"export crops of {dataset}",
-            expected="a dataset whose faces may be passed on",
-            got=f"a licence that forbids it ({len(hidden)} videos)",
-            todo="For your own eyes, repeat with --with-faces. Flow and tables show no face.",
-            code="faces_not_shown",
-        )
 
 
 def export_before_after(
@@ -108,7 +94,7 @@ def export_before_after(
             "clip", expected=f"a name ending in {' or '.join(CLIP_SUFFIXES)}, and fps above 0",
             got=f"{path.name} at {fps:g} fps",
         )  # fmt: skip
-    store = _store(workspace, dataset, "align")
+    store = open_store(workspace, dataset, "align")
     span = None
     if event is not None:
         table = read_table(workspace.stage(dataset, "ingest") / "events.parquet")
@@ -116,8 +102,8 @@ def export_before_after(
         video, marks = str(row.video), (row.onset, row.offset)
         span = None if any(pd.isna(m) for m in marks) else (int(row.onset), int(row.offset))
     video = _known(video, store.manifest.unit, f"video of {dataset}")
-    _chosen(store, [video])
-    _refuse_hidden_faces(workspace, dataset, [video], with_faces)
+    chosen_units(store, [video])
+    refuse_hidden_faces(workspace, dataset, [video], with_faces)
     frames = Recordings(workspace, dataset, root).frames(video)
     path.parent.mkdir(parents=True, exist_ok=True)
     with store.open(video) as group:
@@ -155,8 +141,8 @@ def export_flow(
     """
     from data.flow.fields import read_flow
 
-    store = _store(workspace, dataset, "flow")
-    chosen = _chosen(store, events)
+    store = open_store(workspace, dataset, "flow")
+    chosen = chosen_units(store, events)
     folders, rows = safe_folders(out, chosen), []
     for event in chosen:
         folders[event].mkdir(parents=True, exist_ok=True)
@@ -172,7 +158,7 @@ def export_flow(
                 )
                 rows.append((event, str(kind), int(start), int(end), path.relative_to(out)))
     store.close()
-    _write_csv(out / "pairs.csv", ("event", "kind", "from", "to", "file"), rows)
+    write_csv(out / "pairs.csv", ("event", "kind", "from", "to", "file"), rows)
     return len(rows)
 
 
@@ -182,12 +168,12 @@ def export_tables(workspace: Workspace, dataset: str, out: Path) -> int:
     Nulls are empty cells; a curve is a JSON list; a text that begins like a formula gets a quote
     before it. Raises StoreError `no_data` when the dataset was not ingested.
     """
-    _known_dataset(workspace, dataset, "ingest")
+    known_dataset(workspace, dataset, "ingest")
     folder = workspace.stage(dataset, "ingest")
     found = {name: folder / f"{name}.parquet" for name in TABLES}
     tables = {name: read_table(path) for name, path in found.items() if path.exists()}
     if not tables:
-        raise _no_data(dataset, "ingest")
+        raise no_data(dataset, "ingest")
     for stage in ("align", "registration", "apex", "flow", "motion"):
         path = workspace.stage(dataset, stage) / "ledger.parquet"
         if path.exists():
@@ -219,101 +205,9 @@ def write_megc_csv(rows: Iterable[tuple[str, int, int, str]], path: Path) -> int
             raise InputError(
                 f"MEGC row of {row[0]}", expected="onset ≤ offset, type me or mae", got=str(row)
             )
-    _write_csv(path, MEGC_COLUMNS, ordered)
+    write_csv(path, MEGC_COLUMNS, ordered)
     return len(ordered)
-
-
-def safe_name(text: str) -> str:
-    """One file name that cannot leave its folder: letters of any script, digits, `.`, `-`, `_`."""
-    name = re.sub(r"[^\w.\- ]+", "_", text).strip(" ").lstrip(".")[:LONGEST_NAME].rstrip(" .")
-    return name or "_"
-
-
-def safe_folders(out: Path, ids: Iterable[str]) -> dict[str, Path]:
-    """A folder under `out` for every id; slashes in an id make folders, `..` and the like do not.
-
-    Ids that would share a folder (also where upper and lower case are one) get a hash behind.
-    Raises InputError when a link inside `out` would lead one outside.
-    """
-    base, taken, found = out.resolve(), dict[str, str](), {}
-    for unit in sorted(ids):
-        steps = [step for step in re.split(r"[/\\]", unit) if step not in ("", ".", "..")]
-        parts = [safe_name(step) for step in steps] or ["_"]
-        relative = "/".join(parts)
-        if relative.casefold() in taken:
-            parts[-1] += f"-{stable_hash(unit)[:8]}"
-            relative = "/".join(parts)
-        taken[relative.casefold()] = unit
-        path = base / relative
-        if not path.resolve().is_relative_to(base):
-            raise InputError(
-                f"export of {unit}",
-                expected=f"a folder inside {out}",
-                got=f"a link to {path.resolve()}",
-                todo="Export to an empty folder.",
-            )
-        found[unit] = path
-    return found
-
-
-def defused(value: Any) -> Any:
-    """A cell that no spreadsheet takes for a formula: a quote before what begins like one.
-
-    Ids and sheet texts come from strangers' files; `=HYPERLINK(...)` in one would run on opening.
-    """
-    if not isinstance(value, str) or not value.startswith(FORMULA) or _NUMBER.fullmatch(value):
-        return value
-    return f"'{value}"
-
-
-def _known_dataset(workspace: Workspace, dataset: str, stage: str) -> None:
-    """A dataset's name is a folder in the workspace, never a way out of it."""
-    known = workspace.datasets()
-    if dataset not in known:
-        raise _no_data(dataset[:80], stage, f" The workspace holds {', '.join(known) or 'none'}.")
-
-
-def _store(workspace: Workspace, dataset: str, stage: str) -> StageStore:
-    _known_dataset(workspace, dataset, stage)
-    if read_manifest(workspace.stage(dataset, stage)).empty:
-        raise _no_data(dataset, stage)
-    return StageStore(workspace, dataset, stage)
-
-
-def _no_data(dataset: str, stage: str, more: str = "") -> StoreError:
-    return StoreError(
-        f"{dataset}/{stage}",
-        expected="a finished store",
-        got="none",
-        todo=f"Run the {stage} stage first.{more}",
-        code="no_data",
-    )
-
-
-def _chosen(store: StageStore, asked: Iterable[str] | None) -> list[str]:
-    """The asked units, or all with data. Raises StoreError for one that has none."""
-    if asked is None:
-        return store.units()
-    chosen = list(dict.fromkeys(asked))
-    for unit in chosen:
-        if store.status(unit) != "ok":
-            raise StoreError(
-                f"{store.dataset}/{store.stage}/{unit}",
-                expected="a unit with data",
-                got=f"status {store.status(unit)}",
-                code="no_data",
-            )
-    return chosen
 
 
 def _json_list(value: Any) -> str:
     return json.dumps(value.tolist()) if isinstance(value, np.ndarray) else ""
-
-
-def _write_csv(path: Path, header: Iterable[str], rows: Iterable[Iterable[Any]]) -> None:
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows([defused(cell) for cell in row] for row in rows)
-    with replacing(path, "export") as temporary:
-        temporary.write_text(text.getvalue(), encoding="utf-8")

@@ -8,8 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from data import export
 from data.errors import ConfigError, InputError, StoreError
+from data.export import names
+from data.export import ordinary as export
+from data.stages.stores import StageStore
 from data.stages.workspace import Workspace
 from tests.fakes.fabricated_run import write_clip_stores, write_ingest, write_store
 
@@ -27,7 +29,7 @@ def test_crops_are_the_stored_pixels(workspace, tmp_path):
     out = tmp_path / "out"
     assert export.export_crops(workspace, "open", out) == 10
     image = cv2.imread(str(out / "sub01/EP02/000003.png"), cv2.IMREAD_UNCHANGED)
-    store = export.StageStore(workspace, "open", "align")
+    store = StageStore(workspace, "open", "align")
     with store.open("sub01/EP02") as group:
         np.testing.assert_array_equal(image, group["crops"][3])
 
@@ -120,7 +122,7 @@ def test_an_unknown_video_is_named(workspace, tmp_path):
 )
 def test_no_id_escapes(tmp_path, unit):
     out = tmp_path / "out"
-    path = export.safe_folders(out, [unit])[unit]
+    path = names.safe_folders(out, [unit])[unit]
     assert path.is_relative_to(out.resolve())
     assert path != out.resolve()
     assert not any(part.startswith(".") for part in path.relative_to(out.resolve()).parts)
@@ -131,17 +133,17 @@ def test_a_link_inside_out_is_no_way_out(tmp_path):
     out.mkdir()
     (out / "sub01").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(InputError, match="link"):
-        export.safe_folders(out, ["sub01/EP01"])
+        names.safe_folders(out, ["sub01/EP01"])
 
 
 def test_ids_never_share_a_folder(tmp_path):
     ids = ["a:b", "a*b", "A_b", "a_b"]
-    folders = export.safe_folders(tmp_path, ids)
+    folders = names.safe_folders(tmp_path, ids)
     assert len({str(p).casefold() for p in folders.values()}) == len(ids)
 
 
 def test_other_scripts_keep_their_names():
-    assert export.safe_name("被试 03-é") == "被试 03-é"
+    assert names.safe_name("被试 03-é") == "被试 03-é"
 
 
 def test_megc_form(tmp_path):
@@ -177,7 +179,7 @@ def test_megc_form_refuses_nonsense(tmp_path, row):
     ],
 )
 def test_no_cell_begins_like_a_formula(cell, written):
-    assert export.defused(cell) == written
+    assert names.defused(cell) == written
 
 
 def test_formulas_in_ids_and_texts_leave_as_text(workspace, tmp_path):
