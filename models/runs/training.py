@@ -107,7 +107,7 @@ class TrainStep:
         ConfigError for a fold asked for that the split does not have.
         """
         run = plan_run(scope, force=force)
-        for wanted in scope.folds:
+        for wanted in _names(scope):
             if not any(_asked(fold, (wanted,)) for fold in run.jobs):
                 raise ConfigError(
                     "--folds",
@@ -145,7 +145,7 @@ class TrainStep:
             take_over(run, fold, twin)
         left = [f for f in plan.todo if f not in run.elsewhere]
         if scope.folds:
-            left = [f for f in left if _asked(f, scope.folds)]
+            left = [f for f in left if _asked(f, _names(scope))]
         if not left:
             return []
         device = resolve_device(scope.device)
@@ -378,6 +378,11 @@ def _look_elsewhere(scope: Scope, run: RunPlan, plan: StepPlan) -> None:
                 plan.reasons[own] = f"trained in {folder.parent.name}/{folder.name}: taken over"
 
 
+def _names(scope: Scope) -> tuple[str, ...]:
+    """The folds asked for, one by one: `--folds 7,12` are two."""
+    return tuple(name for text in scope.folds for name in text.split(",") if name)
+
+
 def _asked(fold: str, wanted: tuple[str, ...]) -> bool:
     """Whether a unit is of a fold asked for by name, number or held-out subject, or itself is."""
     _, number, subject = plain_name(fold).split("-", 2)
@@ -415,7 +420,7 @@ def prove(scope: Scope, steps: int = 100) -> Proof:
     folds = [
         unit for unit, job in run.jobs.items() if unit == job.fold and not unit.startswith(INNER)
     ]
-    asked = [fold for fold in folds if scope.folds and _asked(fold, scope.folds)]
+    asked = [fold for fold in folds if scope.folds and _asked(fold, _names(scope))]
     with tempfile.TemporaryDirectory(prefix="apexflow-proof-") as folder:
         inputs = Path(folder) / "inputs.parquet"
         save_parquet(run.samples.inputs, inputs)
