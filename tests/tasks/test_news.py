@@ -63,7 +63,7 @@ def test_a_thread_tells_while_the_block_runs_and_no_longer() -> None:
 def test_a_pack_tells_of_its_slowest_fold(tmp_path: Path) -> None:
     from types import SimpleNamespace
 
-    from models.runs.training import PackJob
+    from models.runs.packs import PackJob, news_of
 
     folds = [
         SimpleNamespace(out=tmp_path / n, unit=f"fold-{n}", label=f"train-fold-{n}") for n in "01"
@@ -71,6 +71,6 @@ def test_a_pack_tells_of_its_slowest_fold(tmp_path: Path) -> None:
     pack = PackJob(tuple(folds))  # type: ignore[arg-type]
     assert pack.news() is None
     for job, share in zip(folds, (0.5, 0.25), strict=True):
-        ProgressFile(job.out / "resume" / "progress.json")(share, f"epoch of {job.unit}, 9 s left")
+        ProgressFile(news_of(job.out))(share, f"epoch of {job.unit}, 9 s left")
     share, text = pack.news() or (0, "")
     assert share == 0.375 and text.endswith("epoch of fold-1, 9 s left")

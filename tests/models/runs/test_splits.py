@@ -9,10 +9,10 @@ import pytest
 
 from data.datasets import composite
 from data.errors import ConfigError, SplitError
+from data.stages.inputs import StageInputs
 from data.stages.workspace import Workspace
 from models.recipe import load_recipe
 from models.report.data import SPLITS
-from models.runs import samples as chosen
 from models.runs.samples import choose_samples, inner_sides, make_split
 from models.runs.scores import score_run
 from tests.fakes import fabricated_run as made
@@ -101,7 +101,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 def test_what_is_outside_the_composite_is_in_the_ledger(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(chosen.StageInputs, "store", lambda self, stage: _Everything())
+    monkeypatch.setattr(StageInputs, "states", lambda self, stage, expect: _Everything())
     found = choose_samples(workspace, recipe())
     assert set(found.table.dataset) == {"casme2", "samm"}, "no made-up clip is of camera HS"
     out = found.ledger[found.ledger.reason == "outside_megc2019"]
@@ -110,19 +110,14 @@ def test_what_is_outside_the_composite_is_in_the_ledger(
     assert set(plain.table.dataset) == {"casme2", "samm", "smic"}
 
 
-class _Everything:
-    """A store that has every unit."""
+class _Everything(dict):  # type: ignore[type-arg]
+    """A stage that has every unit."""
 
-    def keys(self) -> Any:
-        return _Any()
+    def get(self, unit: str, default: Any = None) -> tuple[str, str]:
+        return "ok", unit
 
-    def status(self, unit: str) -> str:
-        return "ok"
-
-
-class _Any(dict):  # type: ignore[type-arg]
-    def __missing__(self, key: str) -> str:
-        return key
+    def __getitem__(self, unit: str) -> tuple[str, str]:
+        return "ok", unit
 
 
 def test_scores_per_dataset_and_whether_it_is_the_official_list(workspace: Workspace) -> None:
