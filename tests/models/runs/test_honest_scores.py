@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -26,6 +27,7 @@ from models.report.choices import gap_figure, gap_sentence, is_optimistic
 from models.report.scores import headline, limits, scores
 from models.runs.compare import compare
 from models.runs.files import RunFiles
+from models.runs.packs import attempts, fit_pack
 from models.runs.publishing import VERSION
 from models.runs.scores import FACTS, score_run
 from models.runs.training import STEP as TRAIN
@@ -281,3 +283,43 @@ def test_the_mean_over_parts_is_the_mean() -> None:
     counts[0, 0, 0] = counts[0, 1, 1] = counts[1, 0, 1] = counts[1, 1, 1] = 1
     accuracy = recognition_statistic("accuracy", labels, counts.sum(0))
     assert mean_of_parts(accuracy)(counts) == 0.75
+
+
+class Killed(Exception):
+    pass
+
+
+@dataclass(frozen=True)
+class Killer:
+    """Ends a training that has come so far; can be given to a fold as its progress."""
+
+    share: float
+
+    def __call__(self, share: float, text: str) -> None:
+        if share >= self.share:
+            raise Killed
+
+
+def test_a_killed_training_goes_on_with_every_recorded_epoch(
+    whole: RunFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("models.me_tst.training.SECONDS_BETWEEN_SAVES", -1.0)
+    stores = tmp_path / "ws"
+    shutil.copytree(whole.workspace.path, stores, ignore=shutil.ignore_patterns("runs"))
+    where = scope(Workspace(stores), None, Path(), recipe(**ALL), folds=("0",))
+    plan = TRAIN.plan(where)
+    packs = TRAIN.jobs(where, plan)
+    assert len(packs) == 4, "a fold of two seeds, and their inner trainings"
+    for pack in packs:
+        dying = replace(pack, folds=tuple(replace(j, progress=Killer(0.6)) for j in pack.folds))
+        with pytest.raises(Killed):
+            fit_pack(dying)
+        [left] = attempts(pack.folds[0].out)
+        assert len(list((left / "resume").glob("epoch-*.npz"))) == 2
+    train(where.workspace, recipe(**ALL), folds=("0",))
+    run = RunFiles(Path(plan.detail["run"]))
+    assert not [p for p in run.folder.iterdir() if p.name.startswith(".partial")]
+    for unit in ("fold-00-fold_1", "inner-00-fold_1", "seed-1-fold-00-fold_1"):
+        for name in ("curves.h5", "epochs.h5", "history.parquet"):
+            one, two = (r.folder / unit / name for r in (run, whole))
+            assert one.read_bytes() == two.read_bytes(), f"{unit}/{name}"
