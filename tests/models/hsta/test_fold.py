@@ -175,6 +175,7 @@ def test_fold_writes_its_files_and_scores_above_chance(workspace, tmp_path):
     assert np.allclose(fold.predict(bank), stored, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_fold_learns_action_units(workspace, tmp_path):
     """Two units a clip; several folds given at once are trained one after the other."""
     jobs, settings = [], {"epochs": 40, "base_lr": 0.3, "resume_every": 50}
