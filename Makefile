@@ -26,7 +26,7 @@ $(READY): constraints.txt pyproject.toml
 demo: setup  ## synthetic data, all stages, both networks, report, Prefect UI
 	$(BIN)/python -m flows demo $(ARGS)
 
-test: setup  ## the fast tests: no GPU, seven to eight minutes on two cores
+test: setup  ## the fast tests: no GPU, minutes on two cores
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-slow: setup  ## the tests that take minutes

@@ -250,8 +250,13 @@ class FaceFinder:
         found = [self.landmarks(image, box + shift) for shift in shifts]
         return np.asarray(np.mean(found, axis=0), np.float64)
 
-    def looks(self, grey: Grey) -> Iterator[tuple[str, Grey, list[Face]]]:
-        """Ever more patient looks at one image: (how, image looked at, faces)."""
+    def looks(
+        self, grey: Grey, *, dark: bool = True, small: bool = True
+    ) -> Iterator[tuple[str, Grey, list[Face]]]:
+        """Ever more patient looks at one image: (how, image looked at, faces).
+
+        The last two are for faces in the dark and for small ones; they cost most.
+        """
         scale = min(1.0, SEARCH_SIDE / max(grey.shape))
         faces = self.detect(grey, scale=scale)
         if faces:  # look once more, at a size that shows faces half as large too
@@ -261,14 +266,18 @@ class FaceFinder:
         yield "reduced", grey, faces
         if scale < 1.0:
             yield "full", grey, self.detect(grey)
-        bright = equalise(grey)
-        yield "equalised", bright, self.detect(bright)
-        if max(grey.shape) <= 4 * SEARCH_SIDE:  # in a huge image it costs seconds
+        if dark:
+            bright = equalise(grey)
+            yield "equalised", bright, self.detect(bright)
+        if small and max(grey.shape) <= 4 * SEARCH_SIDE:  # in a huge image it costs seconds
             yield "doubled", grey, self.detect(grey, upsample=1)
 
-    def look(self, grey: Grey) -> tuple[Grey, Face] | None:
-        """First look that finds a face: the image it was found on, and the best face."""
-        return next(((image, faces[0]) for _, image, faces in self.looks(grey) if faces), None)
+    def look(
+        self, grey: Grey, *, dark: bool = True, small: bool = True
+    ) -> tuple[Grey, Face] | None:
+        """First of the `looks` that finds a face: the image it was found on, and the best face."""
+        looks = self.looks(grey, dark=dark, small=small)
+        return next(((image, faces[0]) for _, image, faces in looks if faces), None)
 
 
 @functools.lru_cache(maxsize=2)
@@ -277,9 +286,14 @@ def face_finder(predictor: Path | None = None) -> FaceFinder:
     return FaceFinder(predictor)
 
 
-def examine(finder: FaceFinder, grey: Grey, index: int) -> tuple[Reference | None, str]:
-    """Look for a usable face in one frame: (reference, '') or (None, reason with detail)."""
-    found = finder.look(grey)
+def examine(
+    finder: FaceFinder, grey: Grey, index: int, *, dark: bool = True, small: bool = True
+) -> tuple[Reference | None, str]:
+    """Look for a usable face in one frame: (reference, '') or (None, reason with detail).
+
+    `dark`, `small`: whether the face may be either, see `FaceFinder.looks`.
+    """
+    found = finder.look(grey, dark=dark, small=small)
     if found is None:
         return None, "no_face"
     image, face = found

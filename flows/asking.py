@@ -10,8 +10,15 @@ from typing import Annotated, Any
 
 import typer
 
+from flows.looking import complete_recipe
+
 Recipe = Annotated[
-    str, typer.Argument(metavar="RECIPE", help="A name in flows/recipes/ or a .yaml path.")
+    str,
+    typer.Argument(
+        metavar="RECIPE",
+        help="A name in flows/recipes/ or a .yaml path.",
+        autocompletion=complete_recipe,
+    ),
 ]
 WorkspaceOption = Annotated[
     Path, typer.Option("--workspace", "-w", help="Folder for stores and runs; made when missing.")
@@ -29,6 +36,14 @@ Faces = Annotated[
     typer.Option("--with-faces", help="Show faces of licensed sets; licences mostly forbid it."),
 ]
 Names = list[str] | None
+OPTIONS = {  # of a request's fields whose option has another name
+    "recipe": "RECIPE",
+    "stages": "--stage",
+    "from_stage": "--from",
+    "overrides": "--set",
+    "max_gpu_memory_mb": "--max-gpu-memory",
+    "wait_s": "--wait",
+}
 
 
 def request_of(
@@ -125,14 +140,19 @@ def request_of(
             with_faces=with_faces,
         )
     except ValidationError as error:
-        problems = "; ".join(f"--{p['loc'][0]}: {p['msg']}" for p in error.errors())
-        raise ConfigError("options", expected="a valid request", got=problems) from error
+        first = error.errors()[0]
+        field, said = str(first["loc"][0]), str(first["msg"])
+        raise ConfigError(
+            OPTIONS.get(field, f"--{field.replace('_', '-')}"),
+            expected=said[:1].lower() + said[1:],
+            got=repr(first.get("input"))[:80],
+        ) from error
 
 
 def with_plain_verify(words: list[str]) -> list[str]:
     """The words of a command, with a plain `--verify` standing for `--verify=files`."""
     found = []
-    for word, following in zip(words, [*words[1:], ""], strict=True):
+    for word, following in zip(words, [*words, ""][1:], strict=True):
         plain = word == "--verify" and following not in ("files", "inputs")
         found.append("--verify=files" if plain else word)
     return found

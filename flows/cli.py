@@ -1,6 +1,6 @@
 """The command line. Imports what a command needs when it runs: `--help` answers at once.
 
-Exit codes: 0 good, 1 failed, 2 wrong usage; `check` adds 3 (usable with repairs) and 4 (unusable).
+What a command ends with is in `flows.exit_codes`.
 """
 
 from __future__ import annotations
@@ -20,11 +20,15 @@ import typer
 
 from data.datasets import ADAPTERS
 from flows.asking import Faces, asks, with_plain_verify
+from flows.completing import VARIABLE, completion
 from flows.decode import decode
 from flows.evaluate import evaluate
+from flows.exit_codes import Exit
 from flows.export import export
 from flows.inject import inject
+from flows.looking import RUN_HELP, WorkspaceOfRuns, complete_run, recipes, runs
 from flows.predict import predict
+from flows.terminal import show_log, terminal_progress
 
 app = typer.Typer(
     name="apexflow",
@@ -39,6 +43,30 @@ app = typer.Typer(
 LAYOUTS = " ".join(ADAPTERS)
 LONGEST = 4000  # characters of an error: a person may have given a megabyte as a name
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+Layout = typer.Argument(
+    metavar="LAYOUT",
+    help=f"One of: {LAYOUTS}",
+    autocompletion=lambda incomplete: [n for n in ADAPTERS if n.startswith(incomplete)],
+)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from data.project import project_commit, project_version
+
+        commit = project_commit()
+        typer.echo(f"apexflow {project_version()}{f' (commit {commit})' if commit else ''}")
+        raise typer.Exit(Exit.GOOD)
+
+
+@app.callback()
+def _common(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Say which this is."),
+    ] = False,
+) -> None:
+    pass
 
 
 def _guard(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -52,9 +80,11 @@ def _guard(command: Callable[..., Any]) -> Callable[..., Any]:
             return command(*args, **kwargs)
         except ApexflowError as error:
             said = str(error) if len(str(error)) <= LONGEST else f"{str(error)[:LONGEST]}..."
+            if error.who.replace("-", "_") in kwargs:  # what a function below calls its argument
+                said = f"--{error.who.replace('_', '-')}{said[len(error.who) :]}"
             typer.secho(f"error: {said}", fg="red", err=True)
             wrong_usage = isinstance(error, ConfigError) or error.code == "unknown_layout"
-            raise typer.Exit(2 if wrong_usage else 1) from error
+            raise typer.Exit(Exit.WRONG_USAGE if wrong_usage else Exit.FAILED) from error
         except BrokenPipeError:  # whoever read our output has gone
             raise
         except OSError as error:  # a full disk, a folder gone
@@ -65,28 +95,19 @@ def _guard(command: Callable[..., Any]) -> Callable[..., Any]:
                 fg="red",
                 err=True,
             )
-            raise typer.Exit(1) from error
+            raise typer.Exit(Exit.FAILED) from error
         except KeyboardInterrupt:
             typer.secho("stopped; finished parts are kept, run again to go on", err=True)
-            raise typer.Exit(1) from None
+            raise typer.Exit(Exit.STOPPED) from None
         except (typer.Exit, typer.Abort, typer.BadParameter):
             raise
         except Exception as error:
             from flows.last_resort import sentence
 
             typer.secho(sentence(error, command.__name__), fg="red", err=True)
-            raise typer.Exit(1) from error
+            raise typer.Exit(Exit.FAILED) from error
 
     return guarded
-
-
-def _show_log(verbose: bool) -> None:
-    """Our own modules' log on the terminal; other libraries keep theirs."""
-    handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(message)s"))
-    for name in ("data", "models", "tasks", "flows"):
-        logging.getLogger(name).setLevel(logging.INFO if verbose else logging.WARNING)
-        logging.getLogger(name).addHandler(handler)
 
 
 @app.command()
@@ -110,30 +131,45 @@ def run(
     """Do what a recipe needs and is not up to date; say so in seconds when nothing is."""
     from flows import launch
 
-    _show_log(verbose=not as_json)
+    show_log(verbose=not as_json)
     if prove:
         proof = launch.prove(request)
         typer.echo(json.dumps(vars(proof)) if as_json else proof.sentence())
-        raise typer.Exit(0 if proof.holds else 1)
+        raise typer.Exit(Exit.GOOD if proof.holds else Exit.FAILED)
     records = launch.run(request, runner)
-    typer.echo(json.dumps(records, indent=1, default=str) if as_json else launch.summary(records))
+    told = json.dumps(records, indent=1, default=str) if as_json else launch.summary(records)
+    typer.echo(told)
 
 
 @app.command()
 @_guard
 @asks
-def plan(request: Any, as_json: Json = False) -> None:
-    """Dry run: per stage what is fresh, stale, missing or failed, why, and what it would cost."""
+def plan(
+    request: Any,
+    measure: Annotated[
+        bool,
+        typer.Option(help="Do stages of unknown speed on one video, thrown away, to tell hours."),
+    ] = True,
+    runner: Annotated[str, typer.Option(help="As for run; a plan is the same.")] = "auto",
+    as_json: Json = False,
+) -> None:
+    """Dry run: per stage what is fresh, stale, missing or failed, why, and what it would cost.
+
+    Also before the first run: units from the sheets, hours from what this machine took before, or
+    from one video measured now. Nothing of the workspace is written.
+    """
     from flows import planner
 
-    found = planner.plan(request)
-    typer.echo(json.dumps(found, indent=1) if as_json else planner.to_text(found))
+    del runner  # so that every word of a `run` can be planned
+    say = partial(typer.echo, err=True) if measure and not as_json else None
+    found = planner.plan(request, say)
+    typer.echo(json.dumps(found, indent=1) if as_json else planner.to_text(found, request))
 
 
 @app.command()
 @_guard
 def check(
-    layout: Annotated[str, typer.Argument(metavar="LAYOUT", help=f"One of: {LAYOUTS}")],
+    layout: Annotated[str, Layout],
     root: Annotated[Path, typer.Argument(help="The folder as its owner ships it.")],
     deep: Annotated[bool, typer.Option(help="Decode every frame, not three per video.")] = False,
     as_json: Json = False,
@@ -141,12 +177,16 @@ def check(
     """What a dataset folder holds against what it should hold. Writes nothing.
 
     Exit code 0: no defects ("clean" where the published counts match too); 3: usable with the
-    repairs listed; 4: unusable.
+    repairs listed; 4: unusable, with the layout it looks like instead. Ends with what to type next.
     """
     from data.ingest.check import check_dataset
+    from flows.looking import next_command
 
-    report = check_dataset(layout, root, deep=deep)
+    with terminal_progress() as show:
+        report = check_dataset(layout, root, deep=deep, progress=partial(show, layout))
     typer.echo(report.to_json() if as_json else report.to_text())
+    if not as_json and (command := next_command(report)):
+        typer.echo(f"next: {command}")
     raise typer.Exit(report.exit_code)
 
 
@@ -173,7 +213,6 @@ def synthesize(
     """Render a synthetic dataset of real face pixels with known truth in a dataset's own layout."""
     from data.stages.pool import cpu_count
     from data.synthetic import write_dataset
-    from flows.launch import terminal_progress
 
     with terminal_progress() as show:
         path = write_dataset(
@@ -205,7 +244,7 @@ def demo(
     """Synthetic data → all stages → HSTA and ME-TST → report; leaves the run in the Prefect UI."""
     from flows import demo as demo_flow
 
-    _show_log(verbose=False)
+    show_log(verbose=True)
     typer.echo(demo_flow.run_demo(folder, port=port, seed=seed, with_server=server))
 
 
@@ -252,7 +291,10 @@ def down() -> None:
 @app.command()
 @_guard
 def report(
-    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="WORKSPACE/runs/RECIPE/RUN_ID")],
+    run_name: Annotated[
+        str, typer.Argument(metavar="RUN", help=RUN_HELP, autocompletion=complete_run)
+    ],
+    workspace: WorkspaceOfRuns = None,
     out: Annotated[
         Path | None, typer.Option(help="File to write; default RUN/report.html.")
     ] = None,
@@ -262,7 +304,7 @@ def report(
     from models.report.write import write_report
     from models.runs.files import find_run
 
-    found = find_run(str(run_folder))
+    found = find_run(run_name, workspace)
     target = (out or found.folder / "report.html").absolute()
     if target.parent.is_dir() and not os.access(target.parent, os.W_OK):  # before minutes of work
         raise PermissionError(errno.EACCES, "not allowed to write there", str(target.parent))
@@ -274,16 +316,22 @@ def report(
 @app.command()
 @_guard
 def compare(
-    runs: Annotated[
-        list[Path], typer.Argument(metavar="RUN RUN...", help="Two or more run folders.")
+    run_names: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="RUN RUN...",
+            help="Two or more runs: short names (see `runs`) or folders.",
+            autocompletion=complete_run,
+        ),
     ],
+    workspace: WorkspaceOfRuns = None,
     as_json: Json = False,
 ) -> None:
     """Runs side by side with paired bootstrap differences; refuses different sample lists."""
     from models.runs.compare import compare as compare_runs
     from models.runs.files import find_run
 
-    found = compare_runs([find_run(str(r)) for r in runs])
+    found = compare_runs([find_run(name, workspace) for name in run_names])
     typer.echo(json.dumps(found.to_json(), indent=1) if as_json else found.to_text())
 
 
@@ -340,20 +388,13 @@ def clip(
     """
     from flows.launch import export_before_after
 
-    _show_log(verbose=False)
+    show_log(verbose=False)
     typer.echo(export_before_after(workspace, out, dataset, video=video, event=event, root=root,
                                    fps=fps, with_faces=with_faces))  # fmt: skip
 
 
-@app.command()
-@_guard
-def recipes(as_json: Json = False) -> None:
-    """The recipes that come with the project, and what each is."""
-    from models.recipe import list_recipes, load_recipe
-
-    found = {name: load_recipe(name).about.strip() for name in list_recipes()}
-    lines = [f"{name}: {' '.join(about.split())[:110]}" for name, about in found.items()]
-    typer.echo(json.dumps(found, indent=1) if as_json else "\n".join(lines))
+for _command in (recipes, runs, completion):
+    app.command()(_guard(_command))
 
 
 def main() -> None:
@@ -361,10 +402,14 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):  # names that are no UTF-8 can be printed, too
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    if VARIABLE in os.environ:  # a shell asks what may come next
+        from typer._completion_classes import completion_init
+
+        completion_init()
     try:
-        sys.exit(app(with_plain_verify(sys.argv[1:])))
+        sys.exit(app(with_plain_verify(sys.argv[1:]), complete_var=VARIABLE))
     except Exception as error:  # before or outside a command
         from flows.last_resort import sentence
 
         print(sentence(error, "python -m flows"), file=sys.stderr)  # noqa: T201
-        sys.exit(1)
+        sys.exit(Exit.FAILED)

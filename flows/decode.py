@@ -11,11 +11,14 @@ from typing import Annotated
 
 import typer
 
+from flows.looking import RUN_HELP, WorkspaceOfRuns, complete_run
+
 
 def decode(
-    run_folder: Annotated[
-        Path, typer.Argument(metavar="RUN", help="WORKSPACE/runs/RECIPE/RUN_ID of ME-TST(+).")
+    run_name: Annotated[
+        str, typer.Argument(metavar="RUN", help=RUN_HELP, autocompletion=complete_run)
     ],
+    workspace: WorkspaceOfRuns = None,
     kinds: Annotated[
         list[str] | None,
         typer.Option(
@@ -42,7 +45,7 @@ def decode(
     from models.runs.files import find_run
     from models.scores.decoders import KINDS
 
-    run = find_run(str(run_folder))
+    run = find_run(run_name, workspace)
     found = decode_run(run, kinds or KINDS, objective)
     files = found.write(out or run.folder / "decoders")
     if as_json:

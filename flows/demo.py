@@ -42,7 +42,7 @@ def _say(text: str) -> None:
 def _synthesize(folder: Path, seed: int) -> dict[str, str]:
     from data.stages.pool import cpu_count
     from data.synthetic import write_dataset
-    from flows.launch import terminal_progress
+    from flows.terminal import terminal_progress
 
     roots = {}
     clips: dict[str, Any] = {"clips": CLIPS}
@@ -82,13 +82,10 @@ def _run_recipes(
 
 def _closing_text(records: dict[str, list[dict[str, Any]]], state: Any, seconds: float) -> str:
     from flows.launch import summary
-    from models.runs.files import RunFiles
-    from models.runs.pages import scoreboard
 
     lines = []
     for recipe, steps in records.items():
-        run = RunFiles(Path(steps[-1]["detail"]["run"]))
-        lines += [f"\n== {recipe}", summary(steps), "", scoreboard(run)]
+        lines += [f"\n== {recipe}", summary(steps)]
     lines += [
         "",
         f"The demo took {seconds:.0f} s. Its datasets are tiny: a few subjects, few events; the",

@@ -83,7 +83,7 @@ def inject_recordings(paths: list[Path], options: dict[str, Any], as_json: bool)
     """`data.inject.write.inject` of the options given; `paths` end with the folder to write."""
     from data.errors import ConfigError
     from data.inject import write
-    from flows.launch import terminal_progress
+    from flows.terminal import terminal_progress
 
     *sources, out = paths
     if not sources:

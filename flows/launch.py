@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from data.errors import ConfigError
+from flows.terminal import terminal_progress
 from tasks.request import RunRequest
-
-Show = Callable[[str, int, int, str], None]
 
 
 def run(request: RunRequest, runner: str = "auto") -> list[dict[str, Any]]:
@@ -86,41 +85,6 @@ def run_plain(request: RunRequest) -> list[dict[str, Any]]:
             return [vars(record) for record in run_steps(context)]
 
 
-@contextmanager
-def terminal_progress() -> Iterator[Show]:
-    """A bar per name on a terminal's error output; a line per tenth when that is no terminal."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield _line_by_line
-        return
-    columns = (
-        TextColumn("{task.fields[name]:<24}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("{task.description}"),
-    )
-    with Progress(*columns, console=console) as bars:
-        known: dict[str, Any] = {}
-
-        def show(name: str, done: int, total: int, text: str) -> None:
-            if name not in known:
-                known[name] = bars.add_task("", total=total, name=name)
-            bars.update(known[name], completed=done, total=total, description=text)
-
-        yield show
-
-
-def _line_by_line(name: str, done: int, total: int, text: str) -> None:
-    import typer
-
-    if done == total or 10 * done // max(1, total) > 10 * (done - 1) // max(1, total):
-        typer.echo(f"{name}: {done} of {total}  {text}", err=True)
-
-
 def prove(request: RunRequest) -> Any:
     """Train one fold alone and beside the others, and compare; a `models.stacked.proof.Proof`."""
     from data.stages.workspace import Workspace
@@ -133,16 +97,32 @@ def prove(request: RunRequest) -> Any:
 
 
 def summary(records: list[dict[str, Any]]) -> str:
-    """What a run did, for people; ends with the report's path when there is one."""
+    """What came of a run: how much was made, the scores with chance and interval, what is next.
+
+    What each stage did was told when it ended.
+    """
+    from models.progress import in_words
+    from models.runs.files import RunFiles
+    from models.runs.names import short_name
+    from models.runs.pages import scoreboard
     from tasks.steps import StepRecord
 
     steps = [StepRecord(**r) for r in records]
-    lines = [s.sentence() for s in steps]
-    if not any(s.redone for s in steps):
-        lines.append("nothing to do: everything is up to date")
-    folders = [Path(s.detail["run"]) for s in steps if "run" in s.detail]
-    if folders and (folders[-1] / "report.html").exists():
-        lines.append(f"report: {folders[-1] / 'report.html'}")
+    made, lost = sum(s.redone for s in steps), sum(s.failed for s in steps)
+    spent = in_words(sum(s.seconds for s in steps))
+    without = f", {lost} without data (the report and the ledger say why)" if lost else ""
+    if made:
+        lines = [f"{made} units made in {len(steps)} stages{without}, {spent}"]
+    else:
+        lines = [f"nothing to do: everything is up to date{without}"]
+    scored = [Path(s.detail["run"]) for s in steps if s.stage == "evaluate" and "run" in s.detail]
+    if not scored or not (scored[-1] / "metrics.parquet").exists():
+        return lines[0]
+    run = RunFiles(scored[-1])
+    name, workspace = short_name(run.folder), run.workspace.path
+    lines += ["", f"{run.recipe.name} {name}", scoreboard(run), ""]
+    lines += [f"report: {run.folder / 'report.html'}"]
+    lines += [f"other runs: python -m flows runs {workspace}"]
     return "\n".join(lines)
 
 

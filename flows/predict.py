@@ -11,21 +11,31 @@ from typing import Annotated, Any
 
 import typer
 
+from flows.looking import WorkspaceOfRuns, complete_run
+
 
 def predict(
     video: Annotated[
         Path,
         typer.Argument(help="A video file, a folder of frames, or a folder of such videos."),
     ],
-    run_folder: Annotated[
-        list[Path],
-        typer.Option("--run", help="A trained ME-TST run's folder; repeat: their mean."),
+    run_names: Annotated[
+        list[str],
+        typer.Option(
+            "--run",
+            help="A trained ME-TST run: short name (see `runs`) or folder; repeat: their mean.",
+            autocompletion=complete_run,
+        ),
     ],
+    workspace: WorkspaceOfRuns = None,
     out: Annotated[Path | None, typer.Option(help="Folder for results; default beside.")] = None,
     fps: Annotated[float | None, typer.Option(help="Frames per second, for frame folders.")] = None,
     fold: Annotated[str | None, typer.Option(help="One fold; default the mean of all.")] = None,
     recognise: Annotated[
-        Path | None, typer.Option(help="An HSTA run that also names each spotted interval.")
+        str | None,
+        typer.Option(
+            help="An HSTA run that also names each spotted interval.", autocompletion=complete_run
+        ),
     ] = None,
     layout: Annotated[
         str | None,
@@ -41,19 +51,19 @@ def predict(
     written too: spotting/PART_pred.csv and recognised/PART_pred.csv. A video slower than the run
     was trained at, too short for its window or without a face is refused by name; the others go on.
     """
-    from flows.launch import terminal_progress
+    from flows.terminal import terminal_progress
     from models.devices import resolve_device
     from models.predict.folder import is_collection, predict_folder
     from models.predict.spot import predict_video
     from models.runs.files import find_run
 
-    runs = [find_run(str(folder)) for folder in run_folder]
+    runs = [find_run(name, workspace) for name in run_names]
     target = out or Path(f"{video.name}-prediction")
     options: dict[str, Any] = {
         "fps": fps,
         "overlay": overlay,
         "fold": fold,
-        "recogniser": find_run(str(recognise)) if recognise else None,
+        "recogniser": find_run(recognise, workspace) if recognise else None,
         "device": resolve_device(device),
     }
     with terminal_progress() as show:

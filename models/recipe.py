@@ -272,19 +272,33 @@ def load_recipe(name_or_path: str, overrides: dict[str, Any] | None = None) -> R
     values.setdefault("name", path.stem)
     for key, value in (overrides or {}).items():
         _set(values, key, value)
-    changed = f" with --set {', '.join(key[:80] for key in overrides)}" if overrides else ""
-    return parse_recipe(values, f"{path}{changed}")
+    return parse_recipe(values, str(path), tuple(overrides or ()))
 
 
-def parse_recipe(values: dict[str, Any], who: str = "recipe") -> Recipe:
-    """Validate a plain mapping. Raises ConfigError listing every wrong key with the known ones."""
+def parse_recipe(
+    values: dict[str, Any], who: str = "recipe", changed: tuple[str, ...] = ()
+) -> Recipe:
+    """Validate a plain mapping. Raises ConfigError listing every wrong key with the known ones.
+
+    `changed`: dotted keys that a person set; when all that is wrong is theirs, they are named and
+    the file is not.
+    """
     try:
         return recipe_class().model_validate(values)
     except ValidationError as error:
         lines = _problems(error, recipe_class())
+        typed = [key for key in changed if any(_is_about(line, key) for line in lines)]
+        if typed and all(any(_is_about(line, key) for key in typed) for line in lines):
+            who = f"--set {', '.join(key[:80] for key in typed)}"
         raise ConfigError(
             who, expected="a valid recipe", got=f"{len(lines)} problem(s):\n  " + "\n  ".join(lines)
         ) from error
+
+
+def _is_about(problem: str, key: str) -> bool:
+    """Whether a problem's line begins with a dotted key, or with what the key is in."""
+    where = problem.partition(":")[0]
+    return where == key or where.startswith(f"{key}.") or key.startswith(f"{where}.")
 
 
 def parse_stored_recipe(values: dict[str, Any]) -> Recipe:

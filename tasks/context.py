@@ -18,6 +18,7 @@ from typing import Any, Protocol, TypeVar
 from data.errors import ConfigError
 from data.stages.contract import Scope, Step
 from data.stages.workspace import Workspace
+from models.devices import resolve_device
 from models.recipe import Recipe, load_recipe
 from models.steps import find_step
 from tasks.carriers import Carrier
@@ -58,12 +59,26 @@ class Executor(Protocol):
         ...
 
 
+class Watcher(Protocol):
+    """Where a person watches: a terminal's view."""
+
+    def __call__(self, name: str, done: int, total: int, text: str) -> None:
+        """`done` of `total` units of the work `name`."""
+        ...
+
+    def begin(self, label: str) -> None:
+        """A job is being worked on."""
+        ...
+
+    def end(self, label: str) -> None:
+        """It is not any more."""
+        ...
+
+
 class PlainExecutor:
     """Shows a run nowhere but through `show`."""
 
-    def __init__(
-        self, carrier: Carrier, show: Callable[[str, int, int, str], None] | None = None
-    ) -> None:
+    def __init__(self, carrier: Carrier, show: Watcher | None = None) -> None:
         self._carrier, self._show = carrier, show
 
     def map(
@@ -75,7 +90,15 @@ class PlainExecutor:
         most: int | None = None,
     ) -> Iterator[Result]:
         """See Executor."""
-        yield from self._carrier.carry(function, jobs, label=label, most=most)
+        show = self._show
+        yield from self._carrier.carry(
+            function,
+            jobs,
+            label=label,
+            most=most,
+            started=(lambda job: show.begin(label(job))) if show else None,
+            ended=(lambda job, error: show.end(label(job))) if show else None,
+        )
 
     def progress(self, name: str, done: int, total: int, text: str) -> None:
         """See Executor."""
@@ -159,19 +182,22 @@ def forces(request: RunRequest, recipe: Recipe, step: str) -> bool:
 def wanted_steps(request: RunRequest, recipe: Recipe) -> list[str]:
     """Steps to do, in order. Raises ConfigError for one the recipe does not have."""
     known = list(recipe.steps)
-    asked = [*request.stages, *request.force, *filter(None, [request.from_stage, request.until])]
-    for stage in asked:
+    asked = [("--stage", s) for s in request.stages] + [("--force", s) for s in request.force]
+    asked += [("--from", request.from_stage)] if request.from_stage else []
+    asked += [("--until", request.until)] if request.until else []
+    for option, stage in asked:
         if stage not in known:
             raise ConfigError(
-                f"stage {stage}", expected=f"one of recipe {recipe.name}'s: {known}", got=stage
+                option, expected=f"one of recipe {recipe.name}'s: {', '.join(known)}", got=stage
             )
     if request.subjects or request.videos or request.only_failed:
         known = [s for s in known if find_step(s).per_dataset]  # a part is not trained on
-        for stage in asked:
+        for option, stage in asked:
             if stage not in known:
                 raise ConfigError(
-                    f"stage {stage}",
-                    expected=f"one of {known}: with subjects, videos or only_failed",
+                    option,
+                    expected=f"one of {', '.join(known)} with --subjects, --videos or "
+                    "--only-failed",
                     got=stage,
                     todo="A network is trained and scored on all of a dataset: ask without them.",
                 )
@@ -179,9 +205,9 @@ def wanted_steps(request: RunRequest, recipe: Recipe) -> list[str]:
     last = known.index(request.until) if request.until else len(known) - 1
     if first > last:
         raise ConfigError(
-            "first and last stage",
-            expected=f"the first before the last, in the order {known}",
-            got=f"from {request.from_stage} until {request.until}",
+            "--from and --until",
+            expected=f"the first before the last, in the order {', '.join(known)}",
+            got=f"--from {request.from_stage} --until {request.until}",
         )
     return [s for s in known[first : last + 1] if not request.stages or s in request.stages]
 
@@ -191,9 +217,9 @@ def dataset_root(request: RunRequest, dataset: str) -> Path:
     roots = request.roots()
     if dataset not in roots:
         raise ConfigError(
-            f"dataset {dataset}",
-            expected="its folder",
-            got=f"folders for {sorted(roots) or 'none'}",
+            "--data",
+            expected=f"the folder of {dataset}, which the recipe reads",
+            got=f"folders of {', '.join(sorted(roots)) or 'none'}",
             todo=f"Add --data {dataset}=/path/to/it.",
         )
     return roots[dataset].absolute()
@@ -205,13 +231,12 @@ def resolve_recipe(request: RunRequest) -> Recipe:
     if request.with_faces:
         overrides["with_faces"] = True
     if request.landmark_model:
-        for stage in ("align", "motion"):
+        for stage in ("align", "registration", "motion"):
             overrides[f"{stage}.landmark_model"] = request.landmark_model
     return load_recipe(request.recipe, overrides)
 
 
-Show = Callable[[str, int, int, str], None]  # name, done, total, text
-watcher: ContextVar[Show | None] = ContextVar("apexflow_watcher", default=None)  # a terminal's bar
+watcher: ContextVar[Watcher | None] = ContextVar("apexflow_watcher", default=None)
 
 
 @contextmanager
@@ -219,6 +244,8 @@ def open_context(request: RunRequest, executor: Executor) -> Iterator[RunContext
     """Read the recipe, lock the workspace, and hold both for the run."""
     recipe = resolve_recipe(request)
     wanted_steps(request, recipe)
+    if request.device != "auto":  # hours before a network is trained
+        resolve_device(request.device)
     workspace = Workspace(request.workspace)
     with workspace.lock(wait_s=request.wait_s, what=f"run {recipe.name}") as token:
         context = RunContext(request, recipe, workspace, token, executor)

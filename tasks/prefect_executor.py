@@ -44,9 +44,13 @@ class PrefectExecutor:
 
         def started(job: Job) -> None:
             running[id(job)] = self._recorder.begin_task(label(job))
+            if view := watcher.get():
+                view.begin(label(job))
 
         def ended(job: Job, error: BaseException | None) -> None:
             self._recorder.end_task(running.pop(id(job)), error)
+            if view := watcher.get():
+                view.end(label(job))
 
         try:
             yield from self._carrier.carry(

@@ -6,11 +6,13 @@ import logging
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from data.errors import ApexflowError, StoreError
 from data.stages.contract import Job, Scope, Step, StepPlan
 from data.stages.planning import quarantining, refuse_failures
+from models.runs.history import note_session
 from models.steps import find_step
 from tasks.context import RunContext
 
@@ -86,27 +88,30 @@ def refuse_stale_inputs(context: RunContext, scope: Scope, step: Step) -> None:
 
 
 def _do(context: RunContext, step: Step, scope: Scope, record: StepRecord) -> None:
-    verify = bool(context.request.verify)
+    verify, began = bool(context.request.verify), time.perf_counter()
     plan = step.plan(scope, force=context.forces(step.name), verify=verify)
     jobs = list(step.jobs(scope, plan))
     name = f"{step.name}-{scope.label}"
     if jobs:
         if plan.reasons:
-            logger.info("%s: %s", name, _words(plan))
+            logger.info("%s: %d to do%s", name, len(plan.todo), _words(plan))
         seconds = step.warm_up(scope)
         if seconds > 1:
             logger.info("%s: compiled kernels in %.1f s (kept on disk)", step.name, seconds)
-        context.executor.progress(name, 0, len(jobs), "starting")
+        total = sum(job.count for job in jobs)
+        context.executor.progress(name, 0, total, "starting")
     status: dict[str, str] = {}
     most = step.gpu(scope) if jobs else 0
     try:
         with context.executor.gpu("cuda" if most else "cpu"):
-            for number, result in enumerate(_results(context, step, jobs, most), start=1):
+            for result in _results(context, step, jobs, most):
                 done = step.publish(scope, plan, result)
                 status |= done
                 text = step.progress(scope, result)
-                context.executor.progress(name, number, len(jobs), text)
-                logger.info("%s: %s", name, text)
+                if lost := sum(word != "ok" for word in status.values()):
+                    text += f"; {lost} without data so far"
+                context.executor.progress(name, len(status), total, text)
+                logger.info("%s: %s", name, text, extra={"progress": True})
                 refuse_failures(plan, done, scope.recipe.strict)
     finally:
         step.finish(scope, plan)
@@ -117,6 +122,9 @@ def _do(context: RunContext, step: Step, scope: Scope, record: StepRecord) -> No
     record.notes += [f"{scope.label}: {note}" for note in (*plan.notes, *plan.gone)]
     record.detail[scope.label] = plan.summary()
     record.detail |= {k: plan.detail[k] for k in ("run", "run_id", "device") if k in plan.detail}
+    if status and "run" in plan.detail:
+        spent = time.perf_counter() - began
+        note_session(Path(plan.detail["run"]), step.name, len(status), spent, scope.device)
     if plan.reasons:
         _show(context, step, scope, plan)
 
@@ -129,9 +137,11 @@ def _results(context: RunContext, step: Step, jobs: list[Job], most: int) -> Ite
 
 
 def _words(plan: StepPlan) -> str:
-    """'4 × size 224 → 112; 2 × missing'."""
+    """' (4 × size 224 → 112; 2 × missing)'; '' where all are new."""
     reasons = plan.summary()["reasons"]
-    return "; ".join(f"{count} × {why}" for why, count in reasons.items())
+    if list(reasons) == ["missing"]:
+        return ""
+    return f" ({'; '.join(f'{count} × {why}' for why, count in reasons.items())})"
 
 
 def _show(context: RunContext, step: Step, scope: Scope, plan: StepPlan) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import subprocess
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # two test processes share two cores
+os.environ.setdefault("APEXFLOW_RATES", "")  # tests say nothing of how fast a machine is
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -42,14 +44,26 @@ def cli() -> Callable[..., Any]:
 
 @pytest.fixture(scope="session")
 def smoke(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Dataset name → root of a synthetic `smoke` set (seed 0), rendered once per session."""
+    """Dataset name → root of a synthetic `smoke` set (seed 0), to be read only.
+
+    It is rendered when first asked for, once for all test processes of a session.
+    """
     from data.synthetic import write_dataset
 
-    folder = tmp_path_factory.mktemp("smoke")
-    return {
-        name: write_dataset(name, folder / name, preset="smoke", seed=0, workers=1)
-        for name in ("casme2", "samm_lv")
-    }
+    base = tmp_path_factory.getbasetemp()
+    shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "smoke"
+    shared.mkdir(exist_ok=True)
+
+    class Rendered(dict[str, Path]):
+        def __missing__(self, name: str) -> Path:
+            with open(shared / f"{name}.lock", "w") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                self[name] = shared / name
+                if not self[name].exists():
+                    write_dataset(name, self[name], preset="smoke", seed=0, workers=1)
+            return self[name]
+
+    return Rendered()
 
 
 @pytest.fixture

@@ -79,7 +79,8 @@ print("compiled")
 """
 
 
-@pytest.mark.slow  # run by .ci/run too
+@pytest.mark.slow
+@pytest.mark.ci
 @pytest.mark.skipif(find_spec("triton") is None, reason="triton is not installed (extra kernels)")
 def test_kernels_compile_for_a_hopper_gpu(tmp_path: Path) -> None:
     root = Path(__file__).resolve().parent.parent

@@ -139,8 +139,10 @@ class Model:
         """
         count, terms = len(moved), self.design.shape[-1]
         solved = found.sum(axis=1) >= MIN_POINTS
-        target = np.where(found[..., None], (moved - self._points) / self._ipd, 0.0)
-        target = target.transpose(2, 0, 1)
+        many = found.shape[1]
+        target: Array = np.where(found[..., None], (moved - self._points) / self._ipd, 0.0)
+        target = np.concatenate([target[..., 0], target[..., 1]], axis=1)  # x of all, y of all
+        design: Array = self.design.reshape(2 * many, terms)
         prior = np.zeros((count, terms, terms))
         prior[:, range(terms), range(terms)] = self.precision
         dark = np.flatnonzero(~lit)
@@ -148,24 +150,22 @@ class Model:
             prior[dark, k, k] = 1e12
         weight = found * self.balance
         worth = np.full(count, FIRST_ERROR)
-        answer = np.zeros((count, terms))
-        error = np.zeros(found.shape)
+        answer: Array = np.zeros((count, terms))
+        error: Array = np.zeros(found.shape)
         normal = prior
         for turn in range(rounds):
             precision = 1 / (KIN * worth**2)
             normal = self.normal(weight * precision[:, None]) + prior
-            right = sum(
-                (weight * t) @ d for t, d in zip(target, self.design, strict=True)
-            ) * precision[:, None]  # fmt: skip
-            answer = np.linalg.solve(normal, np.asarray(right)[..., None])[..., 0]
-            miss = target - np.stack([answer @ d.T for d in self.design])
-            error = np.where(found, np.hypot(*miss), np.inf)
+            right = (np.hstack([weight, weight]) * target) @ design * precision[:, None]
+            answer = np.asarray(np.linalg.solve(normal, right[..., None])[..., 0])
+            miss = target - answer @ design.T
+            error = np.hypot(miss[:, :many], miss[:, many:])
+            error[~found] = np.inf
             worth = np.maximum(_masked_median(error, found) / 1.177, LEAST_ERROR)
             worth = worth * (INFLATION[turn] if turn < len(INFLATION) else 1.0)
             cut = BISQUARE * worth
-            inside = error < cut[:, None]
-            bisquare = (1 - (np.where(inside, error, 0) / cut[:, None]) ** 2) ** 2
-            weight = np.where(inside, bisquare, 0) * self.balance
+            near = np.maximum(1 - (error / cut[:, None]) ** 2, 0)
+            weight = near * near * self.balance
         change = answer[:, :POSE_TERMS]
         covariance = np.linalg.inv(normal)[:, :POSE_TERMS, :POSE_TERMS]
         sd = np.sqrt(np.einsum("tij,ji->t", covariance, self._spread)) * self._ipd
@@ -176,7 +176,8 @@ class Model:
         solved &= ((weight > 0).sum(axis=1) >= MIN_POINTS) & (agreeing >= MIN_SEEN)
         solved &= np.abs(poses[:, 0] - 1) < 0.5
         sure = solved & (kept >= MIN_KEPT) & (agreeing >= MIN_AGREEING) & (worth <= MAX_ERROR)
-        away = np.hypot(*(target - np.stack([change @ d.T[:POSE_TERMS] for d in self.design])))
+        miss = target - change @ design[:, :POSE_TERMS].T
+        away = np.hypot(miss[:, :many], miss[:, many:])
         poses[~solved] = 0
         poses[~solved, 0] = 1
         nothing = ~solved[:, None]
@@ -217,5 +218,8 @@ def _masked_median(values: Array, mask: Mask) -> Array:
     if values.shape[1] == 0:
         return np.full(len(values), np.inf)
     at = np.minimum(counts // 2, values.shape[1] - 1)
-    middle = np.sort(values, axis=1)[np.arange(len(values)), at]
+    if len(values) == 1:
+        middle = np.partition(values[0], at[0])[at]
+    else:
+        middle = np.sort(values, axis=1)[np.arange(len(values)), at]
     return np.where(counts > 0, middle, 1.0)

@@ -37,6 +37,7 @@ CAMERA = 10.0  # Z: the camera's distance, inter-pupil distances (0.6 m)
 NODES = np.arange(7) * 0.33 - 1.0  # of what a video adds to the depth, along either axis
 NODE_WIDTH = 0.3  # Gaussian sd around a node, inter-pupil distances
 DEPTH_TERMS = len(NODES) ** 2
+UNBENT = ("centre", "crop_grid")  # of a geometry: whatever its own depth is
 
 
 @dataclass(frozen=True)
@@ -59,9 +60,10 @@ class Depth:
 
     def _prior(self, at: Array) -> Array:
         """Half ellipsoid of 0.9 with a nose bump of 0.2, leaning."""
-        u, v = np.moveaxis((at - self.centre) / self.half, -1, 0)
+        x, y = at[..., 0], at[..., 1]
+        u, v = (x - self.centre[0]) / self.half[0], (y - self.centre[1]) / self.half[1]
         shell = 0.9 * np.sqrt(np.maximum(0.0, 1 - u**2 - v**2))
-        bump = (((at - self.nose) / np.array([0.16, 0.20])) ** 2).sum(-1)
+        bump = ((x - self.nose[0]) / 0.16) ** 2 + ((y - self.nose[1]) / 0.20) ** 2
         return np.asarray(shell + 0.2 * np.exp(-0.5 * bump) - at @ self.slope)
 
     def prior(self, points: Array) -> Array:
@@ -164,6 +166,12 @@ class Geometry:
     def centre(self) -> Array:
         """The crop's centre in the reference frame, px (2,)."""
         return apply(invert(self.to_crop), np.full(2, (self.size - 1) / 2))
+
+    def with_depth(self, depth: Depth) -> Geometry:
+        """The same with another depth; what does not depend on it is not worked out anew."""
+        made = replace(self, depth=depth)
+        made.__dict__.update({n: self.__dict__[n] for n in UNBENT if n in self.__dict__})
+        return made
 
     @property
     def landmarks_crop(self) -> Array:
@@ -311,14 +319,20 @@ class CropMaker:
         self._geometry = geometry
         grid = geometry.crop_grid
         self._rim = np.concatenate([grid[0], grid[-1], grid[:, 0], grid[:, -1]])
+        reductions = np.hypot(*np.linalg.inv(geometry.to_crop[:, :2]))  # along crop x, crop y
+        across, down = (0.45 * np.sqrt(max(0.0, float(r) ** 2 - 1.2**2)) for r in reductions)
+        self._sigmas = across, down
+
+    @cached_property
+    def _rows(self) -> npt.NDArray[np.float32]:
+        """What each part of a pose does to the crop's pixels: (5, S·S) px."""
+        geometry = self._geometry
+        grid = geometry.crop_grid
         x, y = np.moveaxis((grid - geometry.centre) / geometry.ipd, -1, 0)
         yaw, cross = bends(x, y, geometry.depth(grid))[0, ..., :2].transpose(2, 0, 1)
         pitch = yaw + (x * x - y * y) / CAMERA
         rows = geometry.ipd * np.stack([x, y, yaw, cross, pitch])
-        self._rows = rows.reshape(5, -1).astype(np.float32)
-        reductions = np.hypot(*np.linalg.inv(geometry.to_crop[:, :2]))  # along crop x, crop y
-        across, down = (0.45 * np.sqrt(max(0.0, float(r) ** 2 - 1.2**2)) for r in reductions)
-        self._sigmas = across, down
+        return rows.reshape(5, -1).astype(np.float32)
 
     def box(
         self, pose: Array, shape: tuple[int, ...], margin: int = 0

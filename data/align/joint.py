@@ -115,7 +115,7 @@ def refine(
     if learns:
         depth = centred(replace(depth, added=model.added), geometry.landmarks)
     return Joint(model.shifted_poses(depth), model.errors() * model.unit_px,
-                 replace(geometry, depth=depth))  # fmt: skip
+                 geometry.with_depth(depth))  # fmt: skip
 
 
 class _Block:

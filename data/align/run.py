@@ -29,7 +29,6 @@ from data.align.joint import BIN_SECONDS, DepthEvidence, refine
 from data.align.modes import (
     FACELESS,
     HELD,
-    Glimpse,
     Image,
     Options,
     Placed,
@@ -43,13 +42,12 @@ from data.align.modes import (
     reference_geometry,
     registration,
     smooth_poses,
-    standard,
-    thumb,
 )
 from data.align.tracking import FaceTracker, Registered
-from data.align.views import carried_on, crops_apart, nearest_pose
+from data.align.views import Viewpoint, carried_on, crops_apart
+from data.align.watching import FaceSearch, SceneWatch
 from data.errors import InputError
-from data.faces import PARTIAL, FaceFinder, Reference, examine
+from data.faces import PARTIAL, FaceFinder, Reference
 
 Array = npt.NDArray[np.float64]
 Frames = Iterable[tuple[int, Image | None]]  # grey or RGB images, None where unreadable
@@ -58,7 +56,6 @@ MAX_SCALE, MAX_ROLL_DEG, MAX_SHIFT = 0.10, 10.0, 0.30  # motion that calls for a
 MAX_ANGLE = 0.15  # yaw or pitch, rad
 CHECK_SECONDS = 0.5  # between looks by the detector, to notice a track on the wrong thing
 MIN_OVERLAP = 0.5
-CUT_LIKENESS = 0.5  # of consecutive pictures, of the face's place and of all: below there is a cut
 LOST_SECONDS = 0.1  # a face lost for longer is looked for
 EAGER_LOOKS = 10  # frames in a row searched after a face is lost
 EAGER_TRIES = 3  # doubtful frames in a row at each of which other references are tried
@@ -92,6 +89,7 @@ class _View:
     register: Register
     tracker: FaceTracker | None
     maker: CropMaker
+    place: Viewpoint
 
 
 class Run:
@@ -114,8 +112,7 @@ class Run:
         self.segments: list[Segment] = []
         self.evidence = DepthEvidence(max(1, round(BIN_SECONDS * options.fps)))
         self.cuts: list[int] = []
-        self._whole: Glimpse | None = None
-        self._place: Glimpse | None = None
+        self._scene, self._search = SceneWatch(), FaceSearch(finder, options.fps)
         self._begin(self._add(segment, image))
 
     def blocks(self, frames: Frames) -> Iterator[PlacedFrames]:
@@ -142,7 +139,8 @@ class Run:
 
     def _add(self, segment: Segment, image: Image) -> _View:
         register, tracker = registration(image, segment, self._finder, self._options)
-        view = _View(segment, register, tracker, CropMaker(segment.geometry))
+        geometry = segment.geometry
+        view = _View(segment, register, tracker, CropMaker(geometry), Viewpoint(geometry))
         self._views.append(view)
         self.segments.append(segment)
         if len(self._views) > KEPT_VIEWS:
@@ -162,7 +160,7 @@ class Run:
 
     def _see(self, index: int, grey: Image) -> Registered:
         """Register a frame to the present reference; after a cut there is nothing to register."""
-        unlike = self._unlike(grey) if self._follows else False
+        unlike = self._follows and self._scene.unlike(grey, self._view.maker)
         if self._cut:
             found = Registered(self._pose, "held")
         else:
@@ -176,18 +174,6 @@ class Run:
         self._lost = self._lost + 1 if found.method == "held" else 0
         self._pose = found.pose
         return found
-
-    def _unlike(self, grey: Image) -> bool:
-        """Whether neither the face's place nor the whole picture is like the frame before."""
-        x0, y0, x1, y1 = self._view.maker.box(IDENTITY, grey.shape)
-        step = max(1, (x1 - x0) // 40)
-        place_, whole = standard(grey[y0:y1:step, x0:x1:step]), standard(thumb(grey))
-        old_place, old_whole = self._place, self._whole
-        self._place, self._whole = place_, whole
-        if old_place is None or old_whole is None or old_place.shape != place_.shape:
-            return False
-        pairs = ((old_place, place_), (old_whole, whole))
-        return all(float((a * b).mean()) < CUT_LIKENESS for a, b in pairs)
 
     def _by_landmarks(self, grey: Image) -> Registered | None:
         """The face where the detector sees it near its last place; its points from there, if so."""
@@ -203,8 +189,8 @@ class Run:
         seen = self._finder.landmarks(grey, face.box)
         geometry = view.segment.geometry
         pose = landmark_pose(geometry.landmarks, seen, geometry.centre)
-        found = view.tracker.register(grey, pose)
-        if found.method in ("track", "doubtful"):
+        found = view.tracker.attempt(grey, pose)
+        if found is not None:
             return found
         error = np.hypot(*(seen - place(geometry, pose, geometry.landmarks)).T)
         view.tracker.pose = pose
@@ -265,7 +251,7 @@ class Run:
         for view in self._views:
             if view is self._view or view.tracker is None:
                 continue
-            pose = nearest_pose(view.segment.geometry, here, found.pose)
+            pose = view.place.nearest_pose(view.segment.geometry, here, found.pose)
             ipd = view.segment.geometry.ipd
             if pose is not None and not self._beyond(pose, ipd):
                 near.append(
@@ -273,9 +259,9 @@ class Run:
                 )
         for _, view, pose in sorted(near, key=lambda n: n[0])[:TRIED_VIEWS]:
             assert view.tracker is not None
-            again = view.tracker.register(grey, pose)
+            again = view.tracker.attempt(grey, pose)
             geometry = view.segment.geometry
-            if again.method != "track" or self._beyond(again.pose, geometry.ipd):
+            if again is None or again.method != "track" or self._beyond(again.pose, geometry.ipd):
                 continue
             jump = crops_apart(here, found.pose, geometry, again.pose)
             if found.method != "track" or jump < MAX_DRIFT:
@@ -307,11 +293,12 @@ class Run:
         segment = Segment(len(self.segments), reference, geometry, "chained", old.number, placed.sd)
         view = self._add(segment, picture)
         assert view.tracker is not None
-        again = view.tracker.register(grey)
-        if base[0] != index and again.method != "track":
+        again = view.tracker.attempt(grey)
+        if base[0] != index and (again is None or again.method != "track"):
             self._views.remove(view)
             self.segments.pop()
             return None
+        again = again or view.tracker.correlate(grey)
         self._begin(view)
         self._good = (index, image, again)
         self._pose = again.pose
@@ -330,7 +317,7 @@ class Run:
 
     def _detected(self, index: int, image: Image, grey: Image, found: Registered) -> _View | None:
         assert self._finder is not None
-        reference, _ = examine(self._finder, grey, index)
+        reference = self._search.find(grey, index, self._view.segment.reference)
         if reference is None:
             return None
         try:

@@ -61,7 +61,7 @@ from data.stages.parts import PartWriter
 if TYPE_CHECKING:
     from data.pictures.stages import Drawn, Shown
 
-NAME, VERSION = "align", 3
+NAME, VERSION = "align", 4
 
 
 def list_units(inputs: StageInputs, config: AlignConfig) -> list[Unit]:

@@ -124,9 +124,9 @@ class BlockWriter:
         for name, values in small.items():
             self._group.create_dataset(name, data=values)
         matrices = _stacked([evidence.bins[b][0][triangle] for b in bins], len(triangle[0]))
-        self._group.create_dataset(
-            "evidence_matrix", data=matrices, **(FILTERS["gzip"] if bins else {})
-        )
+        rows = {"chunks": (min(len(bins), 8), matrices.shape[1]), **FILTERS["gzip"]}
+        self._group.create_dataset("evidence_matrix", data=matrices, **(rows if bins else {}))
+        self._group.create_dataset("evidence_total", data=matrices.sum(axis=0, dtype=np.float64))
         self._group["evidence_bin"].attrs["frames"] = evidence.bin_frames
         self._group["status"].attrs["status_names"] = list(STATUS)
         self._group["segment_how"].attrs["names"] = list(HOW)
@@ -198,12 +198,18 @@ def depth_without(group: h5py.Group, first: int, last: int) -> Array:
     """Depth coefficients (49,) of an align unit, learned without its frames first .. last."""
     frames = int(group["evidence_bin"].attrs["frames"])
     bins = group["evidence_bin"][:]
-    used = (bins * frames > last) | ((bins + 1) * frames <= first)
+    inside = np.flatnonzero((bins * frames <= last) & ((bins + 1) * frames > first))
+    values = group["evidence_values"][:].astype(np.float64)
+    total = group["evidence_total"][:]
+    if len(inside):  # bins are sorted: they lie together
+        run = slice(int(inside[0]), int(inside[-1]) + 1)
+        total = total - group["evidence_matrix"][run].sum(axis=0, dtype=np.float64)
+        values[run] = 0
     matrix = np.zeros((DEPTH_TERMS, DEPTH_TERMS))
     rows, columns = np.triu_indices(DEPTH_TERMS)
-    matrix[rows, columns] = group["evidence_matrix"][:][used].astype(np.float64).sum(axis=0)
+    matrix[rows, columns] = total
     matrix = matrix + np.triu(matrix, 1).T
-    return solve_depth(matrix, group["evidence_values"][:][used].astype(np.float64).sum(axis=0))
+    return solve_depth(matrix, values.sum(axis=0))
 
 
 class MadeCrops:

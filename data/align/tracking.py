@@ -163,6 +163,7 @@ class FaceTracker:
             face = self.reduced(grey)
         self._face = face
         self._flat: Grey | None = None
+        self._seen_flat: tuple[Grey, Grey] | None = None  # the last frame's, for the next search
         landmarks = self._inward(geometry.landmarks)
         lower = stable_mask(landmarks, geometry.ipd * self._scale, face.shape)
         upper = upper_mask(landmarks, geometry.ipd * self._scale, face.shape) & ~lower
@@ -181,15 +182,17 @@ class FaceTracker:
         self.pose = IDENTITY
         self._usual = QUICK_ERROR
 
-    def register(self, grey: Grey, start: Array | None = None) -> Registered:
-        """Pose of a whole frame (H,W), looked for around the pose `start`, or the last one."""
+    def register(self, grey: Grey) -> Registered:
+        """Pose of a whole frame (H,W), looked for around the last one."""
+        return self.attempt(grey) or self.correlate(grey)
+
+    def attempt(self, grey: Grey, start: Array | None = None) -> Registered | None:
+        """The same by points alone, around the pose `start` if given; None where they fail."""
         if start is not None:
             self.pose = start
-        face = self.reduced(grey)
-        result = self._by_points(face, quick=start is None)
-        if result is None:
-            result = self._by_correlation(face)
-        self.pose = result.pose
+        result = self._by_points(self.reduced(grey), quick=start is None)
+        if result is not None:
+            self.pose = result.pose
         return result
 
     def correlate(self, grey: Grey) -> Registered:
@@ -205,7 +208,11 @@ class FaceTracker:
         if flat and self._flat is None:
             self._flat = self._flattened(self._face)
         here = self._flat if flat and self._flat is not None else self._face
-        there = self._flattened(face) if flat else face
+        there = face
+        if flat:
+            if self._seen_flat is None or self._seen_flat[0] is not face:
+                self._seen_flat = face, self._flattened(face)
+            there = self._seen_flat[1]
         begin = np.ascontiguousarray(self._inward(start).astype(np.float32)).reshape(-1, 1, 2)
         options: dict[str, Any] = {
             "winSize": (self._window, self._window),
@@ -258,13 +265,22 @@ class FaceTracker:
         return int(x0), int(y0), int(x1), int(y1)
 
     def _flattened(self, face: Grey) -> Grey:
-        """Locally normalised: each place's own mean and contrast taken out."""
+        """Locally normalised: each place's own mean and contrast taken out.
+
+        Both are blurred at half size: a fifth of the time, 0.04 grey levels away.
+        """
         image = face.astype(np.float32)
         sigma = FLATTEN * self.geometry.ipd * self._scale
-        mean = cv2.GaussianBlur(image, (0, 0), sigma)
-        power = np.maximum(cv2.GaussianBlur(image * image, (0, 0), sigma) - mean * mean, 0)
-        flat = LEVEL + SPREAD * (image - mean) / np.sqrt(power + FLOOR)
-        return np.clip(flat, 0, 255).round().astype(np.uint8)
+        height, width = face.shape
+        both = cv2.copyMakeBorder(
+            cv2.merge([image, image * image]), 0, height % 2, 0, width % 2, cv2.BORDER_REFLECT_101
+        )
+        half = cv2.resize(both, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
+        half = cv2.GaussianBlur(half, (0, 0), np.sqrt(sigma**2 - 0.25) / 2)
+        whole = cv2.resize(half, both.shape[1::-1], interpolation=cv2.INTER_LINEAR)
+        mean, power = cv2.split(whole[:height, :width])
+        spread = np.sqrt(np.maximum(power - mean * mean, 0) + FLOOR)
+        return np.clip(LEVEL + SPREAD * (image - mean) / spread, 0, 255).round().astype(np.uint8)
 
     def _ratio(self) -> Array:
         x0, y0, x1, y1 = self._box

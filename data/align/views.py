@@ -74,11 +74,42 @@ def pose_of_map(geometry: Geometry, source: Array, target: Array) -> Array:
     return np.asarray(pose)
 
 
-def nearest_pose(geometry: Geometry, other: Geometry, pose: Array) -> Array | None:
-    """The pose against `geometry` of a frame that has `pose` against `other`; None if unjoined."""
-    points = hull_points(geometry.landmarks, step=max(1, round(geometry.ipd / 4)))
-    there = between(geometry, other, points)
-    return None if there is None else pose_of_map(geometry, points, place(other, pose, there))
+class Viewpoint:
+    """One reference, asked again and again for poses of frames that are known against another.
+
+    Its points are carried to where they were asked for last, and from there one step on when the
+    other reference is a new one: a long chain is not walked for every question.
+    """
+
+    def __init__(self, geometry: Geometry) -> None:
+        self._geometry = geometry
+        self._points = hull_points(geometry.landmarks, step=max(1, round(geometry.ipd / 4)))
+        self._earlier = {id(g.landmarks) for g in chain_of(geometry)}
+        self._last: tuple[Geometry, Array | None] = geometry, self._points
+
+    def nearest_pose(self, geometry: Geometry, other: Geometry, pose: Array) -> Array | None:
+        """The pose against this reference of a frame of `pose` against `other`; None if unjoined.
+
+        `geometry` is this reference's own, with the depth known by now.
+        """
+        there = self._carried(other)
+        if there is None:
+            return None
+        return pose_of_map(geometry, self._points, place(other, pose, there))
+
+    def _carried(self, other: Geometry) -> Array | None:
+        """This reference's points in the frame of another, px."""
+        last, points = self._last
+        if last.landmarks is not other.landmarks:
+            before = other.before
+            next_to_last = before is not None and before[0].landmarks is last.landmarks
+            if points is not None and next_to_last and id(other.landmarks) not in self._earlier:
+                assert before is not None
+                points = place(*before, points)
+            else:
+                points = between(self._geometry, other, self._points)
+            self._last = other, points
+        return points
 
 
 def crops_apart(one: Geometry, pose: Array, other: Geometry, other_pose: Array) -> float:

@@ -1,5 +1,8 @@
 """The apex of an event: the frame of its strongest expression, labelled or spotted.
 
+Of an expression that is held for a while it is the frame in the middle of the hold: so the methods
+look for it, synthetic sheets label it, and CASME's coded apex phase is read.
+
 A dataset's label is never overwritten. Where it is missing or lies outside its event, one of the
 methods looks for the apex in the aligned crops between onset and offset:
 

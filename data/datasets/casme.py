@@ -6,7 +6,8 @@
     CASME-coded-20190721.xls
 
 The columns `Onset` and `Total` are durations in milliseconds, not frames: they serve as a check.
-`ApexF2` ends the plateau of the apex and is not used.
+`ApexF1` and `ApexF2` are the first and last frame of the apex phase: the apex is the frame in its
+middle, as everywhere here. A third of the rows give one frame only.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ CODING = TableLayout(
         "clip": ("filename",),
         "onset": ("onsetf",),
         "apex": ("apexf1",),
+        "apex_end": ("apexf2",),
         "offset": ("offsetf",),
         "total": ("total",),
         "aus": ("au", "aus", "actionunits"),
@@ -89,7 +91,11 @@ def read_row(cells: dict[str, Cell], where: str, report: Report) -> Annotation:
     """One row; its duration in milliseconds is compared with its frames."""
     video = video_id(cells)
     aus = read_units(cells.get("aus"), video, where, report)
-    numbers = numbers_of(cells["onset"], cells["apex"], cells["offset"])
+    apex = cells["apex"]
+    first, end = (frame_number(cells.get(name)).value for name in ("apex", "apex_end"))
+    if first is not None and end is not None and end > first:
+        apex = (first + end) // 2
+    numbers = numbers_of(cells["onset"], apex, cells["offset"])
     onset, offset = numbers["onset"].value, numbers["offset"].value
     total = cells.get("total")
     if isinstance(total, str):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,9 +27,11 @@ from data.datasets.images import end_problem, image_size
 from data.datasets.label_maps import ALL_MAPS, label_of, why_dropped
 from data.errors import DatasetError, InputError
 from data.frames import FrameSource
+from data.ingest.guess import guess_layouts
 
 CLEAN, REPAIRED, UNUSABLE = 0, 3, 4
 VERDICTS = {CLEAN: "clean", REPAIRED: "usable with the repairs listed", UNUSABLE: "unusable"}
+UNPUBLISHED = "no published counts to compare with"
 EXAMPLES = 5
 NOT_LOOKED = "not looked at"
 FACES = "not to be passed on: pictures show none, unless --with-faces is given"
@@ -46,7 +49,8 @@ class CheckReport:
     `defects`: action, reason, how many, examples, `classes`: map -> class -> events,
     `unlabelled`: map -> reason -> events dropped under that map, `show_faces`: whether pictures of
     this copy's faces may be passed on, `findings`: every defect with its repair, one by one,
-    `part`: how it differs from the published counts, "" where it does not.
+    `part`: how it differs from the published counts, "" where it does not, `looks_like`: layouts
+    that read an unusable folder, in words, the likeliest first.
     """
 
     dataset: str
@@ -65,10 +69,14 @@ class CheckReport:
     show_faces: bool = False
     findings: list[dict[str, str]] = field(default_factory=list)
     part: str = ""
+    looks_like: list[str] = field(default_factory=list)
+    layouts: list[str] = field(default_factory=list)
 
     @property
     def verdict(self) -> str:
         """One sentence; "clean" only for a copy without defects that is whole."""
+        if self.exit_code == CLEAN and not self.reference:
+            return f"no defects; {UNPUBLISHED}"
         if self.exit_code == UNUSABLE or not self.part:
             return VERDICTS[self.exit_code]
         return f"{'no defects' if self.exit_code == CLEAN else VERDICTS[REPAIRED]}; {self.part}"
@@ -83,6 +91,7 @@ class CheckReport:
         lines = [f"{self.dataset} at {self.root}: {self.verdict}"]
         if self.error:
             lines.append(f"  {self.error}")
+        lines += [f"  {said}" for said in self.looks_like]
         found = [f"{k}: {v}" for k, v in self.variant.items()]
         if found:
             found.append(f"faces: {'may be shown' if self.show_faces else FACES}")
@@ -103,8 +112,9 @@ class CheckReport:
             ],
         )
         lines += _section("Numbering", [f"{k}: {v}" for k, v in self.numbering.items()])
-        lines += _section("Images", [f"{k}: {v}" for k, v in self.images.items()])
-        lines += _section("Defects and repairs", _defect_lines(self.defects))
+        lines += _section("Images", [f"{k}: {_plain(v)}" for k, v in self.images.items()])
+        if not self.error or self.defects:
+            lines += _section("Defects and repairs", _defect_lines(self.defects))
         for name, classes in self.classes.items():
             found = [f"{c}: {n}" for c, n in classes.items()]
             lost = [f"dropped, {why}: {n}" for why, n in self.unlabelled.get(name, {}).items()]
@@ -114,6 +124,13 @@ class CheckReport:
 
 def _section(title: str, rows: list[str]) -> list[str]:
     return ["", title, *(f"  {row}" for row in rows)] if rows else []
+
+
+def _plain(value: Any) -> str:
+    """'320x240: 4 videos, 640x480: 1 video' of a mapping, anything else as it is."""
+    if not isinstance(value, dict):
+        return str(value)
+    return ", ".join(f"{k} in {n} video{'s' * (n != 1)}" for k, n in value.items())
 
 
 def _defect_lines(defects: list[dict[str, Any]]) -> list[str]:
@@ -129,8 +146,15 @@ def _defect_lines(defects: list[dict[str, Any]]) -> list[str]:
     return lines or ["none"]
 
 
-def check_dataset(name: str, root: str | Path, deep: bool = False) -> CheckReport:
+def check_dataset(
+    name: str,
+    root: str | Path,
+    deep: bool = False,
+    progress: Callable[[int, int, str], None] | None = None,
+) -> CheckReport:
     """Read the dataset, decode the first, middle and last frame of every video (all, if `deep`).
+
+    progress(videos looked at, of how many, which) is called as it goes.
 
     Never raises for the dataset's sake: an unusable folder is a report with exit code 4. Raises
     DatasetError only for an unknown layout name.
@@ -140,8 +164,16 @@ def check_dataset(name: str, root: str | Path, deep: bool = False) -> CheckRepor
     try:
         dataset = open_dataset(name, root)
     except DatasetError as error:
-        return CheckReport(name, where, UNUSABLE, f"{error} [{error.code}]")
-    images, unreadable = _look_at_images(dataset, deep)
+        guesses = guess_layouts(Path(where).expanduser(), besides=name)
+        return CheckReport(
+            name,
+            where,
+            UNUSABLE,
+            f"{error} [{error.code}]",
+            looks_like=[guess.sentence() for guess in guesses],
+            layouts=[guess.layout for guess in guesses],
+        )
+    images, unreadable = _look_at_images(dataset, deep, progress)
     findings = dataset.findings
     if images["truncated"] != NOT_LOOKED:  # ingest opens suspicious files only: said file by file
         findings = findings[findings["reason"] != "truncated_file"]
@@ -242,7 +274,9 @@ def _width(path: str) -> int:
     return len(match[1]) if match else 0
 
 
-def _look_at_images(dataset: Dataset, deep: bool) -> tuple[dict[str, Any], pd.DataFrame]:
+def _look_at_images(
+    dataset: Dataset, deep: bool, progress: Callable[[int, int, str], None] | None
+) -> tuple[dict[str, Any], pd.DataFrame]:
     """Decode frames; (summary, findings of the unreadable ones)."""
     sizes = Counter(
         "unknown" if pd.isna(w) else f"{w}x{h}"
@@ -251,7 +285,9 @@ def _look_at_images(dataset: Dataset, deep: bool) -> tuple[dict[str, Any], pd.Da
     decoded, rows = 0, []
     tails = len(dataset.frames) <= MANY_FRAMES
     paths = dict(iter(dataset.frames.groupby("video", sort=False)["path"]))
-    for video in dataset.videos.itertuples(index=False):
+    for number, video in enumerate(dataset.videos.itertuples(index=False)):
+        if progress is not None:
+            progress(number, len(dataset.videos), str(video.video))
         files = [dataset.root / p for p in paths[video.video]]
         is_file = video.source == "video_file"
         source = FrameSource(files[0] if is_file else files, video.num_frames)

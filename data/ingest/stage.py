@@ -46,6 +46,11 @@ class IngestJob:
         """Name people see."""
         return f"ingest-{self.dataset}"
 
+    @property
+    def count(self) -> int:
+        """Units it makes."""
+        return 1
+
 
 class IngestStep:
     """What owners ship becomes the tables videos, frames, events, findings and a ledger."""
@@ -65,10 +70,9 @@ class IngestStep:
         dataset, root = str(scope.dataset), scope.root
         if not root.is_dir():
             raise DatasetError(
-                f"dataset {dataset}",
-                expected=f"a folder at {root}",
-                got="none",
-                todo="Give --data NAME=ROOT with the folder the owner shipped.",
+                f"--data {dataset}={root}",
+                expected="the folder the owner shipped",
+                got="no folder there",
             )
         folder = scope.workspace.stage(dataset, self.name)
         plan = StepPlan(self.name, dataset, [dataset])

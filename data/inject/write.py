@@ -296,7 +296,7 @@ def _plan(
                 {
                     "event": f"{recording.name}#{number}",
                     "onset": first,
-                    "apex": first + int(np.argmax(curve)),
+                    "apex": first + int(np.median(np.flatnonzero(curve >= curve.max() - 1e-3))),
                     "offset": last,
                     "aus": word,
                     "amplitude_px": amplitude,

@@ -1,10 +1,12 @@
 """One event's frames registered to its own onset: tracks, poses, fallbacks.
 
-The onset frame is the reference. Landmarks, crop and a first guess of every pose come from the
-alignment of the video, through whatever references it went; the depth is the video's, learned
-without this event's frames. Each frame's points are tracked from the onset itself, there and back,
-and all frames are fitted by `data.align.fitting`. A frame that gives no pose takes the one of
-the alignment's chain, and where that has none, one between its neighbours'.
+The onset frame is the reference. Its landmarks are the detector's own: those that alignment carries
+through its references drift, by a tenth of the inter-pupil distance in ten lively seconds, and with
+them the places where expressions are looked for. Where the detector sees no such face the carried
+ones serve. A first guess of every pose comes from the alignment of the video; the depth is the
+video's, learned without this event's frames. Each frame's points are tracked from the onset itself,
+there and back, and all frames are fitted by `data.align.fitting`. A frame that gives no pose takes
+the one of the alignment's chain, and where that has none, one between its neighbours'.
 """
 
 from __future__ import annotations
@@ -24,16 +26,19 @@ from data.align.geometry import (
     place,
     unplace,
 )
-from data.align.modes import HELD, Image, grey_of
+from data.align.modes import HELD, Image, grey_of, look_at, overlap
 from data.align.store import StoredPoses
 from data.align.tracking import FAR, NEAR, FaceTracker, Tracks
 from data.align.views import between, pose_of_map
+from data.faces import FaceFinder, equalise, interpupil, is_dark
 
 Array = npt.NDArray[np.float64]
 
 STATUS = ("ok", "doubtful", "chained", "align_held", "no_face", "unreadable")
 USABLE = ("ok", "doubtful", "chained", "align_held")  # frames that show the face
 BLOCK_FRAMES = 64  # fitted at once
+# a face whose landmarks part more from the carried ones is another: log of the size, IPD
+SIZE_APART, PLACE_APART = 0.25, 0.3
 
 
 @dataclass(frozen=True)
@@ -47,15 +52,39 @@ class Pose:
     sd: float = float("nan")
 
 
+def onset_landmarks(finder: FaceFinder, grey: Image, carried: Array) -> Array | None:
+    """The landmarks (68,2) px of the face that lies where the `carried` ones do; None without."""
+    where = np.concatenate([carried.min(axis=0), carried.max(axis=0)])
+    faces = look_at(finder, grey, where)
+    if not faces:
+        return None
+    face = max(faces, key=lambda f: overlap(f.box, where))
+    seen = finder.steady_landmarks(equalise(grey) if is_dark(grey, face.box) else grey, face.box)
+    ipd = interpupil(carried)
+    same_size = abs(np.log(interpupil(seen) / ipd)) < SIZE_APART
+    same_place = np.hypot(*(seen - carried).T).mean() < PLACE_APART * ipd
+    return seen if same_size and same_place else None
+
+
 def event_geometry(
-    stored: StoredPoses, frame: int, added: Array, *, upright: bool = True
-) -> Geometry:
-    """The geometry of a frame as an event's reference: its carried landmarks, its own crop."""
+    stored: StoredPoses,
+    frame: int,
+    added: Array,
+    look: Callable[[Array], Array | None],
+    *,
+    upright: bool = True,
+) -> tuple[Geometry, bool]:
+    """The geometry of a frame as an event's reference, and whether its landmarks were seen in it.
+
+    `look` is given the carried landmarks (68,2) px and says what the detector sees there.
+    """
     old, pose = stored.geometry(frame), stored.poses[frame]
-    landmarks = place(old, pose, old.landmarks)
+    carried = place(old, pose, old.landmarks)
+    seen = look(carried)
+    landmarks = carried if seen is None else seen
     geometry = face_geometry(landmarks, old.size, upright=upright)
     depth = replace(geometry.depth, slope=old.depth.slope + pose[4:6], added=added)
-    return replace(geometry, depth=centred(depth, landmarks))
+    return geometry.with_depth(centred(depth, landmarks)), seen is not None
 
 
 class Guesses:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
 
-from data.settings import ASIDE, Settings
+from data.settings import ASIDE, BY_CONTENT, Settings
 
 
 class RegistrationConfig(Settings):
@@ -31,9 +32,16 @@ class RegistrationConfig(Settings):
         json_schema_extra=ASIDE,
     )
 
+    landmark_model: Path | None = Field(
+        None,
+        title="Landmark model",
+        description="Path of a dlib 68-point predictor; empty: the packaged one.",
+        json_schema_extra=BY_CONTENT,
+    )
+
     def unread(self) -> frozenset[str]:
         """What only tracking needs."""
-        return frozenset({"points"} if self.method == "stored" else ())
+        return frozenset({"points", "landmark_model"} if self.method == "stored" else ())
 
 
 SETTINGS = RegistrationConfig

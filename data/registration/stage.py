@@ -9,7 +9,8 @@ apex or 50 frames),
                                         chained (alignment's pose), align_held (its neighbours'),
                                         no_face, unreadable (shows the frame `shown`)
     residual_px, inlier_ratio, pose_sd_px (n,) float32   NaN where nothing was measured
-    landmarks (68,2), landmarks_crop (68,2), to_crop (2,3), depth (50,), slope (2,)   reference's
+    landmarks (68,2), landmarks_crop (68,2), to_crop (2,3), depth (50,), slope (2,)   reference's;
+                                        landmarks' attribute found_by: detector | alignment
 
 Attributes: first (index of row 0), reference (the onset, or the first frame that shows the face),
 size, colour, ipd_px, method. With align's own crops (`method: stored`) poses and depth are absent.
@@ -30,9 +31,10 @@ import numpy as np
 import numpy.typing as npt
 
 from data.align.geometry import CropMaker
-from data.align.modes import Image
+from data.align.modes import Image, grey_of
 from data.align.store import FILTERS, StoredPoses, depth_without, open_crops
 from data.errors import InputError
+from data.faces import face_finder
 from data.frames import FrameSource
 from data.prefetch import ahead
 from data.registration.events import (
@@ -42,6 +44,7 @@ from data.registration.events import (
     Pose,
     event_geometry,
     located,
+    onset_landmarks,
     register_event,
 )
 from data.registration.settings import RegistrationConfig
@@ -52,7 +55,7 @@ from data.stages.parts import PartWriter
 if TYPE_CHECKING:
     from data.pictures.stages import Drawn, Shown
 
-NAME, VERSION = "registration", 1
+NAME, VERSION = "registration", 2
 OPEN_FRAMES = 50  # frames of an event without an offset
 CALM_SECONDS = 0.1  # around the event, left out of the depth too
 MARGIN = 16  # px kept around a frame's crop, for what the last fit still moves
@@ -154,8 +157,15 @@ def _register(
     stored = StoredPoses(align)
     calm = round(CALM_SECONDS * float(align.attrs["fps"]))
     added = depth_without(align, first - calm, last + calm)
-    geometry = event_geometry(stored, reference, added, upright=bool(align.attrs["upright"]))
     image = source.read(reference, colour=colour)
+    finder = face_finder(config.landmark_model)
+    geometry, seen = event_geometry(
+        stored,
+        reference,
+        added,
+        lambda carried: onset_landmarks(finder, grey_of(image), carried),
+        upright=bool(align.attrs["upright"]),
+    )
     maker = CropMaker(geometry)
     patches: dict[int, tuple[Image, tuple[int, int]]] = {}
 
@@ -169,10 +179,10 @@ def _register(
     )  # fmt: skip
     crops, shown = [], []
     for index in range(first, last + 1):
-        seen = index
-        while seen >= first and poses[seen].status == "unreadable":
-            seen -= 1  # such a frame shows the last one that could be read, or the reference
-        shown.append(seen if seen >= first else reference)
+        at = index
+        while at >= first and poses[at].status == "unreadable":
+            at -= 1  # such a frame shows the last one that could be read, or the reference
+        shown.append(at if at >= first else reference)
         if config.store == "crops":
             pose = poses[index].pose
             patch, origin = patches.get(shown[-1], (image, (0, 0)))
@@ -183,6 +193,7 @@ def _register(
     group.create_dataset("shown", data=np.array(shown, np.int32))
     group.create_dataset("poses", data=np.array([poses[i].pose for i in range(first, last + 1)]))
     group.create_dataset("landmarks", data=geometry.landmarks)
+    group["landmarks"].attrs["found_by"] = "detector" if seen else "alignment"
     group.create_dataset("landmarks_crop", data=geometry.landmarks_crop.astype(np.float32))
     group.create_dataset("to_crop", data=geometry.to_crop)
     group.create_dataset("depth", data=np.array([*geometry.depth.added, geometry.depth.mean]))

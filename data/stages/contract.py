@@ -127,6 +127,7 @@ class Scope:
     only_failed: bool = False  # … only units that have no data
     folds: tuple[str, ...] = ()  # only these, where a step has folds
     max_gpu_memory_mb: float | None = None  # what training may take of a GPU
+    expect: bool = False  # plan as if all that is to be made before were made, and well
     time_limit_s: float = 0.0  # what one unit of preprocessing may take; 0: by its history
 
     @property
@@ -183,7 +184,12 @@ class Job(Protocol):
 
     @property
     def label(self) -> str:
-        """Name people see."""
+        """Name people see; after a space, what it works on."""
+        ...
+
+    @property
+    def count(self) -> int:
+        """Units it makes."""
         ...
 
 

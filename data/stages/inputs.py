@@ -63,6 +63,19 @@ class StageInputs:
         """A stage's store, showing the results that these settings ask for."""
         return StageStore(self.workspace, self.dataset, name, self.keys(name))
 
+    def states(self, name: str, *, expect: bool = False) -> dict[str, tuple[str, str]]:
+        """Unit → (status, key) of a stage under these settings, of units that have a result.
+
+        `expect`: units that have none are taken as if they were made and well.
+        """
+        store = self.store(name)
+        found = {unit: (store.status(unit), key) for unit, key in store.keys().items()}
+        return (
+            {unit: ("ok", key) for unit, key in self.keys(name).items()} | found
+            if expect
+            else found
+        )
+
     def _keyed(self, stage: Stage) -> list[Unit]:
         config = self.configs[stage.name]
         settings = config.identity()

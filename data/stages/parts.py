@@ -30,6 +30,7 @@ from data.stages.registry import find_stage
 from data.stages.signs import working_on
 from data.stages.stores import RECORDS, group_digest
 
+NAMED = 2  # subjects in a chunk's label
 BATCH_BYTES = 1 << 28  # of results that units computed at once may have
 NOT_A_UNITS_FAULT = ("damaged_part", "damaged_table", "undeclared_input", "no_raw_frames")
 
@@ -142,6 +143,13 @@ class PartWriter:
         return group_digest(self._file[unit])
 
 
+def whose(units: Iterable[Unit]) -> str:
+    """'sub01, sub04 +2': the subjects that units belong to, as their ids begin."""
+    subjects = sorted({unit.video.split("/")[0] for unit in units})
+    more = f" +{len(subjects) - NAMED}" if len(subjects) > NAMED else ""
+    return ", ".join(subjects[:NAMED]) + more
+
+
 @dataclass(frozen=True)
 class Trouble:
     """What befell the process that was at a unit; a unit given up is not tried again."""
@@ -169,8 +177,13 @@ class ChunkJob:
 
     @property
     def label(self) -> str:
-        """Name people see: stage-dataset-chunk."""
-        return f"{self.stage}-{self.inputs.dataset}-{self.bucket:02d}"
+        """Name people see: stage-dataset-chunk, and whose recordings are in it."""
+        return f"{self.stage}-{self.inputs.dataset}-{self.bucket:02d} {whose(self.units)}"
+
+    @property
+    def count(self) -> int:
+        """Units it makes."""
+        return len(self.units)
 
     def troubled(self, unit: str, error: ApexflowError, *, given_up: bool) -> ChunkJob:
         """See `data.stages.pool.Divisible`."""

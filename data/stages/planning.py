@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from data.stages.identity import bucket_of, file_digest, stable_hash
 from data.stages.inputs import ChunkInputs, StageInputs
 from data.stages.limits import unit_limit
 from data.stages.parts import ChunkJob, ChunkResult, compute_chunk
+from data.stages.rates import Rate, rate_key, remember, work_of
 from data.stages.registry import STAGES, find_stage
 from data.stages.stores import (
     Entry,
@@ -114,6 +115,8 @@ class StageWork:
     inputs: StageInputs
     units: dict[str, Unit]
     writer: StoreWriter | None = None
+    made: list[tuple[str, ...]] = field(default_factory=list)  # units of published chunks
+    taken: Rate = field(default_factory=Rate)
 
 
 class StageStep:
@@ -159,8 +162,10 @@ class StageStep:
         write_what_is_published(plan)
 
     def progress(self, scope: Scope, result: ChunkResult) -> str:
-        """'align-casme2-07: 4 units, 1.2 s'."""
-        return f"{result.label}: {len(result.rows)} units, {result.seconds:.1f} s"
+        """'sub01, sub04: 4 videos in 1.2 s'."""
+        name, _, who = result.label.partition(" ")
+        kind, count = find_stage(self.name).unit_kind, len(result.rows)
+        return f"{who or name}: {count} {kind}{'s' * (count != 1)} in {result.seconds:.1f} s"
 
     def gpu(self, scope: Scope) -> int:
         """GPU flow takes a slot; other stages compute on the CPU."""
@@ -325,13 +330,26 @@ def publish_chunk(plan: StepPlan, result: ChunkResult) -> dict[str, str]:
     }
     rows = [{**row, **common} for row in result.rows]
     work.writer.add_part(result.temporary, rows, result.ledger, timing)
+    work.made.append(tuple(result.status))
+    work.taken = work.taken.plus(Rate(result.seconds, 0, result.bytes, result.peak_mb))
     return result.status
 
 
 def write_what_is_published(plan: StepPlan) -> None:
     """Write the store's tables, where the last parts are not in them yet."""
-    if plan.work.writer is not None:
-        plan.work.writer.flush()
+    work: StageWork = plan.work
+    if work.writer is not None:
+        work.writer.flush()
+    if work.made:
+        units = [work.units[name] for chunk in work.made for name in chunk]
+        amount = work_of(units, work.inputs.recordings)
+        remember(rate_key_of(plan), replace(work.taken, work=amount))
+        work.made.clear()
+
+
+def rate_key_of(plan: StepPlan) -> str:
+    """Under which key this machine's rate of a stage's plan is kept."""
+    return rate_key(plan.step, find_stage(plan.step).version, plan.work.inputs.configs[plan.step])
 
 
 Mapper = Callable[[list[ChunkJob]], Iterable[ChunkResult]]

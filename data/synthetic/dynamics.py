@@ -49,14 +49,17 @@ def curve(course: ExpressionCourse, times: Floats) -> Floats:
 
 
 def frame_labels(course: ExpressionCourse, fps: float) -> tuple[int, int, int, float, int]:
-    """(onset, apex, apex_end, apex_centre, offset) as sampled frames; apex = plateau's first."""
+    """(onset, apex_start, apex_end, apex_centre, offset) as sampled frames.
+
+    `apex_start` and `apex_end` are the first and last frame of the hold.
+    """
     low = course.start + course.rise
     high = low + course.hold
     onset, offset = round(course.start * fps), round(course.end * fps)
-    apex = int(np.ceil(low * fps - 1e-6))
-    end = max(apex, int(np.floor(high * fps + 1e-6)))
-    apex, end = (min(max(v, onset), offset) for v in (apex, end))
-    return onset, apex, end, 0.5 * (low + high) * fps, offset
+    start = int(np.ceil(low * fps - 1e-6))
+    end = max(start, int(np.floor(high * fps + 1e-6)))
+    start, end = (min(max(v, onset), offset) for v in (start, end))
+    return onset, start, end, 0.5 * (low + high) * fps, offset
 
 
 def head_pose(

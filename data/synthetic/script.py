@@ -300,7 +300,7 @@ def _event(
     units: tuple[PlannedActionUnit, ...],
     unit: float,
 ) -> PlannedEvent:
-    onset, apex, end, centre, offset = labels
+    onset, start, end, centre, offset = labels
     last = frames - 1
     scaled = tuple(
         PlannedActionUnit(u.number, round(u.left * unit, 4), round(u.right * unit, 4), u.coded)
@@ -309,7 +309,7 @@ def _event(
     return PlannedEvent(
         kind=kind,  # type: ignore[arg-type]
         onset=min(max(onset, 0), last),
-        apex=min(max(apex, 0), last),
+        apex_start=min(max(start, 0), last),
         apex_end=min(max(end, 0), last),
         apex_centre=round(min(max(centre, 0.0), float(last)), 3),
         offset=min(max(offset, 0), last),

@@ -132,7 +132,7 @@ def _event_record(
 ) -> dict[str, Any]:
     record: dict[str, Any] = {"type": event.kind}
     event = video.cut(event)
-    for name in ("onset", "apex", "apex_end", "offset"):
+    for name in ("onset", "apex_start", "apex", "apex_end", "offset"):
         record[name] = getattr(event, name) - start
     record["apex_centre"] = round(event.apex_centre - start, 3)
     for name in ("onset", "apex", "offset"):
@@ -271,13 +271,13 @@ def load_truth(out: Path | str) -> Truth:
 
 
 _NO_EVENT = {"type": "talk", "emotion": None} | dict.fromkeys(
-    ("onset", "apex", "apex_end", "apex_centre", "offset"), 0
+    ("onset", "apex_start", "apex_end", "apex_centre", "offset"), 0
 )
 
 
 def _event(record: dict[str, Any]) -> PlannedEvent:
     return PlannedEvent(
-        record["type"], record["onset"], record["apex"], record["apex_end"],
+        record["type"], record["onset"], record["apex_start"], record["apex_end"],
         record["apex_centre"], record["offset"], record["emotion"],
         tuple(PlannedActionUnit(**u) for u in record["units"]),
     )  # fmt: skip

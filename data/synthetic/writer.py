@@ -35,7 +35,7 @@ from data.synthetic.script import Script, write_scripts
 from data.synthetic.subjects import Subject, make_subject
 from data.synthetic.truth import TRUTH_FILE, truth_record
 
-GENERATOR_VERSION = 4
+GENERATOR_VERSION = 5
 _MARKER = "_synthetic.partial"
 Progress = Callable[[int, int, str], None]
 

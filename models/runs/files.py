@@ -20,7 +20,7 @@ from typing import Any
 
 import pandas as pd
 
-from data.errors import ConfigError, StoreError
+from data.errors import StoreError
 from data.plain_json import read_object
 from data.stages import stores
 from data.stages.planning import why_not_fresh
@@ -230,17 +230,14 @@ def read_json(path: Path) -> dict[str, Any]:
         ) from error
 
 
-def find_run(text: str) -> RunFiles:
-    """A run from its folder's path. Raises ConfigError when it is not one."""
-    folder = Path(text).absolute()
-    if not (folder / "recipe.json").exists():
-        raise ConfigError(
-            f"run {text}",
-            expected="a folder WORKSPACE/runs/RECIPE/RUN_ID",
-            got="no recipe.json in it",
-            todo="List runs with: ls WORKSPACE/runs/*",
-        )
-    return RunFiles(folder)
+def find_run(text: str, workspace: Path | None = None) -> RunFiles:
+    """A run from its folder's path, its short name in `workspace`, or WORKSPACE/NAME.
+
+    Raises ConfigError when there is none; see `models.runs.names`.
+    """
+    from models.runs.names import find_folder
+
+    return RunFiles(find_folder(text, workspace))
 
 
 def run_manifest(folder: Path) -> pd.DataFrame:

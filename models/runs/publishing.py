@@ -58,6 +58,7 @@ class PackResult:
     seconds: float
     host: str
     versions: str
+    peak_mb: float = float("nan")  # most memory its process had
 
 
 def write_setup(run: RunPlan, scope: Scope) -> None:

@@ -47,8 +47,10 @@ class Samples:
     inputs: pd.DataFrame  # dataset stage unit key
 
 
-def choose_samples(workspace: Workspace, recipe: Recipe) -> Samples:
+def choose_samples(workspace: Workspace, recipe: Recipe, *, expect: bool = False) -> Samples:
     """The recipe's samples whose inputs are all there; the others are ledger rows.
+
+    `expect`: inputs that are to be made count as made, for a plan.
 
     Raises SplitError when nothing is left, ConfigError for a composite of other datasets.
     """
@@ -62,7 +64,9 @@ def choose_samples(workspace: Workspace, recipe: Recipe) -> Samples:
     configs = {name: recipe.stage_config(name) for name in STAGES}
     views = {d: StageInputs(workspace, d, None, configs) for d in recipe.data}
     choose = _events if recipe.network.samples == "events" else _videos
-    table, ledger, keys = choose(workspace, recipe, views)
+    needed = recipe.network.needs(recipe.model)
+    states = {(d, s): view.states(s, expect=expect) for d, view in views.items() for s in needed}
+    table, ledger, keys = choose(workspace, recipe, states)
     if table.empty:
         raise SplitError(
             f"recipe {recipe.name}",
@@ -104,17 +108,17 @@ def _inputs_table(recipe: Recipe, views: Mapping[str, StageInputs]) -> pd.DataFr
 
 
 _Chosen = tuple[pd.DataFrame, pd.DataFrame, dict[Sample, str]]
+_States = Mapping[tuple[str, str], Mapping[str, tuple[str, str]]]  # (dataset, stage) → unit → …
+NO_RESULT = ("missing", "")
 
 
-def _events(workspace: Workspace, recipe: Recipe, views: Mapping[str, StageInputs]) -> _Chosen:
+def _events(workspace: Workspace, recipe: Recipe, states: _States) -> _Chosen:
     """Micro-expression events with a label whose inputs are all there, and macro where asked."""
     events = read_tables(workspace, recipe.data, "events")
     label = texts_of(events, recipe)
     macro = bool(getattr(recipe.train, "macro", False))  # a setting of families that can
     with_micro = set(events.dataset[(events.type == "micro") & label.notna()])
     needed = recipe.network.needs(recipe.model)
-    stores = {(d, s): view.store(s) for d, view in views.items() for s in needed}
-    keys_of = {place: store.keys() for place, store in stores.items()}
     keep, dropped, keys = [], [], {}
     outside = _outside_megc2019(recipe, events)
     for row, name, why in zip(events.itertuples(index=False), label, outside, strict=True):
@@ -128,13 +132,13 @@ def _events(workspace: Workspace, recipe: Recipe, views: Mapping[str, StageInput
             reason = "outside_megc2019"
         else:
             for stage in needed:
-                status = stores[row.dataset, stage].status(row.event)
+                status, _ = states[row.dataset, stage].get(row.event, NO_RESULT)
                 if status != "ok":
                     reason = f"{stage}:{status}"
         if reason:
             dropped.append(ledger_row(row.dataset, row.event, "event", reason, why))
         else:
-            own = [keys_of[row.dataset, stage][row.event] for stage in needed]
+            own = [states[row.dataset, stage][row.event][1] for stage in needed]
             keys[row.dataset, row.event] = "|".join([*own, str(name), str(row.person)])
         keep.append(not reason)
     return events.assign(label=label)[keep].reset_index(drop=True), as_ledger(dropped), keys
@@ -149,7 +153,7 @@ def _outside_megc2019(recipe: Recipe, events: pd.DataFrame) -> list[str]:
     return [str(why) for why in found]
 
 
-def _videos(workspace: Workspace, recipe: Recipe, views: Mapping[str, StageInputs]) -> _Chosen:
+def _videos(workspace: Workspace, recipe: Recipe, states: _States) -> _Chosen:
     """Videos whose inputs are all there, with and without micro-expressions."""
     videos = read_tables(workspace, recipe.data, "videos")
     events = read_tables(workspace, recipe.data, "events")
@@ -159,16 +163,14 @@ def _videos(workspace: Workspace, recipe: Recipe, views: Mapping[str, StageInput
         for place, group in events.groupby(["dataset", "video"])
     }
     needed = recipe.network.needs(recipe.model)
-    stores = {(d, s): view.store(s) for d, view in views.items() for s in needed}
-    keys_of = {place: store.keys() for place, store in stores.items()}
     keep, dropped, keys = [], [], {}
     for row in videos.itertuples(index=False):
-        status = {s: stores[row.dataset, s].status(row.video) for s in needed}
+        status = {s: states[row.dataset, s].get(row.video, NO_RESULT)[0] for s in needed}
         bad = [f"{stage}:{word}" for stage, word in status.items() if word != "ok"]
         if bad:
             dropped.append(ledger_row(row.dataset, row.video, "video", bad[-1]))
         else:
-            own = [keys_of[row.dataset, stage][row.video] for stage in needed]
+            own = [states[row.dataset, stage][row.video][1] for stage in needed]
             facts = truth.get((row.dataset, row.video), "")
             keys[row.dataset, row.video] = "|".join([*own, facts, str(row.person)])
         keep.append(not bad)

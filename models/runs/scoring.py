@@ -42,6 +42,11 @@ class ScoreJob:
         """Name people see."""
         return f"evaluate-{self.unit}"
 
+    @property
+    def count(self) -> int:
+        """Units it makes."""
+        return 1
+
 
 @dataclass
 class ScoreResult:

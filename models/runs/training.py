@@ -28,8 +28,10 @@ from data.folds import Fold, Split, event_ids
 from data.stages.contract import Page, RecipeLike, Scope, StepPlan
 from data.stages.files import save_parquet
 from data.stages.identity import stable_hash
+from data.stages.limits import peak_mb
 from data.stages.parts import versions_json
 from data.stages.planning import why_not_fresh
+from data.stages.rates import Rate, rate_key, remember
 from data.stages.registry import with_needs
 from data.stages.writing import StoreWriter
 from models.contract import FOLD_FILES
@@ -70,6 +72,11 @@ class PackJob:
         first = self.folds[0].label
         return first if len(self.folds) == 1 else f"{first}-and-{len(self.folds) - 1}-more"
 
+    @property
+    def count(self) -> int:
+        """Units it makes."""
+        return len(self.folds)
+
 
 class TrainStep:
     """Train every fold that is not there yet."""
@@ -92,7 +99,7 @@ class TrainStep:
         for wanted in scope.folds:
             if not any(_asked(fold, (wanted,)) for fold in run.jobs):
                 raise ConfigError(
-                    "folds",
+                    "--folds",
                     expected=f"names, numbers or subjects of {', '.join(run.jobs)}",
                     got=repr(wanted[:80]),
                 )
@@ -146,6 +153,8 @@ class TrainStep:
         run: RunPlan = plan.work
         for job in result.folds:
             publish_fold(run, job.unit, job.out, result)
+            took = Rate(result.seconds, len(job.train_events) or 1, 0.0, result.peak_mb)
+            remember(fold_rate_key(scope, run.recipe), took)
         return {job.unit: "ok" for job in result.folds}
 
     def finish(self, scope: Scope, plan: StepPlan) -> None:
@@ -177,7 +186,7 @@ def plan_run(scope: Scope, *, force: bool = False) -> RunPlan:
     """The experiment of a recipe on a workspace as it is now."""
     recipe = scope.recipe
     assert isinstance(recipe, Recipe)
-    samples = choose_samples(scope.workspace, recipe)
+    samples = choose_samples(scope.workspace, recipe, expect=scope.expect)
     split = make_split(recipe, samples.table)
     folds = _fold_jobs(scope, recipe, samples, split)
     inner, inner_jobs = _inner_jobs(scope, recipe, samples, split, folds)
@@ -214,6 +223,13 @@ def _key(recipe: Recipe, job: FoldJob, samples: Samples) -> str:
     if recipe.epoch_scores.record:
         facts.append({"record": recipe.epoch_scores.record})
     return stable_hash(facts, *_sides(job, samples))
+
+
+def fold_rate_key(scope: Scope, recipe: Recipe) -> str:
+    """Under which key this machine's rate of training with a recipe is kept."""
+    device = resolve_device(scope.device).split(":")[0]
+    facts = (recipe.network_name, recipe.model.identity(), recipe.train.identity())
+    return rate_key("train", VERSION, facts, device)
 
 
 def _sides(job: FoldJob, samples: Samples) -> tuple[list[Any], list[Any]]:
@@ -369,7 +385,7 @@ def fit_pack(pack: PackJob) -> PackResult:
         if job.fold.startswith(INNER):
             (job.out / "weights.safetensors").unlink()  # it was trained to choose an epoch
     seconds = (time.perf_counter() - started) / len(jobs)
-    return PackResult(pack.folds, seconds, platform.node(), versions_json())
+    return PackResult(pack.folds, seconds, platform.node(), versions_json(), peak_mb())
 
 
 def prove(scope: Scope, steps: int = 100) -> Proof:

@@ -7,10 +7,11 @@ for `track` (alignment and registration to the onset) beside per-frame landmarks
     placed    frames placed by the mode's own method, share of those with a visible frontal face
     reach     share of the events that reach flow; doubtful: of these, apex frames flagged so
     gain      displacement of a planted brow raise at its apex over what a perfectly still head
-              gives, median (10-90 %); planted recording minus the same unplanted, so that what
-              people do by themselves cancels; flow is the flow stage's (TV-L1)
-    mouth, cheek   the same, less the gain with the unplanted recording's registration: what
-              registration itself takes away (TV-L1 loses small bumps on smooth skin by itself)
+              gives (the same frame, warped), median (10-90 %); planted recording minus the same
+              unplanted, so that what people do by themselves cancels; flow is the flow stage's
+    flow      the same with the unplanted recording's registration, which knows of no plant: what
+              TV-L1 alone makes of it in a second frame with its own noise
+    taken     gain less flow, event by event: what registration takes away, median (10-90 %)
     corr      correlation over time of the planted displacement with its true course, median
     apex      mean error of the spotted apex, frames, and that of the middle of the event
     left      planted head motion: RMS that is left over the face, units of 0.01 inter-pupil
@@ -36,7 +37,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # CPU time per core: no helper th
 import cv2
 import numpy as np
 
-from data.align.geometry import hull_points, unplace
+from data.align.geometry import CropMaker, hull_points, unplace
 from data.align.store import StoredPoses
 from data.align.views import between
 from data.faces import interpupil
@@ -71,12 +72,29 @@ def lay_events(clip: Clip) -> list[tuple[int, int]]:
     return [(s, s + length - 1) for s in starts if seen[s : s + length].mean() > 0.9 and seen[s]]
 
 
-def planted_gain(planted: EventCrops, plain: EventCrops, apex: int, what: str) -> float:
-    """Displacement at the apex over a still head's, where that moves."""
-    onset = planted.reference
+def planted_gain(
+    planted: EventCrops, plain: EventCrops, unaware: np.ndarray, apex: int, what: str
+) -> tuple[float, float]:
+    """Displacement at the apex over a still head's, where that moves; and the same of `unaware`.
+
+    `unaware` (2,S,S): the planted onset and apex frame, by the unplanted recording's registration.
+    """
     still, field = _still(plain, what)
-    moved = [tvl1(*c.take([onset, apex])) for c in (planted, plain)]
-    return _along(moved[0] - moved[1], field, still)
+    onset = planted.reference
+    rest = tvl1(*plain.take([onset, apex]))
+    seen, alone = tvl1(*planted.take([onset, apex])), tvl1(*unaware)
+    return _along(seen - rest, field, still), _along(alone - rest, field, still)
+
+
+def crops_by(stages: ClipStages, event: str, frames: Sequence[Any], which: list[int]) -> np.ndarray:
+    """Crops (n,S,S) of other `frames` of the video, placed as `stages` placed its own."""
+    with stages.open("registration", event) as group:
+        if "poses" in group:
+            maker, first = CropMaker(event_geometry_of(group)), int(group.attrs["first"])
+            return np.stack([maker(frames[i], group["poses"][i - first]) for i in which])
+    with stages.open("align", "v") as group:
+        stored = StoredPoses(group)
+        return np.stack([CropMaker(stored.geometry(i))(frames[i], stored.poses[i]) for i in which])
 
 
 def planted_curve(planted: EventCrops, plain: EventCrops, what: str) -> np.ndarray:
@@ -158,16 +176,23 @@ def _planted(
             reached += 1
             with stages.open("registration", name) as a, plain.open("registration", name) as b:
                 crops, rest = EventCrops(a), EventCrops(b)
-                gains.append(planted_gain(crops, rest, first + apex, what))
+                marks = [crops.reference, first + apex]
+                unaware = crops_by(plain, name, moved.frames, marks)
+                gains.append(planted_gain(crops, rest, unaware, first + apex, what))
                 doubtful += crops.status(first + apex) != "ok"
                 if what == "brow":
                     curve = planted_curve(crops, rest, what)
                     curves.append(float(np.corrcoef(curve, truth[-len(curve) :])[0, 1]))
+        gain, flow = np.array(gains).T
+        parts = {
+            "gain": [float(q) for q in np.quantile(gain, (0.1, 0.5, 0.9))],
+            "flow": float(np.median(flow)),
+            "taken": [float(q) for q in np.quantile(gain - flow, (0.1, 0.5, 0.9))],
+        }
         if what != "brow":
-            return {what: float(np.median(gains))}
-        return {
+            return {what: parts}
+        return parts | {
             "reach": reached / len(spans),
-            "gain": [float(q) for q in np.quantile(gains, (0.1, 0.5, 0.9))],
             "corr": float(np.median(curves)),
             "doubtful": doubtful / max(1, reached),
         }
@@ -275,7 +300,8 @@ def main(argv: list[str] | None = None) -> int:
     report: dict[str, list[Any]] = {"planted": [], "head": []}
     if args.only != "head":
         print(f"{'recording':<28}{'mode':<10}{'ipd':>5}{'events':>7}{'placed':>8}{'reach':>7}"
-              f"{'gain (10-90 %)':>20}{'corr':>7}{'doubt':>7}{'segm':>6}{'f/s':>6}{'ms/ef':>7}"
+              f"{'gain (10-90 %)':>20}{'flow':>6}{'taken (10-90 %)':>22}"
+              f"{'corr':>7}{'doubt':>7}{'segm':>6}{'f/s':>6}{'ms/ef':>7}"
               f"{'apex':>7}{'middle':>7}")  # fmt: skip
         for clip in clips:
             for mode in args.modes:
@@ -298,16 +324,21 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _line(row: dict[str, Any]) -> str:
-    low, middle, high = row.get("gain", [float("nan")] * 3)
+    nan = float("nan")
     text = (f"{row['clip']:<28}{row['mode']:<10}{row['ipd']:>5.0f}{row['events']:>7}"
-            f"{row['placed']:>8.1%}{row.get('reach', float('nan')):>7.0%}"
-            f"{middle:>8.2f} ({low:.2f}-{high:.2f}){row.get('corr', float('nan')):>7.3f}"
-            f"{row.get('doubtful', float('nan')):>7.0%}{row['segments'] or 0:>6}"
+            f"{row['placed']:>8.1%}{row.get('reach', nan):>7.0%}{_gains(row)}"
+            f"{row.get('corr', nan):>7.3f}{row.get('doubtful', nan):>7.0%}{row['segments'] or 0:>6}"
             f"{row['frames_per_second']:>6.0f}{row['ms_per_event_frame']:>7.1f}"
-            f"{row.get('apex', float('nan')):>7.2f}"
-            f"{row.get('middle', float('nan')):>7.2f}")  # fmt: skip
-    rest = [f"{k} {row[k]:.2f}" for k in ("mouth", "cheek") if k in row]
-    return text + ("  " + ", ".join(rest) if rest else "")
+            f"{row.get('apex', nan):>7.2f}{row.get('middle', nan):>7.2f}")  # fmt: skip
+    rest = [f"\n{k:>66}{_gains(row[k])}" for k in ("mouth", "cheek") if k in row]
+    return text + "".join(rest)
+
+
+def _gains(row: dict[str, Any]) -> str:
+    low, middle, high = row.get("gain", [float("nan")] * 3)
+    less, lost, more = row.get("taken", [float("nan")] * 3)
+    return (f"{middle:>7.2f} ({low:.2f}-{high:.2f}){row.get('flow', float('nan')):>6.2f}"
+            f"{lost:>+8.2f} ({less:+.2f}-{more:+.2f})")  # fmt: skip
 
 
 if __name__ == "__main__":

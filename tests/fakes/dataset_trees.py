@@ -321,7 +321,7 @@ def casme(root: Path, base: str = "CASME_A/Section A") -> Path:
               "Total", "AU", "Emotion")  # fmt: skip
     rows = [
         (1, "EP01_12", None, 3, 8, "\\", 13, None, 100, 183.33, 4, "tense"),
-        (7, "EP01_6", None, 2, 4, 5, 9, None, 50, 133.33, "1+2", "surprise"),
+        (7, "EP01_6", None, 2, 4, 6, 9, None, 50, 133.33, "1+2", "surprise"),
         (7, "EP01_7", None, 2, 4, 5, 9, None, 50, 500, "L14", "disgust"),
     ]
     for row in rows:

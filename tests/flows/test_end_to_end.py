@@ -92,7 +92,7 @@ def test_plan_predicts_what_a_changed_setting_redoes(
     rows = {r["stage"]: r for r in json.loads(cli("plan", *words[1:], *smaller, "--json").stdout)}
     assert rows["align"]["fresh"] == rows["align"]["units"] == 4
     assert rows["flow"]["stale"] == 4 and "flow: size 64 → 56" in rows["flow"]["reasons"]
-    assert "unknown" in rows["train"]
+    assert rows["train"]["missing"] == 2, "folds of other inputs are other folds"
     align = times(workspace / "casme2" / "align")
     done = cli(*words, *smaller, "--stage", "flow", "--runner", "none", "--json")
     [record] = json.loads(done.stdout)
@@ -114,7 +114,8 @@ def test_deleted_part_is_redone_byte_for_byte(
     assert store_bytes(workspace) == before
 
 
-@pytest.mark.slow  # run by .ci/run too
+@pytest.mark.slow
+@pytest.mark.ci
 def test_kill_in_the_middle_then_a_rerun_equals_an_undisturbed_run(
     clips: tuple[Path, list[str]],
     smoke: dict[str, Path],
@@ -147,7 +148,8 @@ def test_kill_in_the_middle_then_a_rerun_equals_an_undisturbed_run(
     assert store_bytes(workspace) == store_bytes(undisturbed)
 
 
-@pytest.mark.slow  # run by .ci/run too
+@pytest.mark.slow
+@pytest.mark.ci
 def test_long_videos_end_in_intervals_and_strs(
     smoke: dict[str, Path], tmp_path: Path, cli: Callable[..., Any]
 ) -> None:

@@ -37,7 +37,8 @@ def test_up_takes_the_next_port_on_loopback_and_deploys_every_stage(server: Serv
     ) == 1
 
 
-@pytest.mark.slow  # run by .ci/run too
+@pytest.mark.slow
+@pytest.mark.ci
 def test_up_again_changes_nothing_and_says_the_password(server: Server) -> None:
     before = server.status()
     said = server.cli("up", **server.env).stdout
@@ -45,7 +46,8 @@ def test_up_again_changes_nothing_and_says_the_password(server: Server) -> None:
     assert server.url in said and server.auth in said
 
 
-@pytest.mark.slow  # run by .ci/run too
+@pytest.mark.slow
+@pytest.mark.ci
 def test_full_run_shows_stages_chunks_and_pictures(
     server: Server, smoke: dict[str, Path], tmp_path: Path
 ) -> None:
@@ -76,7 +78,8 @@ def test_full_run_shows_stages_chunks_and_pictures(
     assert not list((server.home / "runs").glob("*.json")), "all was told: nothing is kept"
 
 
-@pytest.mark.slow  # run by .ci/run too
+@pytest.mark.slow
+@pytest.mark.ci
 def test_killed_run_is_closed_as_crashed_by_the_next(
     server: Server, smoke: dict[str, Path], tmp_path: Path
 ) -> None:

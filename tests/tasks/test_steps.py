@@ -126,7 +126,7 @@ def test_steps_of_a_request(lab: Path) -> None:
     for words in ({"until": "train"}, {"from_stage": "evaluate"}, {"force": ["train"]}):
         with pytest.raises(ConfigError, match="trained and scored on all"):
             steps(subjects=["006"], **words)
-    with pytest.raises(ConfigError, match="from second until align"):
+    with pytest.raises(ConfigError, match="--from second --until align"):
         steps(from_stage="second", until="align")
     with pytest.raises(ValidationError):
         asked(lab, workers=-1)

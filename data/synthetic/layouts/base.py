@@ -67,19 +67,25 @@ class PlannedActionUnit:
 class PlannedEvent:
     """One expression or blink. All frame fields are 0-based indices of *rendered* frames.
 
-    `apex` is the first frame of the plateau, `apex_end` its last, `apex_centre` the plateau's
-    centre (fractional). For a blink, `units` is empty and `emotion` is None. "talk" is never
-    among a video's events: no sheet knows of it.
+    `apex_start` is the first frame of the hold, `apex_end` its last, `apex` the frame in the
+    middle, what a coder who gives one frame means; `apex_centre` is the middle in time, fractional.
+    For a blink, `units` is empty and `emotion` is None. "talk" is never among a video's events: no
+    sheet knows of it.
     """
 
     kind: Literal["micro", "macro", "blink", "talk"]
     onset: int
-    apex: int
+    apex_start: int
     apex_end: int
     apex_centre: float
     offset: int
     emotion: str | None
     units: tuple[PlannedActionUnit, ...]
+
+    @property
+    def apex(self) -> int:
+        """The middle frame of the hold."""
+        return (self.apex_start + self.apex_end) // 2
 
     @property
     def aus(self) -> str:
@@ -165,7 +171,7 @@ class PlacedVideo:
     def cut(self, event: PlannedEvent) -> PlannedEvent:
         """The event as far as it lies in the released frames (a blink may stand out of them)."""
         first, last = self.released.start, self.released.stop - 1
-        frames = ("onset", "apex", "apex_end", "offset")
+        frames = ("onset", "apex_start", "apex_end", "offset")
         inside = {n: min(max(getattr(event, n), first), last) for n in frames}
         centre = min(max(event.apex_centre, float(first)), float(last))
         return replace(event, apex_centre=centre, **inside)

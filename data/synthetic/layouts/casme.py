@@ -79,16 +79,17 @@ class SyntheticCasme(SyntheticLayout):
         rows: list[Row] = []
         for video in videos:
             event = video.plan.expressions[0]
-            plateau = event.apex_end > event.apex and rng.random() < 0.9
+            plateau = event.apex_end > event.apex_start and rng.random() < 0.9
+            apex = event.apex_start if plateau else event.apex
             rows.append(
                 {
                     "Subject": video.plan.subject + 1,
                     "Filename": video.place.extra["clip"],
                     "OnsetF": video.number(event.onset),
-                    "ApexF1": video.number(event.apex),
+                    "ApexF1": video.number(apex),
                     "ApexF2": video.number(event.apex_end) if plateau else "\\",
                     "OffsetF": video.number(event.offset),
-                    "Onset": round((event.apex - event.onset + 1) * _FRAME_MS, 2),
+                    "Onset": round((apex - event.onset + 1) * _FRAME_MS, 2),
                     "Total": round((event.offset - event.onset + 1) * _FRAME_MS, 2),
                     "AU": event.aus_cell,
                     "Emotion": event.emotion,

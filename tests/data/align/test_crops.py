@@ -31,7 +31,9 @@ pytest.importorskip("dlib")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Two workspaces of one tiny dataset: crops stored, and transforms only."""
     folder = tmp_path_factory.mktemp("crops")
-    root = write_dataset("casme2", folder / "data", preset="smoke", seed=3, workers=1)
+    root = write_dataset(
+        "casme2", folder / "data", preset="smoke", seed=3, workers=1, subjects=1, clips=2
+    )
     found = {"root": root}
     for kind in ("crops", "transforms"):
         workspace = Workspace(folder / kind)

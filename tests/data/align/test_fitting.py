@@ -18,7 +18,7 @@ from data.align.geometry import (
     place,
     unplace,
 )
-from data.align.views import between, carried_on, nearest_pose, pose_of_map
+from data.align.views import Viewpoint, between, carried_on, pose_of_map
 from data.faces import interpupil
 from tests.fakes.align_scenes import grey_face, moved, person
 
@@ -163,7 +163,7 @@ def test_points_go_between_references_and_back(geometry):
     assert across == pytest.approx(between(geometry, other, face), abs=0.02)
     stranger = face_geometry(person(1, SIZE).landmarks, 224)
     assert between(second, stranger, there) is None
-    assert nearest_pose(stranger, second, IDENTITY) is None
+    assert Viewpoint(stranger).nearest_pose(stranger, second, IDENTITY) is None
 
 
 def test_a_pose_is_found_again_from_what_it_does(geometry):
@@ -171,8 +171,20 @@ def test_a_pose_is_found_again_from_what_it_does(geometry):
     pose = pose_of_map(geometry, face, place(geometry, POSE, face))
     assert left(geometry, pose, POSE) < 0.05
     turned = carried_on(geometry, np.array([1.0, 0, 0, 0, 0.1, 0, 0, 0]))
-    back = nearest_pose(geometry, turned, IDENTITY)
+    back = Viewpoint(geometry).nearest_pose(geometry, turned, IDENTITY)
     assert back[4] == pytest.approx(0.1, abs=0.01)
+
+
+def test_a_viewpoint_that_goes_along_says_what_a_new_one_says(geometry):
+    chain = [geometry]
+    for turn in (0.1, -0.05, 0.08):
+        chain.append(carried_on(chain[-1], np.array([1.0, 0.02, 6.0, -2.0, turn, 0.03, 0, 0])))
+    aside = carried_on(chain[1], np.array([1.01, 0.0, -6.0, 1.0, -0.1, 0.0, 0, 0]))
+    for own in (chain[0], chain[2], aside):
+        view = Viewpoint(own)
+        for other in (*chain, chain[1], aside, chain[0], *chain[1:]):  # also back, and down again
+            said = view.nearest_pose(own, other, POSE)
+            assert said.tolist() == Viewpoint(own).nearest_pose(own, other, POSE).tolist()
 
 
 def test_a_turned_heads_depth_leans(geometry):

@@ -31,6 +31,7 @@ from data.align.joint import DepthEvidence, refine
 from data.align.modes import Options, overlap, smooth_poses
 from data.align.run import align_frames
 from data.align.tracking import FaceTracker, light_drift, stable_mask, upper_mask
+from data.align.watching import SMALL_FACE, FaceSearch
 from data.errors import InputError
 from data.faces import Face, Reference
 from tests.fakes.align_scenes import grey_face, moved, noisy, person
@@ -368,7 +369,7 @@ class ElsewhereFinder:
 def test_a_track_on_the_wrong_thing_is_noticed(landmarks, face, monkeypatch, shift):
     reference = reference_of(landmarks)
     fresh = Reference(9, landmarks, reference.face, ())
-    monkeypatch.setattr("data.align.run.examine", lambda *_: (fresh, ""))
+    monkeypatch.setattr("data.align.watching.examine", lambda *_, **__: (fresh, ""))
     low, side = reference.face.box[:2], reference.face.box[2] - reference.face.box[0]
     near = reference.face.box - np.tile(np.floor(np.maximum(low - 0.6 * side, 0)), 2)
     finder = ElsewhereFinder(near + shift)
@@ -378,3 +379,24 @@ def test_a_track_on_the_wrong_thing_is_noticed(landmarks, face, monkeypatch, shi
     assert finder.looks >= 2
     assert (len({b.segment.number for b in blocks}) > 1) == (shift > 0)
     assert sum(len(b.frames) for b in blocks) == 14
+
+
+def test_a_lost_face_is_looked_for_patiently_once_a_second(landmarks, face, monkeypatch):
+    looks = []
+
+    def examined(finder, grey, index, *, dark, small):
+        looks.append((index, dark, small))
+        return None, "no_face"
+
+    monkeypatch.setattr("data.align.watching.examine", examined)
+    lost = reference_of(landmarks)
+    search = FaceSearch(object(), 10.0)
+    for frame in range(0, 24, 4):
+        assert search.find(face, frame, lost) is None
+    big = float(lost.face.box[2] - lost.face.box[0]) >= SMALL_FACE
+    assert [index for index, dark, _ in looks if dark] == [0, 12]
+    assert all(small or big for _, _, small in looks)
+    looks.clear()
+    search.find(face, 24, replace(lost, flags=("dark",)))
+    search.find(face, 25, replace(lost, flags=("dark",)))
+    assert [dark for _, dark, _ in looks] == [True, True]

@@ -395,6 +395,8 @@ def test_casme(tmp_path, base, crop):
     row = event(dataset, "sub01/EP01_12")
     assert (row.onset_number, row.apex_number, row.offset_number) == (3, 8, 13)
     assert row.emotion == "tense" and row.label_4 == "others"
+    held = event(dataset, "sub07/EP01_6")  # frames 4 to 6 are its apex phase
+    assert (held.onset_number, held.apex_number, held.offset_number) == (2, 5, 9)
     found = reasons(dataset)
     assert found.pop("total_differs") == ["sub07/EP01_7"]
     assert set(found) == ({"clip_longer_than_event"} if crop else set())

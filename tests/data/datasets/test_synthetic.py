@@ -13,9 +13,9 @@ from data.ingest.check import check_dataset
 from data.synthetic import layout_names, write_dataset
 from tests.fakes.synthetic_defects import NATURAL, unexplained
 
-QUICK = ("casme2", "samm_lv")
+QUICK = "casme2"
 LAYOUTS = [
-    pytest.param(n, marks=[] if n in QUICK else pytest.mark.slow)
+    pytest.param(n, marks=[] if n == QUICK else pytest.mark.slow)
     for n in layout_names()
     if n in ADAPTERS
 ]
@@ -60,7 +60,7 @@ def test_labels_are_those_that_were_drawn(layout):
         near = [drawn.get((row.video, row.type, row.onset + d)) for d in (0, -1, 1)]
         event = next(e for e in near if e is not None)
         assert abs(row.offset - event["offset"]) <= 1, "sheets round, no more"
-        assert pd.isna(row.apex) or abs(row.apex - event["apex"]) <= 1
+        assert pd.isna(row.apex) or abs(row.apex - event["apex_centre"]) <= 1.5, "not the hold's"
         if row.type == "micro":
             assert row.emotion == event["emotion"]
             if not pd.isna(row.aus):  # SMIC's sheets have no action units

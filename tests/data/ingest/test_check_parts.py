@@ -7,7 +7,7 @@ import json
 import pytest
 
 from data.datasets import ADAPTERS, get_adapter
-from data.ingest.check import CLEAN, REPAIRED, _what_part, check_dataset
+from data.ingest.check import CLEAN, REPAIRED, UNUSABLE, _what_part, check_dataset
 from tests.fakes import dataset_trees as trees
 
 
@@ -17,7 +17,9 @@ def test_a_part_is_never_called_clean(tmp_path, name):
     said = report.to_text().splitlines()[0]
     assert json.loads(report.to_json())["verdict"] in said
     if not get_adapter(name).reference:
-        assert report.part == "" and (report.exit_code != CLEAN or report.verdict == "clean")
+        assert report.part == "" and (
+            report.exit_code != CLEAN or report.verdict.startswith("no defects; no published")
+        )
         return
     assert "a part: " in said and "clean" not in said
     what, found, published = next(r for r in report.reference if r[1] < r[2])
@@ -77,3 +79,13 @@ def test_frames_of_another_size_are_named(tmp_path, suffix, deep):
     (defect,) = [d for d in report.defects if d["kind"] == "video"]
     assert defect["reason"] == "size_differs"
     assert "2 of 20 frames are not 32x24: 7" in defect["examples"][0]
+
+
+def test_a_layout_that_does_not_fit_is_answered_with_one_that_does(tmp_path):
+    root = trees.build("casme2", tmp_path)
+    report = check_dataset("samm", root)
+    assert report.exit_code == UNUSABLE and report.layouts[0] == "casme2"
+    assert "this looks like casme2 (" in report.to_text()
+    assert check_dataset("samm", tmp_path / "nowhere").layouts == []
+    (tmp_path / "empty").mkdir()
+    assert check_dataset("samm", tmp_path / "empty").looks_like == []

@@ -85,7 +85,8 @@ def test_tiles_cover_a_level_and_overlap_by_what_the_steps_spoil(size: tuple[int
         assert end == length
 
 
-@pytest.mark.slow  # run by .ci/run too
+@pytest.mark.slow
+@pytest.mark.ci
 @pytest.mark.skipif(not HAS_TRITON, reason="triton is not installed (extra kernels)")
 def test_interpreted_kernels_agree_with_the_plain_backend() -> None:
     done = subprocess.run(

@@ -10,7 +10,8 @@ import pytest
 from data.align.geometry import hull_points, unplace
 from data.align.modes import STATUS
 from data.align.settings import AlignConfig
-from data.registration.events import located
+from data.faces import face_finder
+from data.registration.events import located, onset_landmarks
 from data.registration.settings import RegistrationConfig
 from data.registration.stage import OPEN_FRAMES
 from data.registration.store import EventCrops, event_geometry_of
@@ -133,6 +134,15 @@ def test_frames_that_cannot_be_read_show_the_last_one(tmp_path):
         assert crops.status(7) == "unreadable" and not crops.usable(8)
         assert group["shown"][:].tolist() == [4, 5, 6, 6, 6, *range(9, 14)]
         assert np.isnan(group["residual_px"][3])
+
+
+def test_an_events_landmarks_are_seen_in_its_onset_where_alignments_have_drifted():
+    marks, finder = person().landmarks, face_finder(None)
+    seen = onset_landmarks(finder, grey_face(), marks + [12.0, -5.0])
+    assert seen is not None and np.hypot(*(seen - marks).T).mean() < 4
+    assert onset_landmarks(finder, grey_face(), marks + [60.0, 0.0]) is None  # another face
+    assert onset_landmarks(finder, grey_face(), marks * 0.6 + 60) is None
+    assert onset_landmarks(finder, np.full((240, 320), 90, np.uint8), marks) is None
 
 
 def test_crops_made_on_reading_are_the_stored_ones(tmp_path):

@@ -97,16 +97,18 @@ def test_objective_classes(aus, number):
 def test_curve_and_labels_agree():
     course = ExpressionCourse(start=0.1, rise=0.1, hold=0.04, fall=0.15)
     fps = 200.0
-    onset, apex, apex_end, centre, offset = frame_labels(course, fps)
-    assert (onset, apex, apex_end, offset) == (20, 40, 48, 78)
+    onset, start, end, centre, offset = frame_labels(course, fps)
+    assert (onset, start, end, offset) == (20, 40, 48, 78)
     assert centre == pytest.approx(44.0)
     s = curve(course, np.arange(120) / fps)
     assert s[onset] == 0.0
-    np.testing.assert_allclose(s[apex : apex_end + 1], 1.0, rtol=0, atol=1e-6)
-    assert s[apex - 1] < 1.0
+    np.testing.assert_allclose(s[start : end + 1], 1.0, rtol=0, atol=1e-6)
+    assert s[start - 1] < 1.0
+    held = PlannedEvent("micro", onset, start, end, centre, offset, None, ())
+    assert held.apex == 44  # the frame in the middle of the hold, not its first
     assert s[offset] == pytest.approx(0.08, abs=1e-6)
     assert 0.0 < s[-1] < s[offset]
-    assert np.all(np.diff(s[onset : apex + 1]) >= 0)
+    assert np.all(np.diff(s[onset : start + 1]) >= 0)
 
 
 def test_minimum_jerk_is_flat_at_both_ends():
