@@ -29,6 +29,8 @@ from flows.inject import inject
 from flows.looking import RUN_HELP, WorkspaceOfRuns, complete_run, recipes, runs
 from flows.predict import predict
 from flows.terminal import show_log, terminal_progress
+from flows.track import track
+from flows.worker import worker
 
 app = typer.Typer(
     name="apexflow",
@@ -116,7 +118,11 @@ def _guard(command: Callable[..., Any]) -> Callable[..., Any]:
 def run(
     request: Any,
     runner: Annotated[
-        str, typer.Option(help="prefect, none, or auto: prefect when its server is up.")
+        str,
+        typer.Option(
+            help="prefect, none, or auto: prefect when its server is up; local or dask (with "
+            "--scheduler): as auto, and where the jobs are done."
+        ),
     ] = "auto",
     prove: Annotated[
         bool,
@@ -126,6 +132,10 @@ def run(
             "and say whether losses and outputs are the same.",
         ),
     ] = False,
+    mlflow: Annotated[
+        str | None,
+        typer.Option(metavar="STORE", help="Also write the scored run to MLflow; see `track`."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Do what a recipe needs and is not up to date; say so in seconds when nothing is."""
@@ -137,6 +147,8 @@ def run(
         typer.echo(json.dumps(vars(proof)) if as_json else proof.sentence())
         raise typer.Exit(Exit.GOOD if proof.holds else Exit.FAILED)
     records = launch.run(request, runner)
+    if mlflow is not None:
+        launch.write_tracking(records, mlflow)
     told = json.dumps(records, indent=1, default=str) if as_json else launch.summary(records)
     typer.echo(told)
 
@@ -228,6 +240,7 @@ def synthesize(
 
 
 app.command()(_guard(inject))
+app.command()(_guard(worker))
 app.command()(_guard(decode))
 
 
@@ -393,7 +406,7 @@ def clip(
                                    fps=fps, with_faces=with_faces))  # fmt: skip
 
 
-for _command in (recipes, runs, completion):
+for _command in (recipes, runs, track, completion):
     app.command()(_guard(_command))
 
 

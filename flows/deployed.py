@@ -39,7 +39,7 @@ def _make_pool() -> None:
 
 
 def _make_gpu_limit() -> None:
-    """One run at a time on the GPU, unless somebody has set another number."""
+    """As many slots as there are GPUs (at least one), unless somebody has set another number."""
     from prefect.client.orchestration import get_client
     from prefect.exceptions import ObjectNotFound
 
@@ -47,7 +47,9 @@ def _make_gpu_limit() -> None:
         try:
             client.read_global_concurrency_limit_by_name(GPU_LIMIT)
         except ObjectNotFound:
-            client.upsert_global_concurrency_limit_by_name(GPU_LIMIT, 1)
+            from models.devices import count_gpus
+
+            client.upsert_global_concurrency_limit_by_name(GPU_LIMIT, max(1, count_gpus()))
 
 
 def _make_automation() -> None:

@@ -139,12 +139,11 @@ def _estimate(scope: Scope, found: StepPlan) -> dict[str, Any]:
 
 def _of_store(scope: Scope, found: StepPlan) -> tuple[float, float] | None:
     """Seconds and bytes a unit of the store's own past; None without one."""
-    folder = scope.workspace.stage(str(scope.dataset), found.step)
-    times, manifest = stores.read_timings(folder), stores.read_records(folder).manifest
-    if times.empty or manifest.empty:
+    times = stores.read_timings(scope.workspace.stage(str(scope.dataset), found.step))
+    rows, size = found.work.stored
+    if times.empty or not rows:
         return None
-    size = int(manifest.drop_duplicates("part").bytes.sum())
-    return float(times.seconds.sum()) / int(times.units.sum()), size / len(manifest)
+    return float(times.seconds.sum()) / int(times.units.sum()), size / rows
 
 
 def _scaled(rate: Rate, work: float) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from flows import planner
-from tasks.carriers import LocalCarrier
+from tasks.carriers import carrying
 from tasks.context import RunContext, open_context, resolve_recipe
 from tasks.ghosts import close_ghosts
 from tasks.prefect_api import PrefectApi, Refused, Unreachable
@@ -57,8 +57,9 @@ def run_recorded(
             {"request": request.model_dump(mode="json")},
             adopt,
         ),
+        carrying(request) as carrier,
     ):
-        executor = PrefectExecutor(LocalCarrier.of(request), recorder)
+        executor = PrefectExecutor(carrier, recorder)
         with open_context(request, executor) as context:
             if only is not None:
                 return [vars(run_step(context, only))]

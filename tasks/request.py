@@ -70,6 +70,12 @@ class RunRequest(BaseModel):
         description='Recipe keys, dotted, e.g. {"flow.size": 128, "train.epochs": 20}.',
     )
     workers: int = Field(0, ge=0, le=256, title="Worker processes", description="0: one per core.")
+    scheduler: str = Field(
+        "",
+        title="Scheduler",
+        description="Have the jobs done by Dask workers: tcp://HOST:PORT, a scheduler's file, or "
+        "slurm:PROFILE.yaml; empty: processes of this machine.",
+    )
     memory: str = Field(
         "",
         title="Memory",

@@ -27,6 +27,7 @@ from typing import TextIO
 from data.errors import ConfigError, LockedError
 from data.stages.files import TEMP_SUFFIX, recover
 from data.stages.heartbeat import (
+    BEAT_NAME,
     SETTLE_S,
     SHARED,
     Beat,
@@ -119,6 +120,9 @@ class Workspace:
                 for folder in _store_folders(self.path):
                     recover(folder)
                 sweep(self.path)
+                for path in self.path.glob(f"{BEAT_NAME}.*"):  # of writers that were killed
+                    if beat.token not in path.name:
+                        path.unlink(missing_ok=True)
                 yield beat.token
             finally:
                 del _held[self.path]

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from data.stages.planning import why_not_fresh
 from data.stages.stores import StageStore
 from data.stages.workspace import Workspace
 from models.recipe import Recipe, parse_stored_recipe
+from models.runs.split_file import with_sides
 
 Sample = tuple[str, str]  # (dataset, event id) or (dataset, video id)
 QUICK_BYTES = 16 << 20  # files up to this size are read and compared whenever they are asked for
@@ -43,10 +44,10 @@ class FoldJob:
     recipe: Recipe
     fold: str
     datasets: tuple[str, ...]
-    train_events: tuple[Sample, ...]
-    test_events: tuple[Sample, ...]
-    train_videos: tuple[Sample, ...]
-    test_videos: tuple[Sample, ...]
+    train_events: Sequence[Sample]
+    test_events: Sequence[Sample]
+    train_videos: Sequence[Sample]
+    test_videos: Sequence[Sample]
     seed: int
     out: Path
     device: str = "cpu"
@@ -130,7 +131,7 @@ class RunFiles:
     @property
     def split(self) -> dict[str, Any]:
         """Digest, shared people and folds, as in split.json."""
-        return read_json(self.folder / "split.json")
+        return with_sides(read_json(self.folder / "split.json"))
 
     @property
     def each_seed(self) -> list[RunFiles]:

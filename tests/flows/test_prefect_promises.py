@@ -135,6 +135,8 @@ def test_each_field_of_the_form_does_what_it_says(
     with workspace.lock(what="the test"):
         state, message = field("wait_s", 1.0)
     assert state == "FAILED" and "the test" in message
+    state, message = field("scheduler", str(tmp_path / "none.json"))
+    assert state == "FAILED" and "none.json" in message
     for name in ("folds", "subjects", "videos"):
         state, message = field(name, ["nobody"])
         assert state == "FAILED" and "nobody" in message, name
@@ -180,10 +182,10 @@ def test_the_gpu_limit_lets_one_run_in(server: Server, monkeypatch: pytest.Monke
     with temporary_settings(
         {PREFECT_API_URL: f"{server.url}/api", PREFECT_API_AUTH_STRING: server.auth}
     ):
-        with executor.gpu("cpu"):
+        with executor.gpu(0):
             assert active() == 0
-        with executor.gpu("cuda:0"):
-            assert active() == 1
+        with executor.gpu(4) as granted:  # of one that the limit allows
+            assert active() == 1 and granted == 1
         assert active() == 0
 
 
@@ -196,6 +198,6 @@ def test_a_lost_server_gives_the_gpu_to_who_asks(monkeypatch: pytest.MonkeyPatch
     entered, said = False, list[str]()
     monkeypatch.setattr(prefect_executor.logger, "warning", lambda text, *_: said.append(text))
     executor = PrefectExecutor(LocalCarrier(1), None)  # type: ignore[arg-type]
-    with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}), executor.gpu("cuda"):
+    with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}), executor.gpu(1):
         entered = True
     assert entered and len(said) == 1 and "going on without one" in said[0]
