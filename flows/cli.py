@@ -25,8 +25,10 @@ from flows.decode import decode
 from flows.evaluate import evaluate
 from flows.exit_codes import Exit
 from flows.export import export
+from flows.gallery import gallery
 from flows.inject import inject
 from flows.looking import RUN_HELP, WorkspaceOfRuns, complete_run, recipes, runs
+from flows.pictures import import_pictures
 from flows.predict import predict
 from flows.terminal import show_log, terminal_progress
 from flows.track import track
@@ -242,6 +244,7 @@ def synthesize(
 app.command()(_guard(inject))
 app.command()(_guard(worker))
 app.command()(_guard(decode))
+app.command("import-pictures")(_guard(import_pictures))
 
 
 @app.command()
@@ -406,7 +409,7 @@ def clip(
                                    fps=fps, with_faces=with_faces))  # fmt: skip
 
 
-for _command in (recipes, runs, track, completion):
+for _command in (recipes, runs, gallery, track, completion):
     app.command()(_guard(_command))
 
 

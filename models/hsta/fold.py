@@ -161,7 +161,7 @@ def prepare(jobs: Sequence[FoldJob]) -> Pack:
     recipe, train = jobs[0].recipe, _train_config(jobs[0].recipe)
     if any((job.recipe.model, job.recipe.train) != (recipe.model, train) for job in jobs):
         raise ConfigError("folds at once", expected="folds of one recipe", got="several")
-    tables = [_events(job) for job in jobs]
+    tables = [read_events(job) for job in jobs]
     classes = [
         class_names(recipe, job.classes or list(events.label))
         for job, events in zip(jobs, tables, strict=True)
@@ -197,13 +197,13 @@ def finish(pack: Pack, results: Sequence[Fit]) -> None:
     """Predict the test events and write every fold's files."""
     for one, result, chances in zip(pack.folds, results, pack.predict(), strict=True):
         tested = one.events[len(one.training) :]
-        predictions = _predictions(one.job, tested, one.classes, chances)
+        predictions = predictions_table(one.job, tested, one.classes, chances)
         _write(one.job, one.model, result, predictions, one.classes, one.scale)
         if one.job.record:
             notes = read_notes(one.job.out, pack.config.epochs, one.job.record, one.job.fold)
             answers = {n: arrays["chances"] for n, arrays in notes.items()}
             tables = [
-                _predictions(one.job, tested, one.classes, own).assign(epoch=number)
+                predictions_table(one.job, tested, one.classes, own).assign(epoch=number)
                 for number, own in {**answers, pack.config.epochs: chances}.items()
             ]
             write_table(pd.concat(tables, ignore_index=True), one.job.out / "epochs.parquet")
@@ -281,7 +281,7 @@ def _train_config(recipe: Recipe) -> HstaTrainConfig:
     return recipe.train
 
 
-def _events(job: FoldJob) -> pd.DataFrame:
+def read_events(job: FoldJob) -> pd.DataFrame:
     """Training events, then test events, in the job's order, with their `label` as text."""
     table = read_tables(Workspace(job.workspace), job.datasets, "events")
     table["label"] = texts_of(table, job.recipe)
@@ -301,16 +301,20 @@ def _events(job: FoldJob) -> pd.DataFrame:
     return events
 
 
-def _predictions(
+def predictions_table(
     job: FoldJob, events: pd.DataFrame, classes: tuple[str, ...], chances: npt.NDArray[np.float64]
 ) -> pd.DataFrame:
+    """Rows of tested events with their class probabilities (n, classes), in the classes' order.
+
+    Raises TrainingError `outputs_not_finite`.
+    """
     if not np.isfinite(chances).all():
         bad = list(events.event[~np.isfinite(chances).all(axis=1)][:3])
         raise TrainingError(
             job.fold,
             expected="finite class probabilities",
             got=f"none for {', '.join(map(str, bad))}",
-            todo="The network has diverged: lower train.base_lr.",
+            todo="The network has diverged: lower its learning rate.",
             code="outputs_not_finite",
         )
     multi = job.recipe.labels == AUS

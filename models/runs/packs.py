@@ -120,7 +120,9 @@ def plan_packs(
 ) -> tuple[list[list[FoldJob]], Packing]:
     """`Family.plan_packs` of these jobs; tries steps on their device, so it runs where that is."""
     real = [replace(job, device=real_device(job.device)) for job in jobs]
-    return family_of(jobs[0].recipe).plan_packs(real, max_memory_mb)
+    packs, choice = family_of(jobs[0].recipe).plan_packs(real, max_memory_mb)
+    faked = real[0].device != jobs[0].device
+    return packs, replace(choice, side_by_side=1) if faked else choice
 
 
 def spread(packs: list[list[FoldJob]], devices: int) -> list[list[FoldJob]]:
