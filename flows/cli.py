@@ -28,6 +28,7 @@ from flows.export import export
 from flows.gallery import gallery
 from flows.inject import inject
 from flows.looking import RUN_HELP, WorkspaceOfRuns, complete_run, recipes, runs
+from flows.pictures import import_pictures
 from flows.predict import predict
 from flows.terminal import show_log, terminal_progress
 from flows.track import track
@@ -243,6 +244,7 @@ def synthesize(
 app.command()(_guard(inject))
 app.command()(_guard(worker))
 app.command()(_guard(decode))
+app.command("import-pictures")(_guard(import_pictures))
 
 
 @app.command()

@@ -29,7 +29,7 @@ def test_up_takes_the_next_port_on_loopback_and_deploys_every_stage(server: Serv
     stages = {"ingest", "align", "registration", "apex", "flow", "motion", "train", "evaluate"}
     assert set(deployments) == {"full", "stage", *stages}
     form = deployments["full"]["parameter_openapi_schema"]
-    request = form["definitions"]["RunRequest"]["properties"]
+    request = form["definitions"]["FullForm"]["properties"]
     assert request["recipe"]["title"] == "Recipe" and request["workspace"]["description"]
     assert server.post("automations/filter", {})[0]["enabled"]
     assert [limit["name"] for limit in server.post("v2/concurrency_limits/filter", {})].count(

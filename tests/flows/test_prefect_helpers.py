@@ -36,7 +36,7 @@ ONLY = [word for stage in STAGES for word in ("--stage", stage)]
 @pytest.fixture
 def form(tmp_path: Path, smoke: dict[str, Path]) -> dict[str, Any]:
     """The same run, as the form has it."""
-    data = {"casme2": str(smoke["casme2"])}
+    data = [{"dataset": "casme2", "folder": str(smoke["casme2"])}]
     where = str(tmp_path / "ws")
     return {"recipe": "demo_hsta", "workspace": where, "data": data, "stages": list(STAGES)}
 
