@@ -90,7 +90,9 @@ class LocalCarrier:
     ) -> Iterator[Result]:
         """See Carrier. A memory ceiling lets only so many work at once as fit below it."""
         need_mb = max((getattr(job, "need_mb", 0.0) for job in jobs), default=0.0) or NEED_MB
-        places = list(self.own_gpus(self.device))[: share.gpus] * share.per_gpu
+        gpus = list(self.own_gpus(self.device))[: share.gpus]
+        most = max(1, self.workers // max(1, len(gpus)))  # a process wants a core, too
+        places = gpus * min(share.per_gpu, most)
         workers = len(places) if places and self.workers else self.workers  # no GPU idles
         yield from map_jobs(
             function,

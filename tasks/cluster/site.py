@@ -150,6 +150,7 @@ class Pulse:
         self._site = site
         self._seen: Beat | None = None
         self._since = self._asked = time.monotonic()
+        self._missing = 0
 
     def check(self) -> None:
         """Raises RunGoneError when another holds the workspace, or nobody has for a while."""
@@ -160,7 +161,9 @@ class Pulse:
         beat = read_beat(Path(self._site.workspace))
         if beat is not None and beat.token == self._site.token and beat != self._seen:
             self._seen, self._since = beat, now
-        if (beat is not None and beat.token != self._site.token) or now - self._since > LEASE_S:
+        self._missing = self._missing + 1 if beat is None else 0  # a run takes it away at its end
+        other = beat is not None and beat.token != self._site.token
+        if other or self._missing > 2 or now - self._since > LEASE_S:
             raise RunGoneError(
                 f"workspace {self._site.workspace}",
                 expected="the run that asked for this job to hold it",
