@@ -25,11 +25,14 @@ from flows.decode import decode
 from flows.evaluate import evaluate
 from flows.exit_codes import Exit
 from flows.export import export
+from flows.gallery import gallery
 from flows.inject import inject
 from flows.looking import RUN_HELP, WorkspaceOfRuns, complete_run, recipes, runs
+from flows.pictures import import_pictures
 from flows.predict import predict
 from flows.terminal import show_log, terminal_progress
 from flows.track import track
+from flows.up import up
 from flows.worker import worker
 
 app = typer.Typer(
@@ -242,6 +245,7 @@ def synthesize(
 app.command()(_guard(inject))
 app.command()(_guard(worker))
 app.command()(_guard(decode))
+app.command("import-pictures")(_guard(import_pictures))
 
 
 @app.command()
@@ -261,23 +265,7 @@ def demo(
     typer.echo(demo_flow.run_demo(folder, port=port, seed=seed, with_server=server))
 
 
-@app.command()
-@_guard
-def up(
-    port: Annotated[int | None, typer.Option(help="Default 4200 or the next free.")] = None,
-    as_json: Json = False,
-) -> None:
-    """Start the Prefect server and a worker, deploy the full run and every stage. Idempotent."""
-    from flows import server
-
-    state = server.start_worker(server.start_server(port))
-    if as_json:
-        typer.echo(json.dumps(server.describe(), indent=1))
-        return
-    typer.echo(
-        f"Prefect UI: {state.url}\nthe browser asks once for: {server.auth()}\n"
-        "stop with: python -m flows down"
-    )
+app.command()(_guard(up))
 
 
 @app.command()
@@ -406,7 +394,7 @@ def clip(
                                    fps=fps, with_faces=with_faces))  # fmt: skip
 
 
-for _command in (recipes, runs, track, completion):
+for _command in (recipes, runs, gallery, track, completion):
     app.command()(_guard(_command))
 
 

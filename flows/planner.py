@@ -229,7 +229,7 @@ def _totals(rows: list[dict[str, Any]], workers: int, request: RunRequest | None
     if unsure:
         lines.append(f"  unknown: {', '.join(unsure)}{_hint(rows)}")
     if request:
-        data = " ".join(f"-d {name}={root}" for name, root in request.data.items())
+        data = " ".join(f"-d {row.dataset}={row.folder}" for row in request.data)
         words = f"{request.recipe} -w {request.workspace} {data}"
         lines.append(f"next: python -m flows run {words} (and the same options)")
     return lines

@@ -216,7 +216,14 @@ def wanted_steps(request: RunRequest, recipe: Recipe) -> list[str]:
             expected=f"the first before the last, in the order {', '.join(known)}",
             got=f"--from {request.from_stage} --until {request.until}",
         )
-    return [s for s in known[first : last + 1] if not request.stages or s in request.stages]
+    wanted = [s for s in known[first : last + 1] if not request.stages or s in request.stages]
+    if not wanted:
+        raise ConfigError(
+            "stages",
+            expected=f"one of {known[first : last + 1]}, as asked by first and last stage",
+            got=", ".join(request.stages),
+        )
+    return wanted
 
 
 def dataset_root(request: RunRequest, dataset: str) -> Path:

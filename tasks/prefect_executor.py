@@ -27,9 +27,17 @@ logger = logging.getLogger(__name__)
 class PrefectExecutor:
     """Runs jobs as task runs of the recorder's current flow run. See tasks.context.Executor."""
 
-    def __init__(self, carrier: Carrier, recorder: Recorder) -> None:
+    def __init__(
+        self, carrier: Carrier, recorder: Recorder, place: str = "", recipe: str = ""
+    ) -> None:
+        """`place` begins every artifact's key: workspace and recipe, so that no two mix."""
         self.carrier, self._recorder = carrier, recorder
+        self._place, self._recipe = place, recipe
         self._artifacts: dict[str, str] = {}
+
+    def _key(self, name: str, kind: str) -> str:
+        own = name.removesuffix(f"-{self._recipe}") if self._recipe else name
+        return artifact_key(f"{self._place}-{own}-{kind}")
 
     def map(
         self,
@@ -68,19 +76,26 @@ class PrefectExecutor:
         if name in self._artifacts:
             self._recorder.change_artifact(self._artifacts[name], percent, description)
         else:
-            key = artifact_key(f"{name}-progress")
+            key = self._key(name, "progress")
             self._artifacts[name] = self._recorder.artifact(key, "progress", percent, description)
 
     def page(self, name: str, markdown: str, rows: list[dict[str, Any]]) -> None:
         """See Executor: a markdown artifact with pictures, a table artifact with numbers."""
         said = markdown_text(name)
         if markdown:
-            key = artifact_key(f"{name}-pictures")
-            self._recorder.artifact(key, "markdown", markdown, said)
+            self._recorder.artifact(self._key(name, "pictures"), "markdown", markdown, said)
         if rows:
-            safe = [{k: _defused(v) for k, v in row.items()} for row in rows]
-            text = json.dumps(safe, default=str)  # Prefect keeps a table as text
-            self._recorder.artifact(artifact_key(f"{name}-table"), "table", text, said)
+            self._table(self._key(name, "table"), said, rows)
+
+    def table(self, key: str, said: str, rows: list[dict[str, Any]]) -> None:
+        """A table of the workspace's own, under a key that every run of it shares."""
+        if rows:
+            self._table(artifact_key(key), markdown_text(said), rows)
+
+    def _table(self, key: str, said: str, rows: list[dict[str, Any]]) -> None:
+        safe = [{k: _defused(v) for k, v in row.items()} for row in rows]
+        text = json.dumps(safe, default=str)  # Prefect keeps a table as text
+        self._recorder.artifact(key, "table", text, said)
 
     @contextmanager
     def gpu(self, count: int) -> Iterator[int]:

@@ -38,7 +38,7 @@ SETUP, SCORES, REPORT = "setup", "scores", "report"  # units of a run beside its
 
 @dataclass(frozen=True)
 class FoldJob:
-    """Everything one fold's training needs; picklable as long as `progress` is None."""
+    """Everything one fold's training needs; to another process with a `ProgressFile` or none."""
 
     workspace: Path
     recipe: Recipe
@@ -130,8 +130,12 @@ class RunFiles:
 
     @property
     def split(self) -> dict[str, Any]:
-        """Digest, shared people and folds, as in split.json."""
-        return with_sides(read_json(self.folder / "split.json"))
+        """Digest, shared people and folds, as in split.json. Raises StoreError for any other."""
+        found = read_json(self.folder / "split.json")
+        kinds = {"digest": str, "people_shared": list, "folds": dict}
+        if not all(isinstance(found.get(name), kind) for name, kind in kinds.items()):
+            raise _damaged_run(self.folder, "another split.json")
+        return with_sides(found)
 
     @property
     def each_seed(self) -> list[RunFiles]:
@@ -234,11 +238,19 @@ def read_json(path: Path) -> dict[str, Any]:
 def find_run(text: str, workspace: Path | None = None) -> RunFiles:
     """A run from its folder's path, its short name in `workspace`, or WORKSPACE/NAME.
 
-    Raises ConfigError when there is none; see `models.runs.names`.
+    Raises ConfigError when there is none (see `models.runs.names`), StoreError `damaged_run` when
+    what it was asked or its split is not as it was written.
     """
     from models.runs.names import find_folder
 
-    return RunFiles(find_folder(text, workspace))
+    folder = find_folder(text, workspace)
+    recorded = run_manifest(folder)
+    for name in ("recipe.json", "split.json"):
+        digests = recorded.digest[recorded.part == name].tolist()
+        path = folder / name
+        if digests and not (path.is_file() and stores.digest_of(path) in digests):
+            raise _damaged_run(folder, f"an altered {name}")
+    return RunFiles(folder)
 
 
 def run_manifest(folder: Path) -> pd.DataFrame:
