@@ -107,6 +107,7 @@ def subject_kfold(events: pd.DataFrame, k: int, seed: int = 0, label: str | None
     `leave_one_subject_out` does, and for k < 2 or more folds than people.
     """
     table = _checked(events)
+    events = events.reset_index(drop=True)  # as `table` has it
     people = sorted(table["person"].unique())
     if not 2 <= k <= len(people):
         raise SplitError(

@@ -67,7 +67,7 @@ def request_of(
         Names, typer.Option(help="Preprocess only these videos; no training. Repeatable.")
     ] = None,
     folds: Annotated[
-        Names, typer.Option(help="Train only these folds: number, name or subject. Repeatable.")
+        Names, typer.Option(help="Train only these folds: number, name or subject, as 7,12.")
     ] = None,
     only_failed: Annotated[
         bool, typer.Option(help="Preprocess again what has no data; no training.")

@@ -16,6 +16,7 @@ from models.runs.history import note_session
 from models.steps import find_step
 from tasks.carriers import Share
 from tasks.context import RunContext
+from tasks.news import telling
 
 logger = logging.getLogger(__name__)
 
@@ -105,10 +106,14 @@ def _do(context: RunContext, step: Step, scope: Scope, record: StepRecord) -> No
     per_gpu = step.gpu(scope, plan) if jobs else 0
     gpus = len(context.carrier.own_gpus(scope.device)) if per_gpu else 0
     try:
-        with context.executor.gpu(gpus) as granted:
+        with (
+            context.executor.gpu(gpus) as granted,
+            telling(context.executor, name, jobs) as news,
+        ):
             for result in _results(context, step, jobs, Share(per_gpu, granted)):
                 done = step.publish(scope, plan, result)
                 status |= done
+                news.done = len(status)
                 text = step.progress(scope, result)
                 if lost := sum(word != "ok" for word in status.values()):
                     text += f"; {lost} without data so far"

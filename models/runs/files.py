@@ -38,7 +38,7 @@ SETUP, SCORES, REPORT = "setup", "scores", "report"  # units of a run beside its
 
 @dataclass(frozen=True)
 class FoldJob:
-    """Everything one fold's training needs; picklable as long as `progress` is None."""
+    """Everything one fold's training needs; to another process with a `ProgressFile` or none."""
 
     workspace: Path
     recipe: Recipe

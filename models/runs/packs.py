@@ -24,7 +24,9 @@ from data.stages.limits import peak_mb
 from data.stages.parts import versions_json
 from models.contract import FOLD_FILES
 from models.devices import real_device, resolve_device
+from models.epoch_record import NOTES
 from models.family import family_of
+from models.progress import ProgressFile, read_progress
 from models.runs.files import INNER, FoldJob
 from models.stacked.choice import Packing
 
@@ -47,6 +49,16 @@ class PackJob:
     def count(self) -> int:
         """Units it makes."""
         return len(self.folds)
+
+    def news(self) -> tuple[float, str] | None:
+        """Share of its epochs done and what its folds said last; None before their first word."""
+        found = [read_progress(news_of(job.out)) for job in self.folds]
+        said = [one for one in found if one is not None]
+        if not said:
+            return None
+        share = sum(share for share, _ in said) / len(self.folds)
+        job, text = self.folds[0], min(said)[1]
+        return share, text if job.unit in text else f"{self.label} {text}"
 
     def on(self, device: str) -> PackJob:
         """The same folds on a device."""
@@ -79,6 +91,16 @@ def fit_pack(pack: PackJob) -> PackResult:
     return PackResult(tuple(jobs), seconds, platform.node(), versions_json(), peak_mb())
 
 
+def news_of(out: Path) -> Path:
+    """Where a fold's attempts leave how far they are; gone when the fold is published."""
+    return out.with_name(f"{out.name}.news")
+
+
+def telling(job: FoldJob) -> FoldJob:
+    """The job, telling of its epochs where `PackJob.news` reads it."""
+    return replace(job, progress=ProgressFile(news_of(job.out)))
+
+
 def attempt(job: FoldJob) -> FoldJob:
     """The job in a new folder beside its `out`, going on from the newest resume point there is."""
     out = job.out.with_name(f"{job.out.name}.{secrets.token_hex(4)}")
@@ -88,6 +110,8 @@ def attempt(job: FoldJob) -> FoldJob:
     point.parent.mkdir(parents=True)
     if points:
         with contextlib.suppress(OSError):  # it may go at this moment: then from the start
+            for note in sorted(points[-1].parent.glob(NOTES)):  # of epochs before the point
+                link(note, point.with_name(note.name))
             link(points[-1], point)
     for folder in earlier:
         shutil.rmtree(folder, ignore_errors=True)

@@ -27,7 +27,7 @@ from data.stages.writing import StoreWriter
 from models.family import family_of
 from models.recipe import Recipe
 from models.runs.files import QUICK_BYTES, SETUP, FoldJob, run_manifest
-from models.runs.packs import PackResult, attempts, link
+from models.runs.packs import PackResult, attempts, link, news_of
 from models.runs.samples import Samples, fold_name
 from models.runs.split_file import split_text
 
@@ -127,6 +127,7 @@ def publish_fold(run: RunPlan, fold: str, out: Path, result: PackResult | None) 
     )
     for folder in attempts(run.jobs[fold].out):
         shutil.rmtree(folder, ignore_errors=True)
+    news_of(run.jobs[fold].out).unlink(missing_ok=True)
 
 
 def _row(unit: str, key: str, part: str, path: Path) -> dict[str, Any]:

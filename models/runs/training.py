@@ -36,7 +36,7 @@ from models.family import family_of
 from models.recipe import Recipe
 from models.runs.files import INNER, QUICK_BYTES, FoldJob, plain_name, run_manifest
 from models.runs.fold_jobs import make_fold_jobs
-from models.runs.packs import PackJob, PackResult, fit_pack, plan_packs, spread
+from models.runs.packs import PackJob, PackResult, fit_pack, plan_packs, spread, telling
 from models.runs.publishing import (
     VERSION,
     RunPlan,
@@ -68,7 +68,7 @@ class TrainStep:
         ConfigError for a fold asked for that the split does not have.
         """
         run = plan_run(scope, force=force)
-        for wanted in scope.folds:
+        for wanted in _names(scope):
             if not any(_asked(fold, (wanted,)) for fold in run.jobs):
                 raise ConfigError(
                     "--folds",
@@ -106,11 +106,11 @@ class TrainStep:
             take_over(run, fold, twin)
         left = [f for f in plan.todo if f not in run.elsewhere]
         if scope.folds:
-            left = [f for f in left if _asked(f, scope.folds)]
+            left = [f for f in left if _asked(f, _names(scope))]
         if not left:
             return []
         devices = devices_of(scope)
-        jobs = [replace(run.jobs[fold], device=devices[0]) for fold in left]
+        jobs = [telling(replace(run.jobs[fold], device=devices[0])) for fold in left]
         asked = (jobs, scope.max_gpu_memory_mb)
         on_gpu = devices[0] != "cpu"
         packs, choice = (
@@ -287,6 +287,11 @@ def _look_elsewhere(scope: Scope, run: RunPlan, plan: StepPlan) -> None:
                 plan.reasons[own] = f"trained in {folder.parent.name}/{folder.name}: taken over"
 
 
+def _names(scope: Scope) -> tuple[str, ...]:
+    """The folds asked for, one by one: `--folds 7,12` are two."""
+    return tuple(name for text in scope.folds for name in text.split(",") if name)
+
+
 def _asked(fold: str, wanted: tuple[str, ...]) -> bool:
     """Whether a unit is of a fold asked for by name, number or held-out subject, or itself is."""
     _, number, subject = plain_name(fold).split("-", 2)
@@ -307,7 +312,7 @@ def prove(scope: Scope, steps: int = 100) -> Proof:
     folds = [
         unit for unit, job in run.jobs.items() if unit == job.fold and not unit.startswith(INNER)
     ]
-    asked = [fold for fold in folds if scope.folds and _asked(fold, scope.folds)]
+    asked = [fold for fold in folds if scope.folds and _asked(fold, _names(scope))]
     with tempfile.TemporaryDirectory(prefix="apexflow-proof-") as folder:
         inputs = Path(folder) / "inputs.parquet"
         save_parquet(run.samples.inputs, inputs)
