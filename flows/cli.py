@@ -32,6 +32,7 @@ from flows.pictures import import_pictures
 from flows.predict import predict
 from flows.terminal import show_log, terminal_progress
 from flows.track import track
+from flows.up import up
 from flows.worker import worker
 
 app = typer.Typer(
@@ -264,23 +265,7 @@ def demo(
     typer.echo(demo_flow.run_demo(folder, port=port, seed=seed, with_server=server))
 
 
-@app.command()
-@_guard
-def up(
-    port: Annotated[int | None, typer.Option(help="Default 4200 or the next free.")] = None,
-    as_json: Json = False,
-) -> None:
-    """Start the Prefect server and a worker, deploy the full run and every stage. Idempotent."""
-    from flows import server
-
-    state = server.start_worker(server.start_server(port))
-    if as_json:
-        typer.echo(json.dumps(server.describe(), indent=1))
-        return
-    typer.echo(
-        f"Prefect UI: {state.url}\nthe browser asks once for: {server.auth()}\n"
-        "stop with: python -m flows down"
-    )
+app.command()(_guard(up))
 
 
 @app.command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -10,7 +11,13 @@ import typer
 def worker(
     scheduler: Annotated[
         str, typer.Option(help="A Dask scheduler's address (tcp://HOST:PORT) or file.")
-    ],
+    ] = "",
+    connect: Annotated[
+        str, typer.Option(help="Instead: a team's Prefect server (`up --host`), http://HOST:PORT.")
+    ] = "",
+    auth_file: Annotated[
+        Path | None, typer.Option(help="With --connect: a copy of the server's `.prefect/auth`.")
+    ] = None,
     workers: Annotated[
         int, typer.Option(min=0, help="Jobs at once; 0: one per core, or as --memory allows.")
     ] = 0,
@@ -23,13 +30,23 @@ def worker(
         float, typer.Option(min=1, help="Seconds to wait for the scheduler.")
     ] = 60.0,
 ) -> None:
-    """Do jobs for runs that use this scheduler, until it ends or a signal comes.
+    """Do jobs for a Dask scheduler, or runs of a team's Prefect server, until a signal comes.
 
     Needs the run's checkout, environment, workspace and data under the same paths; what differs is
     refused in words. The scheduler is started with `dask scheduler`.
     """
-    from data.errors import MissingExtraError
+    from data.errors import ConfigError, MissingExtraError
     from data.stages.limits import parse_memory
+
+    if bool(scheduler) == bool(connect):
+        raise ConfigError(
+            "worker", expected="either --scheduler ADDRESS or --connect URL", got="both or none"
+        )
+    if connect:
+        from flows import remote
+
+        remote.connect(connect, auth_file=auth_file, name=name or "", limit=workers)
+        return
 
     try:
         import distributed  # noqa: F401

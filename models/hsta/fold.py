@@ -44,6 +44,7 @@ from models.runs.files import FoldJob, RunFiles, Sample, read_tables
 from models.scores.recognition import score_table
 from models.stacked.proof import Proof, compare, find_fold
 from models.stacked.trace import Trace
+from models.targets import AUS, UNITS, code_of, seen, texts_of
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +58,9 @@ PREDICTION_COLUMNS = ("dataset", "subject", "person", "event", "fold", "label", 
 
 
 def class_names(recipe: Recipe, labels: Sequence[str]) -> tuple[str, ...]:
-    """The classes of a recipe's label map, in the order of the network's outputs."""
+    """The classes of a recipe's label map, or its action units, in the order of the outputs."""
+    if recipe.labels == AUS:
+        return UNITS
     known = CLASSES.get(recipe.labels, tuple(sorted(set(labels))))
     unknown = sorted(set(labels) - set(known))
     if unknown or len(known) < 2:
@@ -92,6 +95,11 @@ class Prepared:
     held_out: list[int]
     scale: Scale
 
+    @property
+    def multi_label(self) -> bool:
+        """Whether its outputs are action units, each yes or no."""
+        return self.job.recipe.labels == AUS
+
 
 @dataclass
 class Pack:
@@ -113,6 +121,7 @@ class Pack:
                 one.job.unit or one.job.fold,
                 one.job.out / "resume" / "state.safetensors" if files else None,
                 one.job.progress if files else None,
+                one.multi_label,
             )
             for one in self.folds
         ]
@@ -140,6 +149,7 @@ class Pack:
             seeds=[one.job.seed for one in self.folds],
             device=self.device,
             scales=[one.scale for one in self.folds],
+            multi_label=self.folds[0].multi_label,
         )
 
 
@@ -166,7 +176,8 @@ def prepare(jobs: Sequence[FoldJob]) -> Pack:
     config = recipe.model.model_copy(update={"num_classes": len(classes[0])})
     union = pd.concat(tables, ignore_index=True).drop_duplicates(["dataset", "event"])
     union = union.reset_index(drop=True)
-    ids = [classes[0].index(label) for label in union.label]
+    code = code_of if recipe.labels == AUS else classes[0].index
+    ids = [code(label) for label in union.label]
     scratch = jobs[0].out / "resume"
     bank = read_clips(jobs[0].workspace, union, ids, config, train.input, scratch, jobs[0].keys)
     place = {sample: i for i, sample in enumerate(zip(union.dataset, union.event, strict=True))}
@@ -228,9 +239,10 @@ class TrainedHsta:
     classes: tuple[str, ...]
     scale: Scale
     seed: int
+    multi_label: bool = False
 
     def predict(self, bank: ClipBank, device: str = "cpu") -> npt.NDArray[np.float64]:
-        """Class probabilities (len(bank), classes) of other clips."""
+        """Probabilities (len(bank), classes) of other clips; rows sum to 1 but for units."""
         positions = list(range(len(bank)))
         return predict(
             self.model,
@@ -240,6 +252,7 @@ class TrainedHsta:
             seed=self.seed,
             device=torch.device(device),
             scale=self.scale,
+            multi_label=self.multi_label,
         )
 
 
@@ -259,7 +272,7 @@ def load_fold(folder: Path) -> TrainedHsta:
     model = network.code().create(config)
     load_weights(model, folder / "weights.safetensors")
     scale = (u, v, strain, change, rest[0] if rest else 1.0)
-    return TrainedHsta(model.eval(), train, classes, scale, seed)
+    return TrainedHsta(model.eval(), train, classes, scale, seed, classes == UNITS)
 
 
 def _train_config(recipe: Recipe) -> HstaTrainConfig:
@@ -271,7 +284,7 @@ def _train_config(recipe: Recipe) -> HstaTrainConfig:
 def read_events(job: FoldJob) -> pd.DataFrame:
     """Training events, then test events, in the job's order, with their `label` as text."""
     table = read_tables(Workspace(job.workspace), job.datasets, "events")
-    table["label"] = table[job.recipe.labels].astype("string")
+    table["label"] = texts_of(table, job.recipe)
     table.index = pd.MultiIndex.from_arrays([table.dataset, table.event])
     wanted: list[Sample] = [*job.train_events, *job.test_events]
     missing = [f"{d}:{e}" for d, e in wanted if (d, e) not in table.index]
@@ -304,7 +317,9 @@ def predictions_table(
             todo="The network has diverged: lower its learning rate.",
             code="outputs_not_finite",
         )
-    table = events.assign(fold=job.fold, predicted=[classes[i] for i in chances.argmax(1)])
+    multi = job.recipe.labels == AUS
+    predicted = seen(chances) if multi else [classes[i] for i in chances.argmax(1)]
+    table = events.assign(fold=job.fold, predicted=predicted)
     table = table[list(PREDICTION_COLUMNS)].astype("string").reset_index(drop=True)
     for number, name in enumerate(classes):
         table[f"prob_{name}"] = chances[:, number]

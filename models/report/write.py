@@ -18,6 +18,7 @@ from models.report import data as report_data
 from models.report import pictures as report_pictures
 from models.report import scores as report_scores
 from models.report.scores import Score, number
+from models.targets import AUS
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -126,7 +127,7 @@ def _scores(run: RunFiles) -> dict[str, Any]:
         "gap": _gap(found),
         "fold_head": head,
         "fold_rows": rows,
-        "matrices": report_scores.confusions(predictions),
+        "matrices": [] if recipe.labels == AUS else report_scores.confusions(predictions),
         "matrix_note": MATRIX_NOTES[recipe.network.samples],
         "protocol": text,
         "subject_dependent": dependent,

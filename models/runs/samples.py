@@ -27,8 +27,10 @@ from data.stages.identity import stable_hash
 from data.stages.inputs import StageInputs, shared_inputs
 from data.stages.registry import STAGES
 from data.stages.workspace import Workspace
+from models.family import family_of
 from models.recipe import Recipe
 from models.runs.files import Sample, read_tables
+from models.targets import AUS, texts_of
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,12 @@ def choose_samples(workspace: Workspace, recipe: Recipe, *, expect: bool = False
     Raises SplitError when nothing is left, ConfigError for a composite of other datasets.
     """
     _check_composite(recipe)
+    if recipe.labels == AUS and not getattr(family_of(recipe), "multi_label", False):
+        raise ConfigError(
+            f"recipe {recipe.name}, labels aus",
+            expected="a network with a yes or no for each action unit, such as hsta",
+            got=recipe.network_name,
+        )
     configs = {name: recipe.stage_config(name) for name in STAGES}
     views = {d: shared_inputs(workspace, d, None, configs) for d in recipe.data}
     choose = _events if recipe.network.samples == "events" else _videos
@@ -107,7 +115,7 @@ NO_RESULT = ("missing", "")
 def _events(workspace: Workspace, recipe: Recipe, states: _States) -> _Chosen:
     """Micro-expression events with a label whose inputs are all there, and macro where asked."""
     events = read_tables(workspace, recipe.data, "events")
-    label = events[recipe.labels].astype("string")
+    label = texts_of(events, recipe)
     macro = bool(getattr(recipe.train, "macro", False))  # a setting of families that can
     with_micro = set(events.dataset[(events.type == "micro") & label.notna()])
     needed = recipe.network.needs(recipe.model)
