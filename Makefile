@@ -3,7 +3,7 @@ PYTHON ?= python3
 # For a CUDA build of torch: make TORCH_INDEX="--extra-index-url https://download.pytorch.org/whl/cu130" ...
 TORCH_INDEX ?=
 # Add kernels (Triton, 1 GB) to check the GPU kernels without a GPU, as CI does.
-EXTRAS ?= faces,test
+EXTRAS ?= faces,test,cluster
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.apexflow-ready

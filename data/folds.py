@@ -18,9 +18,9 @@ import numpy as np
 import pandas as pd
 
 from data.errors import SplitError
+from data.held_out import Fold, HeldOut
 from data.stages.identity import bucket_of, stable_hash
 
-Fold = tuple[tuple[str, ...], tuple[str, ...]]
 COLUMNS = ("dataset", "person", "video", "event")
 
 
@@ -28,26 +28,41 @@ COLUMNS = ("dataset", "person", "video", "event")
 class Split:
     """A named set of folds.
 
-    `folds`: fold name -> (train event ids, test event ids), both sorted.
+    `folds`: fold name -> (train event ids, test event ids), both sorted; splits of ours make a
+    side when it is asked for (`data.held_out`).
     `people_shared`: fold name -> people on both sides; empty for a subject-independent split.
     `videos_shared`: the same for videos ("dataset:video").
     `digest`: changes when any id of any fold changes; two runs with one digest used the same split.
     """
 
     name: str
-    folds: dict[str, Fold]
+    folds: Mapping[str, Fold]
     people_shared: dict[str, tuple[str, ...]] = field(default_factory=dict)
     videos_shared: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def digest(self) -> str:
         """Stable hash of all folds."""
+        if isinstance(self.folds, HeldOut):
+            return self.folds.digest()
         return stable_hash(sorted((n, list(a), list(b)) for n, (a, b) in self.folds.items()))
 
     @property
     def subject_independent(self) -> bool:
         """Whether no person is on both sides of any fold."""
         return not self.people_shared
+
+    def named(self) -> set[str]:
+        """Every id on a side of a fold."""
+        if isinstance(self.folds, HeldOut):
+            return self.folds.named()
+        return {i for sides in self.folds.values() for side in sides for i in side}
+
+    def tested(self) -> set[str]:
+        """Every id that some fold tests."""
+        if isinstance(self.folds, HeldOut):
+            return {self.folds.ids[i] for own in self.folds.tests.values() for i in own.tolist()}
+        return {i for _, test in self.folds.values() for i in test}
 
     def describe(self) -> str:
         """One line a fold that shares people, or one line saying that none does."""
@@ -92,6 +107,7 @@ def subject_kfold(events: pd.DataFrame, k: int, seed: int = 0, label: str | None
     `leave_one_subject_out` does, and for k < 2 or more folds than people.
     """
     table = _checked(events)
+    events = events.reset_index(drop=True)  # as `table` has it
     people = sorted(table["person"].unique())
     if not 2 <= k <= len(people):
         raise SplitError(
@@ -122,16 +138,15 @@ def leave_one_dataset_out(events: pd.DataFrame) -> Split:
             got=", ".join(datasets),
             code="too_few_datasets",
         )
-    folds = {}
+    table = table.sort_values("id", kind="stable", ignore_index=True)
+    tests, without = {}, {}
     for dataset in datasets:
         test = table["dataset"] == dataset
         tested = set(table.loc[test, "person"])
-        train = ~test & ~table["person"].isin(tested)
-        folds[dataset] = (
-            tuple(sorted(table.loc[train, "id"])),
-            tuple(sorted(table.loc[test, "id"])),
-        )
-    return _proven("leave_one_dataset_out", table, folds)
+        tests[dataset] = np.flatnonzero(test)
+        without[dataset] = np.flatnonzero(test | table["person"].isin(tested))
+    folds = HeldOut(table["id"], tests, without)
+    return _proven("leave_one_dataset_out", folds, table)
 
 
 def inner_people(
@@ -225,21 +240,17 @@ def _checked(events: pd.DataFrame) -> pd.DataFrame:
 
 
 def _by_person(name: str, table: pd.DataFrame, groups: Mapping[str, Iterable[str]]) -> Split:
-    folds = {}
-    for fold, people in groups.items():
-        test = table["person"].isin(list(people))
-        folds[fold] = (
-            tuple(sorted(table.loc[~test, "id"])),
-            tuple(sorted(table.loc[test, "id"])),
-        )
-    return _proven(name, table, folds)
+    table = table.sort_values("id", kind="stable", ignore_index=True)
+    places = {str(p): np.asarray(own) for p, own in table.groupby("person").indices.items()}
+    tests = {fold: np.sort(np.concatenate([places[p] for p in g])) for fold, g in groups.items()}
+    return _proven(name, HeldOut(table["id"], tests), table)
 
 
-def _proven(name: str, table: pd.DataFrame, folds: dict[str, Fold]) -> Split:
+def _proven(name: str, folds: HeldOut, table: pd.DataFrame) -> Split:
     """The split of these folds. Raises SplitError when a person or a video is on both sides."""
     people = dict(zip(table["id"], table["person"], strict=True))
     videos = dict(zip(table["id"], table["video"], strict=True))
-    split = Split(name, folds, shared(folds, people), shared(folds, videos))
+    split = Split(name, folds, folds.shared(people), folds.shared(videos))
     prove_disjoint(split)
     return split
 
@@ -252,25 +263,37 @@ def with_training_events(split: Split, events: pd.DataFrame, extra: pd.DataFrame
     SplitError when that puts a person or a video on both sides.
     """
     table = _checked(pd.concat([events, extra], ignore_index=True))
-    people = dict(zip(table["id"], table["person"], strict=True))
-    videos = dict(zip(table["id"], table["video"], strict=True))
-    named = {i for sides in split.folds.values() for side in sides for i in side}
-    strange = sorted(named - set(people))
+    before = split.folds
+    if not isinstance(before, HeldOut):
+        raise SplitError(split.name, expected="a split of ours", got="a published one")
+    known = set(table["id"][: len(events)])
+    strange = sorted(set(before.ids) - known)
     if strange:
         raise SplitError(split.name, expected="events of these tables", got=", ".join(strange[:5]))
-    added = list(table["id"][len(events) :])
-    folds = {}
-    for name, (train, test) in split.folds.items():
-        tested = {people[i] for i in test}
-        more = [i for i in added if people[i] not in tested]
-        folds[name] = (tuple(sorted([*train, *more])), test)
-    whole = Split(split.name, folds, shared(folds, people), shared(folds, videos))
-    prove_disjoint(whole)
-    return whole
+    added = set(table["id"][len(events) :])
+    table = table.sort_values("id", kind="stable", ignore_index=True)
+    ids = table["id"].tolist()
+    here = {name: place for place, name in enumerate(ids)}
+    extras: dict[str, list[int]] = {}
+    people = table["person"].tolist()
+    for place, name in enumerate(ids):
+        if name in added:
+            extras.setdefault(people[place], []).append(place)
+    moved = np.array([here[i] for i in before.ids], np.int64)
+    unused = [here[name] for name in known - set(before.ids)]
+    tests = {fold: moved[own] for fold, own in before.tests.items()}
+    without = {}
+    for fold, own in before.without.items():
+        tested = {people[place] for place in tests[fold].tolist()}
+        left = [place for person in tested for place in extras.get(person, ())]
+        without[fold] = np.unique([*moved[own].tolist(), *left, *unused])
+    return _proven(split.name, HeldOut(ids, tests, without), table)
 
 
 def shared(folds: Mapping[str, Fold], owner: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
     """Fold name -> owners (people or videos) on both sides; folds without any are left out."""
+    if isinstance(folds, HeldOut):
+        return folds.shared(owner)
     found = {}
     for name, (train, test) in folds.items():
         both = {owner[i] for i in train} & {owner[i] for i in test}
@@ -282,8 +305,8 @@ def shared(folds: Mapping[str, Fold], owner: Mapping[str, str]) -> dict[str, tup
 def prove_disjoint(split: Split) -> None:
     """Raise SplitError naming the people, videos or events on both sides of a fold, or an empty
     side. Our own splits are always proven; a published list need not pass."""
-    for name, (train, test) in split.folds.items():
-        both = set(train) & set(test)
+    for name in split.folds:
+        sizes, both = _sizes_and_common(split.folds, name)
         for what, names in (
             ("people", split.people_shared.get(name, ())),
             ("videos", split.videos_shared.get(name, ())),
@@ -296,13 +319,22 @@ def prove_disjoint(split: Split) -> None:
                     got=f"{len(names)} shared: {', '.join(names[:10])}",
                     code=f"{what}_shared",
                 )
-        if not train or not test:
+        if not all(sizes):
             raise SplitError(
                 f"{split.name}, fold {name}",
                 expected="events on both sides",
-                got=f"{len(train)} to train on, {len(test)} to test on",
+                got=f"{sizes[0]} to train on, {sizes[1]} to test on",
                 code="empty_fold",
             )
+
+
+def _sizes_and_common(folds: Mapping[str, Fold], name: str) -> tuple[tuple[int, int], set[str]]:
+    """How many are on each side, and ids that are on both."""
+    if isinstance(folds, HeldOut):
+        both = np.setdiff1d(folds.tests[name], folds.without[name])
+        return folds.sizes(name), {folds.ids[i] for i in both.tolist()}
+    train, test = folds[name]
+    return (len(train), len(test)), set(train) & set(test)
 
 
 def published_split(name: str, path: str | Path) -> Split:

@@ -8,7 +8,7 @@ own frame list, inclusive; a mark that the sheet does not give is None.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ import pandas as pd
 
 from data.errors import StoreError
 from data.frames import FrameSource
+from data.frames_table import FramesTable
 from data.stages.files import read_table, replacing
 from data.stages.workspace import Workspace
 from data.video_file import seconds_of
@@ -27,7 +28,7 @@ ROOT_NOTE = "root.txt"
 LABELS = ("label_3", "label_4", "label_5", "label_7", "objective_class")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Video:
     """One recorded sequence, a clip or a long video."""
 
@@ -45,7 +46,7 @@ class Video:
     show_faces: bool
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Event:
     """One annotated expression. onset, apex, offset: frame indices, inclusive; fps its video's."""
 
@@ -80,10 +81,15 @@ class Recordings:
     """
 
     def __init__(
-        self, workspace: Workspace | Path | str, dataset: str, root: Path | None = None
+        self,
+        workspace: Workspace | Path | str,
+        dataset: str,
+        root: Path | None = None,
+        known: Mapping[str, Video] | None = None,
     ) -> None:
+        """`known`: the videos that will be asked for, where the whole table need not be read."""
         self.workspace = workspace if isinstance(workspace, Workspace) else Workspace(workspace)
-        self.dataset, self.root = dataset, root
+        self.dataset, self.root, self._known = dataset, root, known or {}
         self._cache: dict[str, Any] = {}
 
     def __getstate__(self) -> dict[str, Any]:
@@ -137,64 +143,129 @@ class Recordings:
         Raises StoreError `no_raw_frames` when no folder is known or it is not there.
         """
         root = self.root or noted_root(self.workspace, self.dataset)
-        found = self.videos[video]
+        found = self.video(video)
         if found.source == "video_file":
             return FrameSource(root / found.folder, found.num_frames)
-        return FrameSource([root / str(p) for p in self._rows(video)["path"]])
+        return FrameSource([root / path for path in self._frames_table.paths(video)])
 
     def seconds(self, video: str) -> npt.NDArray[np.float64]:
         """(T,) seconds of a video's frames: by timestamps where it has them, else index / fps."""
-        times = self._rows(video)["time_s"].to_numpy(np.float64, na_value=np.nan)
-        return seconds_of(times, self.videos[video].fps)
+        return seconds_of(self._frames_table.times(video), self.video(video).fps)
 
-    def _rows(self, video: str) -> pd.DataFrame:
-        """Rows of the frames table of one video; only its row groups are read."""
-        import pyarrow.parquet as pq  # here: a GPU machine may lack it
+    def video(self, video: str) -> Video:
+        """One video."""
+        return self._known[video] if video in self._known else self.videos[video]
 
-        table = pq.read_table(
-            self.path("frames"), filters=[("video", "=", video)], page_checksum_verification=True
-        )
-        return table.to_pandas().sort_values("index", kind="stable")
+    @property
+    def _frames_table(self) -> FramesTable:
+        table: FramesTable = self._cached("frames", lambda: FramesTable(self.path("frames")))
+        return table
 
     def _read_videos(self) -> dict[str, Video]:
+        table = self.table("videos")
+        columns = _Columns(table)
+        rows = zip(
+            columns.text("video"),
+            columns.text("subject"),
+            columns.text("person"),
+            table["fps"].astype(float).tolist(),
+            table["num_frames"].astype(int).tolist(),
+            columns.text("kind"),
+            columns.text("source"),
+            columns.text("folder"),
+            columns.text("identity"),
+            table["provided_crop"].tolist(),
+            table["show_faces"].tolist(),
+            strict=True,
+        )
         return {
-            str(row["video"]): Video(
-                id=str(row["video"]),
+            row[0] or "": Video(
+                id=row[0] or "",
                 dataset=self.dataset,
-                subject=_text(row.get("subject")) or "",
-                person=_text(row.get("person")) or "",
-                fps=float(row["fps"]),
-                num_frames=int(row["num_frames"]),
-                kind=_text(row.get("kind")) or "clip",
-                source=_text(row.get("source")) or "frames",
-                folder=_text(row.get("folder")) or "",
-                identity=_text(row["identity"]) or "",
-                provided_crop=bool(row["provided_crop"]),
-                show_faces=bool(row["show_faces"]),
+                subject=row[1] or "",
+                person=row[2] or "",
+                fps=row[3],
+                num_frames=row[4],
+                kind=row[5] or "clip",
+                source=row[6] or "frames",
+                folder=row[7] or "",
+                identity=row[8] or "",
+                provided_crop=bool(row[9]),
+                show_faces=bool(row[10]),
             )
-            for row in self.table("videos").to_dict("records")
+            for row in rows
         }
 
     def _read_events(self) -> dict[str, Event]:
-        fps = {v.id: v.fps for v in self.videos.values()}
+        videos, columns = self.videos, _Columns(self.table("events"))
+        labels = _Together(columns.text(name) for name in LABELS)
+        rows = zip(
+            columns.text("event"),
+            columns.text("video"),
+            columns.text("subject"),
+            columns.text("person"),
+            columns.index("onset"),
+            columns.index("apex"),
+            columns.index("offset"),
+            columns.text("type"),
+            columns.text("aus"),
+            columns.text("emotion"),
+            labels,
+            strict=True,
+        )
         return {
-            str(row["event"]): Event(
-                id=str(row["event"]),
-                video=str(row["video"]),
+            row[0] or "": Event(
+                id=row[0] or "",
+                video=row[1] or "",
                 dataset=self.dataset,
-                subject=_text(row.get("subject")) or "",
-                person=_text(row.get("person")) or "",
-                onset=_index(row["onset"]),
-                apex=_index(row["apex"]),
-                offset=_index(row["offset"]),
-                fps=fps.get(str(row["video"]), float("nan")),
-                type=_text(row.get("type")) or "micro",
-                aus=_text(row.get("aus")),
-                emotion=_text(row.get("emotion")),
-                labels={name: _text(row.get(name)) for name in LABELS},
+                subject=row[2] or "",
+                person=row[3] or "",
+                onset=row[4],
+                apex=row[5],
+                offset=row[6],
+                fps=videos[row[1] or ""].fps if row[1] in videos else float("nan"),
+                type=row[7] or "micro",
+                aus=row[8],
+                emotion=row[9],
+                labels=row[10],
             )
-            for row in self.table("events").to_dict("records")
+            for row in rows
         }
+
+
+class _Columns:
+    """Columns of a table as lists of plain values; a text that comes again is one object."""
+
+    def __init__(self, table: pd.DataFrame) -> None:
+        self._table = table
+        self._seen: dict[str, str] = {}
+
+    def text(self, name: str) -> list[str | None]:
+        """Text, None where there is none or no such column."""
+        if name not in self._table:
+            return [None] * len(self._table)
+        values = self._table[name].astype("string").astype(object)
+        same = self._seen.setdefault
+        return [None if v is None or v is pd.NA else same(v, v) for v in values.tolist()]
+
+    def index(self, name: str) -> list[int | None]:
+        """Frame indices, None where there is none."""
+        values = self._table[name].astype("Int64").astype(object)
+        return [None if v is None or v is pd.NA else int(v) for v in values.tolist()]
+
+
+class _Together:
+    """Rows of label columns as dicts; rows that are alike share one, for nobody writes into it."""
+
+    def __init__(self, columns: Iterable[list[str | None]]) -> None:
+        self._rows = zip(*columns, strict=True)
+        self._seen: dict[tuple[str | None, ...], dict[str, str | None]] = {}
+
+    def __iter__(self) -> Iterator[dict[str, str | None]]:
+        for row in self._rows:
+            if row not in self._seen:
+                self._seen[row] = dict(zip(LABELS, row, strict=True))
+            yield self._seen[row]
 
 
 def note_root(workspace: Workspace, dataset: str, root: Path) -> None:
@@ -222,11 +293,3 @@ def noted_root(workspace: Workspace, dataset: str) -> Path:
             code="no_raw_frames",
         )
     return root
-
-
-def _text(value: Any) -> str | None:
-    return None if value is None or pd.isna(value) else str(value)
-
-
-def _index(value: Any) -> int | None:
-    return None if value is None or pd.isna(value) else int(np.int64(value))

@@ -67,7 +67,7 @@ def request_of(
         Names, typer.Option(help="Preprocess only these videos; no training. Repeatable.")
     ] = None,
     folds: Annotated[
-        Names, typer.Option(help="Train only these folds: number, name or subject. Repeatable.")
+        Names, typer.Option(help="Train only these folds: number, name or subject, as 7,12.")
     ] = None,
     only_failed: Annotated[
         bool, typer.Option(help="Preprocess again what has no data; no training.")
@@ -82,6 +82,10 @@ def request_of(
         ),
     ] = "",
     workers: Annotated[int, typer.Option(min=0, help="Worker processes; 0: one per core.")] = 0,
+    scheduler: Annotated[
+        str,
+        typer.Option(help="Dask workers do the jobs: tcp://HOST:PORT, a file, slurm:PROFILE.yaml."),
+    ] = "",
     memory: Annotated[
         str, typer.Option(help="Ceiling for all of it, e.g. 8G: the workers that fit are used.")
     ] = "",
@@ -130,6 +134,7 @@ def request_of(
             overrides={key: read_text(value, f"--set {key[:80]}") for key, value in pairs},
             verify=verify,
             workers=workers,
+            scheduler=scheduler,
             memory=memory,
             time_limit_s=time_limit,
             device=device,

@@ -25,10 +25,15 @@ from flows.decode import decode
 from flows.evaluate import evaluate
 from flows.exit_codes import Exit
 from flows.export import export
+from flows.gallery import gallery
 from flows.inject import inject
 from flows.looking import RUN_HELP, WorkspaceOfRuns, complete_run, recipes, runs
+from flows.pictures import import_pictures
 from flows.predict import predict
 from flows.terminal import show_log, terminal_progress
+from flows.track import track
+from flows.up import up
+from flows.worker import worker
 
 app = typer.Typer(
     name="apexflow",
@@ -116,7 +121,11 @@ def _guard(command: Callable[..., Any]) -> Callable[..., Any]:
 def run(
     request: Any,
     runner: Annotated[
-        str, typer.Option(help="prefect, none, or auto: prefect when its server is up.")
+        str,
+        typer.Option(
+            help="prefect, none, or auto: prefect when its server is up; local or dask (with "
+            "--scheduler): as auto, and where the jobs are done."
+        ),
     ] = "auto",
     prove: Annotated[
         bool,
@@ -126,6 +135,10 @@ def run(
             "and say whether losses and outputs are the same.",
         ),
     ] = False,
+    mlflow: Annotated[
+        str | None,
+        typer.Option(metavar="STORE", help="Also write the scored run to MLflow; see `track`."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Do what a recipe needs and is not up to date; say so in seconds when nothing is."""
@@ -137,6 +150,8 @@ def run(
         typer.echo(json.dumps(vars(proof)) if as_json else proof.sentence())
         raise typer.Exit(Exit.GOOD if proof.holds else Exit.FAILED)
     records = launch.run(request, runner)
+    if mlflow is not None:
+        launch.write_tracking(records, mlflow)
     told = json.dumps(records, indent=1, default=str) if as_json else launch.summary(records)
     typer.echo(told)
 
@@ -228,7 +243,9 @@ def synthesize(
 
 
 app.command()(_guard(inject))
+app.command()(_guard(worker))
 app.command()(_guard(decode))
+app.command("import-pictures")(_guard(import_pictures))
 
 
 @app.command()
@@ -248,23 +265,7 @@ def demo(
     typer.echo(demo_flow.run_demo(folder, port=port, seed=seed, with_server=server))
 
 
-@app.command()
-@_guard
-def up(
-    port: Annotated[int | None, typer.Option(help="Default 4200 or the next free.")] = None,
-    as_json: Json = False,
-) -> None:
-    """Start the Prefect server and a worker, deploy the full run and every stage. Idempotent."""
-    from flows import server
-
-    state = server.start_worker(server.start_server(port))
-    if as_json:
-        typer.echo(json.dumps(server.describe(), indent=1))
-        return
-    typer.echo(
-        f"Prefect UI: {state.url}\nthe browser asks once for: {server.auth()}\n"
-        "stop with: python -m flows down"
-    )
+app.command()(_guard(up))
 
 
 @app.command()
@@ -393,7 +394,7 @@ def clip(
                                    fps=fps, with_faces=with_faces))  # fmt: skip
 
 
-for _command in (recipes, runs, completion):
+for _command in (recipes, runs, gallery, track, completion):
     app.command()(_guard(_command))
 
 

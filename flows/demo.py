@@ -30,7 +30,13 @@ def run_demo(folder: Path, *, port: int | None, seed: int, with_server: bool) ->
         _say(f"the browser asks once for: {server.auth()}")
     data = _synthesize(folder / "data", seed)
     records = _run_recipes(folder / "workspace", data, with_server)
-    return _closing_text(records, state, time.perf_counter() - started)
+    if state is not None:
+        from flows import server
+
+        state = server.start_worker(state)  # a stage can be run from its form at once
+    return _closing_text(
+        records, state, time.perf_counter() - started, (folder / "workspace").absolute()
+    )
 
 
 def _say(text: str) -> None:
@@ -80,7 +86,9 @@ def _run_recipes(
     return found
 
 
-def _closing_text(records: dict[str, list[dict[str, Any]]], state: Any, seconds: float) -> str:
+def _closing_text(
+    records: dict[str, list[dict[str, Any]]], state: Any, seconds: float, workspace: Path
+) -> str:
     from flows.launch import summary
 
     lines = []
@@ -93,5 +101,10 @@ def _closing_text(records: dict[str, list[dict[str, Any]]], state: Any, seconds:
         "take a full recipe (python -m flows recipes). ME-TST ran at a reduced width (its recipe).",
     ]
     if state is not None:
-        lines += [f"Look at the run: {state.url}", "Stop the server: python -m flows down"]
+        lines += [
+            f"Look at the run: {state.url}",
+            f"A worker is up: under Deployments, `stage` or any one stage runs again from its form "
+            f"(recipe {RECIPES[0]}, workspace {workspace}, the data as above).",
+            "Stop both: python -m flows down",
+        ]
     return "\n".join(lines)

@@ -21,11 +21,14 @@ TEMPLATE: dict[str, Any] = {
 }
 
 
-def set_up(prefect: Callable[..., str]) -> None:
-    """Everything of the above, on the server in use; idempotent. `prefect` runs its command."""
+def set_up(prefect: Callable[..., str], gpus: int | None = None) -> None:
+    """Everything of the above, on the server in use; idempotent. `prefect` runs its command.
+
+    gpus: slots of the GPU limit, where a person has said how many.
+    """
     _make_pool()
     prefect("deploy", "--all")
-    _make_gpu_limit()
+    _make_gpu_limit(gpus)
     _make_automation()
 
 
@@ -38,16 +41,21 @@ def _make_pool() -> None:
         client.create_work_pool(pool, overwrite=True)
 
 
-def _make_gpu_limit() -> None:
-    """One run at a time on the GPU, unless somebody has set another number."""
+def _make_gpu_limit(gpus: int | None) -> None:
+    """As many slots as there are GPUs (at least one), unless somebody has set another number."""
     from prefect.client.orchestration import get_client
     from prefect.exceptions import ObjectNotFound
 
     with get_client(sync_client=True) as client:
+        if gpus is not None:
+            client.upsert_global_concurrency_limit_by_name(GPU_LIMIT, gpus)
+            return
         try:
             client.read_global_concurrency_limit_by_name(GPU_LIMIT)
         except ObjectNotFound:
-            client.upsert_global_concurrency_limit_by_name(GPU_LIMIT, 1)
+            from models.devices import count_gpus
+
+            client.upsert_global_concurrency_limit_by_name(GPU_LIMIT, max(1, count_gpus()))
 
 
 def _make_automation() -> None:

@@ -13,17 +13,28 @@ from data.errors import ConfigError
 from flows.terminal import terminal_progress
 from tasks.request import RunRequest
 
+RUNNERS = ("auto", "prefect", "none", "local", "dask")
+
 
 def run(request: RunRequest, runner: str = "auto") -> list[dict[str, Any]]:
-    """Do the request with `runner` prefect, none or auto; one record per stage.
+    """Do the request with `runner` prefect, none, auto, local or dask; one record per stage.
 
+    local and dask say where jobs are done and are else as auto; dask needs `request.scheduler`.
     auto takes Prefect when this checkout's server is up; otherwise it runs without and says so. It
     never falls back to Prefect's temporary server, which loses records.
     """
     from flows import server
 
-    if runner not in ("auto", "prefect", "none"):
-        raise ConfigError("--runner", expected="prefect, none or auto", got=runner)
+    if runner not in RUNNERS:
+        raise ConfigError("--runner", expected=f"one of {', '.join(RUNNERS)}", got=runner)
+    if runner in ("local", "dask"):
+        if (runner == "dask") != bool(request.scheduler):
+            raise ConfigError(
+                f"--runner {runner}",
+                expected="--scheduler with dask, and none with local",
+                got=request.scheduler or "no --scheduler",
+            )
+        runner = "auto"
     if runner == "none":
         return run_plain(request)
     state = server.find_server()
@@ -75,14 +86,17 @@ def stopped_by_signals() -> Iterator[None]:
 
 def run_plain(request: RunRequest) -> list[dict[str, Any]]:
     """All stages without Prefect: the same steps, a process pool, a progress bar."""
-    from tasks.carriers import LocalCarrier
+    from tasks.carriers import carrying
     from tasks.context import PlainExecutor, open_context
     from tasks.steps import run_steps
 
-    with terminal_progress() as show, stopped_by_signals():
-        executor = PlainExecutor(LocalCarrier.of(request), show)
-        with open_context(request, executor) as context:
-            return [vars(record) for record in run_steps(context)]
+    with (
+        terminal_progress() as show,
+        stopped_by_signals(),
+        carrying(request) as carrier,
+        open_context(request, PlainExecutor(carrier, show)) as context,
+    ):
+        return [vars(record) for record in run_steps(context)]
 
 
 def prove(request: RunRequest) -> Any:
@@ -94,6 +108,16 @@ def prove(request: RunRequest) -> Any:
     recipe, workspace = resolve_recipe(request), Workspace(request.workspace)
     [scope] = scopes(request, recipe, workspace, training.STEP)
     return training.prove(scope)
+
+
+def write_tracking(records: list[dict[str, Any]], store: str) -> None:
+    """The scored run of these records into an MLflow store, if there is one among them."""
+    from models.runs.files import RunFiles
+    from models.runs.tracking import write_run
+
+    for record in records:
+        if record["stage"] == "evaluate" and "run" in record["detail"]:
+            write_run(RunFiles(Path(record["detail"]["run"])), store)
 
 
 def summary(records: list[dict[str, Any]]) -> str:

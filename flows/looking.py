@@ -110,7 +110,9 @@ def recipe_for(dataset: str) -> tuple[str, bool]:
     from models.recipe import load_recipe
 
     names = [n for n in recipe_names() if not n.startswith("demo")]
-    own = [n for n in names if load_recipe(n).data == (dataset,)]
+    found = {name: load_recipe(name) for name in names}
+    pictures = {n for n, r in found.items() if "flow_pictures" in r.stages}  # of an import alone
+    own = [n for n, r in found.items() if r.data == (dataset,) and n not in pictures]
     return (sorted(own, key=lambda n: "cpu" not in n)[0], True) if own else ("hsta_cpu", False)
 
 

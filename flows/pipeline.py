@@ -15,6 +15,8 @@ from prefect.states import Cancelled
 
 from flows.output import outlive_reader
 from flows.recorded import run_recorded
+from flows.run_names import invented
+from tasks.forms import FORMS, AnyStageForm, FullForm
 from tasks.request import RunRequest, StageName
 
 ENGINE = "PREFECT__FLOW_RUN_ID"  # a worker sets it for the process that is one flow run
@@ -32,92 +34,52 @@ def _run(request: RunRequest, only: str | None = None) -> Any:
             request,
             only=only,
             adopt=str(run.id) if run else None,
-            name=run.name if run and not _invented(run.name) else None,
+            name=run.name if run and not invented(run.name) else None,
             tags=run.tags if run else (),
         )
     except KeyboardInterrupt:
         return Cancelled(message="Cancelled from Prefect; finished parts are kept.")
 
 
-def _invented(name: str) -> bool:
-    """Whether Prefect made this name up (two words, lovely-lynx) and no person chose it."""
-    from coolname.data import config
+def _stage_flow(stage: str, about: str) -> Flow[Any, Any]:
+    """A flow of one stage with a form of its own, which Prefect reads from the annotation."""
 
-    parts: Any = config.values()
-    known = {w for part in parts if part["type"] == "words" for w in part["words"]}
-    return all(word in known for word in name.split("-"))
+    def do(request: Any) -> Any:
+        return _run(request.request(stage), stage)
 
-
-@flow(name="ingest", **_OPTIONS)
-def ingest(request: RunRequest) -> Any:
-    """Read datasets as their owners ship them into tables of videos, frames and events."""
-    return _run(request, "ingest")
+    do.__annotations__ = {"request": FORMS[stage], "return": Any}
+    do.__doc__ = about
+    return flow(name=stage, **_OPTIONS)(do)
 
 
-@flow(name="align", **_OPTIONS)
-def align(request: RunRequest) -> Any:
-    """Find faces and crop them, every frame registered to the video's first."""
-    return _run(request, "align")
-
-
-@flow(name="registration", **_OPTIONS)
-def registration(request: RunRequest) -> Any:
-    """Bring every event's frames onto its own onset."""
-    return _run(request, "registration")
-
-
-@flow(name="apex", **_OPTIONS)
-def apex(request: RunRequest) -> Any:
-    """Take labelled apex frames, spot the missing ones, and state the error where labels exist."""
-    return _run(request, "apex")
-
-
-@flow(name="flow", **_OPTIONS)
-def optical_flow(request: RunRequest) -> Any:
-    """Compute TV-L1 optical flow and strain of each event."""
-    return _run(request, "flow")
-
-
-@flow(name="motion", **_OPTIONS)
-def motion(request: RunRequest) -> Any:
-    """Compute ME-TST's motion series of facial regions, window by window."""
-    return _run(request, "motion")
-
-
-@flow(name="train", **_OPTIONS)
-def train(request: RunRequest) -> Any:
-    """Train one network per fold; finished folds are kept."""
-    return _run(request, "train")
-
-
-@flow(name="evaluate", **_OPTIONS)
-def evaluate(request: RunRequest) -> Any:
-    """Pool all folds' predictions into scores and the report."""
-    return _run(request, "evaluate")
+ingest = _stage_flow(
+    "ingest", "Read datasets as their owners ship them into tables of videos, frames and events."
+)
+align = _stage_flow(
+    "align", "Find faces and crop them, every frame registered to the video's first."
+)
+registration = _stage_flow("registration", "Bring every event's frames onto its own onset.")
+apex = _stage_flow(
+    "apex", "Take labelled apex frames, spot the missing ones, and state the error against labels."
+)
+optical_flow = _stage_flow("flow", "Compute TV-L1 optical flow and strain of each event.")
+motion = _stage_flow(
+    "motion", "Compute ME-TST's motion series of facial regions, window by window."
+)
+train = _stage_flow("train", "Train one network per fold; finished folds are kept.")
+evaluate = _stage_flow("evaluate", "Pool all folds' predictions into scores and the report.")
 
 
 @flow(name="stage", **_OPTIONS)
-def any_stage(request: RunRequest, stage: StageName) -> Any:
+def any_stage(request: AnyStageForm, stage: StageName) -> Any:
     """One stage, chosen in the form; also those that were added since this file was written."""
-    return _run(request, stage)
+    return _run(request.request(stage), stage)
 
 
 @flow(name="full-run", **_OPTIONS)
-def full_run(request: RunRequest) -> Any:
+def full_run(request: FullForm) -> Any:
     """All stages a recipe needs, in order, each as its own flow run inside this one.
 
     Only what is stale is done. A damaged part found on the way is set aside and redone once.
     """
     return _run(request)
-
-
-STAGE_FLOWS: dict[str, Flow[Any, Any]] = {
-    "ingest": ingest,
-    "align": align,
-    "registration": registration,
-    "apex": apex,
-    "flow": optical_flow,
-    "motion": motion,
-    "train": train,
-    "evaluate": evaluate,
-}

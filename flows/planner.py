@@ -139,12 +139,11 @@ def _estimate(scope: Scope, found: StepPlan) -> dict[str, Any]:
 
 def _of_store(scope: Scope, found: StepPlan) -> tuple[float, float] | None:
     """Seconds and bytes a unit of the store's own past; None without one."""
-    folder = scope.workspace.stage(str(scope.dataset), found.step)
-    times, manifest = stores.read_timings(folder), stores.read_records(folder).manifest
-    if times.empty or manifest.empty:
+    times = stores.read_timings(scope.workspace.stage(str(scope.dataset), found.step))
+    rows, size = found.work.stored
+    if times.empty or not rows:
         return None
-    size = int(manifest.drop_duplicates("part").bytes.sum())
-    return float(times.seconds.sum()) / int(times.units.sum()), size / len(manifest)
+    return float(times.seconds.sum()) / int(times.units.sum()), size / rows
 
 
 def _scaled(rate: Rate, work: float) -> dict[str, Any]:
@@ -230,7 +229,7 @@ def _totals(rows: list[dict[str, Any]], workers: int, request: RunRequest | None
     if unsure:
         lines.append(f"  unknown: {', '.join(unsure)}{_hint(rows)}")
     if request:
-        data = " ".join(f"-d {name}={root}" for name, root in request.data.items())
+        data = " ".join(f"-d {row.dataset}={row.folder}" for row in request.data)
         words = f"{request.recipe} -w {request.workspace} {data}"
         lines.append(f"next: python -m flows run {words} (and the same options)")
     return lines

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from flows import planner
-from tasks.carriers import LocalCarrier
+from models.runs.listing import score_history
+from tasks.carriers import carrying
 from tasks.context import RunContext, open_context, resolve_recipe
 from tasks.ghosts import close_ghosts
 from tasks.prefect_api import PrefectApi, Refused, Unreachable
@@ -23,6 +24,7 @@ from tasks.request import RunRequest
 from tasks.steps import StepRecord, run_step, run_steps
 
 logger = logging.getLogger(__name__)
+GENERIC = ("workspace", "ws", "work", "out", "output", "runs", "stores", "data")
 
 
 def run_recorded(
@@ -43,7 +45,8 @@ def run_recorded(
     if only is not None:
         request = request.model_copy(update={"stages": [only], "from_stage": None})
     recipe = resolve_recipe(request)
-    ours = [f"recipe:{recipe.name}", *(f"dataset:{d}" for d in recipe.data)]
+    place = workspace_name(Path(request.workspace))
+    ours = [f"recipe:{recipe.name}", *(f"dataset:{d}" for d in recipe.data), f"workspace:{place}"]
     if only is not None:
         ours.append(f"stage:{only}")
     home = home or Path(os.environ.get("PREFECT_HOME", ".prefect")).absolute()
@@ -52,21 +55,29 @@ def run_recorded(
         recording(home, str(Path(request.workspace).absolute())) as recorder,
         recorder.flow(
             "full-run" if only is None else only,
-            name or f"{only or 'full'}-{recipe.name}",
+            name or f"{only or 'full'}-{recipe.name} · {'+'.join(recipe.data)} · {place}",
             sorted({*tags, *ours}),
             {"request": request.model_dump(mode="json")},
             adopt,
         ),
+        carrying(request) as carrier,
     ):
-        executor = PrefectExecutor(LocalCarrier.of(request), recorder)
+        executor = PrefectExecutor(carrier, recorder, f"{place}-{recipe.name}", recipe.name)
         with open_context(request, executor) as context:
             if only is not None:
                 return [vars(run_step(context, only))]
             plan = planner.rows_for_people(context)
             executor.page(f"plan-{recipe.name}", "", plan)
             records = run_steps(context, _subflow(recorder, ours))
-            logger.info("\n".join(record.sentence() for record in records))
+            rows = score_history(context.workspace.path)
+            executor.table(f"{place}-scores", f"Scores over time: workspace {place}", rows)
             return [vars(record) for record in records]
+
+
+def workspace_name(path: Path) -> str:
+    """A workspace's own name: its folder's, with the one above where that says little."""
+    path = path.expanduser().absolute()
+    return f"{path.parent.name}-{path.name}" if path.name.lower() in GENERIC else path.name
 
 
 def _subflow(recorder: Recorder, tags: list[str]) -> Any:

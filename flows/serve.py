@@ -11,7 +11,7 @@ import os
 import threading
 from pathlib import Path
 
-HOSTS = ["127.0.0.1", "localhost"]
+HOSTS = ["127.0.0.1", "localhost"]  # and what `up --host` adds, in $APEXFLOW_HOSTS
 
 
 def main() -> None:

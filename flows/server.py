@@ -26,6 +26,7 @@ from typing import Any
 import psutil
 
 from data.errors import ApexflowError, ConfigError
+from flows.server_settings import FILE, ServerSettings, changed, password, read_settings
 
 ROOT = Path(__file__).resolve().parent.parent
 HOST = "127.0.0.1"
@@ -46,16 +47,19 @@ class ServerState:
     server_began: float
     worker_pid: int = 0
     worker_began: float = 0.0
+    host: str = HOST  # address this machine reaches it under
+    shown: str = HOST  # the name people are told
+    remote: str = ""  # API of a team server that somebody else runs
 
     @property
     def api(self) -> str:
         """Address Prefect clients talk to."""
-        return f"http://{HOST}:{self.port}/api"
+        return self.remote or f"http://{self.host}:{self.port}/api"
 
     @property
     def url(self) -> str:
         """Address people open."""
-        return f"http://{HOST}:{self.port}"
+        return self.remote.removesuffix("/api") or f"http://{self.shown}:{self.port}"
 
     @property
     def server(self) -> psutil.Process | None:
@@ -85,78 +89,127 @@ def auth_path() -> Path:
 
 def auth() -> str:
     """`user:password` of this home's server, made when there is none; its file is ours alone."""
-    _make_private(home())
+    make_private(home())
     try:
         return auth_path().read_text().strip()
     except FileNotFoundError:
         text = f"apexflow:{secrets.token_urlsafe(24)}"
-        _write_private(auth_path(), text + "\n")
+        write_private(auth_path(), text + "\n")
         return text
 
 
-def environment(port: int) -> dict[str, str]:
-    """Environment of every Prefect process we start: our home, port and password, no telemetry."""
-    origins = ",".join(f"http://{name}:{port}" for name in (HOST, "localhost"))
+def client_environment(api: str, auth: str) -> dict[str, str]:
+    """What a Prefect client of the server at `api` needs: our home, its password, no telemetry."""
     return {
-        **os.environ,
         "PREFECT_HOME": str(home()),
-        "PREFECT_API_URL": f"http://{HOST}:{port}/api",
-        "PREFECT_API_AUTH_STRING": auth(),
+        "PREFECT_API_URL": api,
+        "PREFECT_API_AUTH_STRING": auth,
         "PREFECT_CLIENT_CSRF_SUPPORT_ENABLED": "true",
-        "PREFECT_SERVER_API_AUTH_STRING": auth(),
-        "PREFECT_SERVER_API_CSRF_PROTECTION_ENABLED": "true",
-        "PREFECT_SERVER_API_CORS_ALLOWED_ORIGINS": origins,
-        "PREFECT_SERVER_API_HOST": HOST,
-        "PREFECT_SERVER_API_PORT": str(port),
-        "PREFECT_UI_API_URL": f"http://{HOST}:{port}/api",
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "DO_NOT_TRACK": "1",
         "APEXFLOW_ROOT": str(ROOT),
     }
 
 
+def environment(state: ServerState, settings: ServerSettings | None = None) -> dict[str, str]:
+    """Environment of every Prefect process we start: as of a client, and the server's settings."""
+    if state.remote:
+        return {**os.environ, **client_environment(state.remote, password(home(), None))}
+    said = settings or read_settings(home())
+    port, secret = state.port, auth()
+    origins = ",".join(f"http://{name}:{port}" for name in said.hosts())
+    return {
+        **os.environ,
+        **client_environment(state.api, secret),
+        "PREFECT_SERVER_API_AUTH_STRING": secret,
+        "PREFECT_SERVER_API_CSRF_PROTECTION_ENABLED": "true",
+        "PREFECT_SERVER_API_CORS_ALLOWED_ORIGINS": origins,
+        "PREFECT_SERVER_API_HOST": said.host,
+        "PREFECT_SERVER_API_PORT": str(port),
+        "PREFECT_UI_API_URL": f"http://{said.shown}:{port}/api",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "APEXFLOW_HOSTS": ",".join(said.hosts()),
+        **said.environment(),
+    }
+
+
+def remember(settings: ServerSettings) -> None:
+    """Keep the settings for the next time; a file only where there is something to keep."""
+    if settings != read_settings(home()):
+        make_private(home())
+        write_private(home() / FILE, settings.model_dump_json(indent=1) + "\n")
+
+
 def find_server() -> ServerState | None:
-    """The server this checkout started, if it runs and answers.
+    """The server this checkout started, if it runs and answers; else the team server it works for.
 
     Its process must be the one we started: whoever took its port since is never sent our password.
     """
     state = _read_state()
-    return state if state is not None and state.server and _answers(state) else None
+    if state is not None and state.server and _answers(state):
+        return state
+    api = read_settings(home()).connect
+    team = ServerState(0, 0, 0.0, remote=api)
+    return team if api and _answers(team) else None
 
 
 def use(state: ServerState) -> None:
     """Point this process's Prefect at the server; call before prefect is imported."""
-    os.environ.update({k: v for k, v in environment(state.port).items() if k.startswith("PREFECT")})
+    os.environ.update({k: v for k, v in environment(state).items() if k.startswith("PREFECT")})
     os.environ["DO_NOT_TRACK"] = "1"
 
 
-def start_server(port: int | None = None) -> ServerState:
+def start_server(port: int | None = None, **said: Any) -> ServerState:
     """The running server, started if need be. A taken port means the next free one.
 
-    A worker that outlived its server is kept where the port is the same, ended otherwise. Raises
-    ApexflowError with the end of the server's log if it does not come up.
+    said: `ServerSettings` to change; they are remembered, and a server that runs with others is
+    started anew. A worker that outlived its server is kept where the port is the same, ended
+    otherwise. Raises ApexflowError with the end of the server's log if it does not come up.
     """
-    if (state := find_server()) is not None:
-        return state
+    before = read_settings(home())
+    url = os.environ.get("PREFECT_SERVER_DATABASE_CONNECTION_URL", "")
+    if said.get("database") is None and not before.database and url.startswith("postgres"):
+        said["database"] = url  # else the next `up` without it would go back to SQLite
+    settings = changed(before, port=port, **said)
     old = _read_state()
-    if old and old.server:  # it runs and does not answer
+    if old and old.server and _answers(old) and _serves_as(before, settings, old.port):
+        remember(settings)
+        return old
+    if old and old.server:  # it runs and does not answer, or answers as it should no more
         _end(old.server)
-    _make_private(home())
-    wanted = port or int(os.environ.get("PREFECT_SERVER_API_PORT", DEFAULT_PORT))
-    chosen = _free_port(wanted if old is None or port else old.port, strict=port is not None)
+    make_private(home())
+    fixed = settings.port if port or settings.open else None
+    usual = settings.port or int(os.environ.get("PREFECT_SERVER_API_PORT", DEFAULT_PORT))
+    wanted = fixed or (usual if old is None else old.port)
+    chosen = _free_port(wanted, settings.host, strict=fixed is not None)
     log = home() / "server.log"
-    process = _spawn(["flows.serve"], chosen, log)
-    state = ServerState(chosen, process.pid, psutil.Process(process.pid).create_time())
+    state = ServerState(chosen, 0, 0.0, host=settings.local, shown=settings.shown)
+    process = _spawn(["flows.serve"], environment(state, settings), log)
+    state.server_pid, state.server_began = process.pid, psutil.Process(process.pid).create_time()
     worker = (old.worker if old else None) or _stray_worker()
-    if worker is not None and old is not None and old.port == chosen:
+    same = old is not None and (old.port, old.host) == (chosen, state.host)
+    if worker is not None and same:
         state.worker_pid, state.worker_began = worker.pid, worker.create_time()
     elif worker is not None:
         _end(worker)
     _save(state)  # before it answers: whoever comes in between must not start another
-    _wait_until(lambda: _answers(state), process, log)
-    _make_private(home())
+    try:
+        _wait_until(lambda: _answers(state), process, log)
+    except ApexflowError:
+        if settings != before:  # a database that is not there is not remembered
+            state_path().unlink(missing_ok=True)
+        raise
+    remember(settings)
+    make_private(home())
     _write_profile(state)
     return state
+
+
+def _serves_as(before: ServerSettings, now: ServerSettings, port: int) -> bool:
+    """Whether a server started with the settings before is as it should be now."""
+    same = ("host", "database", "retention_days", "names")
+    return now.port in (None, before.port, port) and all(
+        getattr(before, name) == getattr(now, name) for name in same
+    )
 
 
 def start_worker(state: ServerState) -> ServerState:
@@ -164,14 +217,19 @@ def start_worker(state: ServerState) -> ServerState:
     use(state)
     from flows import deployed
 
-    deployed.set_up(lambda *words: _prefect(state, *words))
+    settings = read_settings(home())
+    deployed.set_up(lambda *words: _prefect(state, *words), settings.gpus)
     close_ghosts()
+    if not settings.worker:
+        for process in filter(None, (state.worker, _stray_worker())):
+            _end(process)
+        return state
     if state.worker is not None:
         return state
     if (stray := _stray_worker()) is not None:
         _end(stray)
     command = ["prefect", "worker", "start", "--pool", deployed.POOL, "--type", "process"]
-    pid = _spawn(command, state.port, home() / "worker.log").pid
+    pid = _spawn(command, environment(state), home() / "worker.log").pid
     state.worker_pid, state.worker_began = pid, psutil.Process(pid).create_time()
     _save(state)
     return state
@@ -210,6 +268,8 @@ def describe() -> dict[str, Any]:
     state = find_server()
     if state is None:
         return {"server": "not running", "start": "python -m flows up"}
+    if state.remote:
+        return {"server": state.url, "worker": "the team's; see its UI", "home": str(home())}
     use(state)
     closed = close_ghosts()
     return {
@@ -220,17 +280,18 @@ def describe() -> dict[str, Any]:
         "worker": "running" if state.worker else "not running",
         "home": str(home()),
         "login": f"in {auth_path()}",
+        **read_settings(home()).described(),
         **({"closed": f"{closed} run(s) whose process had ended"} if closed else {}),
     }
 
 
-def _spawn(command: list[str], port: int, log: Path) -> subprocess.Popen[bytes]:
+def _spawn(command: list[str], variables: dict[str, str], log: Path) -> subprocess.Popen[bytes]:
     """Start a Python module that outlives us, its output in a log."""
     with open(log, "ab") as output:
         return subprocess.Popen(
             [sys.executable, "-m", *command],
             cwd=ROOT,
-            env=environment(port),
+            env=variables,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -243,7 +304,7 @@ def _prefect(state: ServerState, *words: str) -> str:
     done = subprocess.run(
         [sys.executable, "-m", "prefect", "--no-prompt", *words],
         cwd=ROOT,
-        env=environment(state.port),
+        env=environment(state),
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -265,10 +326,10 @@ def _write_profile(state: ServerState) -> None:
         return  # somebody's own
     lines = [f'active = "{PROFILE}"', "", f"[profiles.{PROFILE}]"]
     lines += [f'PREFECT_API_URL = "{state.api}"', f'PREFECT_API_AUTH_STRING = "{auth()}"', ""]
-    _write_private(path, "\n".join(lines))
+    write_private(path, "\n".join(lines))
 
 
-def _make_private(folder: Path) -> None:
+def make_private(folder: Path) -> None:
     """The folder for its owner alone, and the files an earlier version left readable in it."""
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     folder.chmod(0o700)
@@ -277,19 +338,20 @@ def _make_private(folder: Path) -> None:
             path.chmod(path.stat().st_mode & 0o700)
 
 
-def _write_private(path: Path, text: str) -> None:
+def write_private(path: Path, text: str) -> None:
+    """Write a file for its owner alone, whole or not at all."""
     temporary = path.with_suffix(f".{os.getpid()}.tmp")
     with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
         file.write(text)
     temporary.replace(path)
 
 
-def _free_port(wanted: int, *, strict: bool) -> int:
+def _free_port(wanted: int, host: str, *, strict: bool) -> int:
     for port in (wanted,) if strict else range(wanted, wanted + 50):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
-                probe.bind((HOST, port))
+                probe.bind((host, port))
                 return port
             except OSError:
                 continue
@@ -331,7 +393,7 @@ def _read_state() -> ServerState | None:
 
 
 def _save(state: ServerState) -> None:
-    _write_private(state_path(), json.dumps(asdict(state)))
+    write_private(state_path(), json.dumps(asdict(state)))
 
 
 def _process(pid: int, began: float) -> psutil.Process | None:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 OUR_LOGGERS = ("data", "models", "tasks", "flows")
 MOST_RUNNING = 6  # jobs named in the live view
 REFRESH_HZ = 4
+SILENT_S = 60.0  # a line at least so often, where there is something new to say
 QUIET_S = 1.0  # what takes no longer is told at its end only
 _open: list[Terminal] = []  # the view in use is the last; logs go through it, above its bars
 
@@ -37,6 +38,7 @@ class Bar:
     text: str
     began: float
     from_done: int
+    told: float  # when its last line was written
 
     def rate(self, now: float) -> float:
         """Units a second since the first word of it; NaN before anything is done."""
@@ -89,15 +91,14 @@ class Terminal:
         """`done` of `total` units of the work `name`; `text` says what came last."""
         known, now = self.bars.get(name), self.clock()
         if known is None or known.total != total:
-            known = self.bars[name] = Bar(name, done, total, "", now, done)
+            known = self.bars[name] = Bar(name, done, total, "", now, done, now)
         before, known.done, known.text = known.done, done, text
+        tenth = 10 * done // max(1, total) > 10 * before // max(1, total)
+        long_ago = now - known.told > SILENT_S  # a fold of hours tells its epochs in between
         if done >= total:
             del self.bars[name]  # its end is told by whoever began it
-        elif (
-            self._live is None
-            and now - known.began > QUIET_S
-            and 10 * done // max(1, total) > 10 * before // max(1, total)
-        ):
+        elif self._live is None and now - known.began > QUIET_S and (tenth or long_ago):
+            known.told = now
             parts = [f"{done} of {total}", known.pace(now), text]
             self.say(f"{name}: {', '.join(filter(None, parts))}")
 

@@ -1,27 +1,59 @@
-"""Which device a training runs on; torch is imported when it is asked."""
+"""Which devices a training runs on; torch is imported when it is asked."""
 
 from __future__ import annotations
 
+import os
 import re
 
 from data.errors import ConfigError
+from data.stages.contract import Scope
+from data.stages.limits import FAKE_GPUS
+
+
+def local_devices(asked: str) -> tuple[str, ...]:
+    """The devices of this machine that `asked` names, each able to take a job of its own.
+
+    auto: every GPU, or the CPU where there is none; cuda: every GPU; cuda:0,cuda:2: these. Raises
+    ConfigError for a device that is not there.
+    """
+    if asked == "cpu":
+        return ("cpu",)
+    if asked != "auto" and not re.fullmatch(r"cuda(:\d+(,cuda:\d+)*)?", asked):
+        raise ConfigError("--device", expected="auto, cpu, cuda or cuda:N", got=asked[:80])
+    every = tuple(f"cuda:{number}" for number in range(count_gpus()))
+    if asked == "auto":
+        return every or ("cpu",)
+    wanted = every if asked == "cuda" else tuple(asked.split(","))
+    if not wanted or set(wanted) - set(every):
+        raise ConfigError(
+            "--device",
+            expected=f"a GPU that torch can use ({', '.join(every) or 'there is none'})",
+            got=asked[:80],
+        )
+    return wanted
+
+
+def count_gpus() -> int:
+    """GPUs that torch can use here; as many as $APEXFLOW_FAKE_GPUS says, where it is set."""
+    if faked := os.environ.get(FAKE_GPUS):
+        return int(faked) if re.fullmatch(r"\d{1,2}", faked) else 0
+    import torch
+
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
 
 
 def resolve_device(device: str) -> str:
-    """'auto' → the first GPU or the CPU. Raises ConfigError for a device that is not there."""
-    if device == "cpu":
-        return device
-    if device != "auto" and not re.fullmatch(r"cuda(:\d+)?", device):
-        raise ConfigError("--device", expected="auto, cpu, cuda or cuda:N", got=device[:80])
-    import torch
+    """The first of `local_devices`."""
+    return local_devices(device)[0]
 
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise ConfigError("--device", expected="a GPU that torch can use", got=f"{device}, none")
-    number = device.partition(":")[2]
-    if number and int(number) >= torch.cuda.device_count():
-        raise ConfigError(
-            "--device", expected=f"one of {torch.cuda.device_count()} GPUs, from 0", got=device
-        )
-    return device
+
+def real_device(name: str) -> str:
+    """A device of that name that computes: the CPU for one that $APEXFLOW_FAKE_GPUS made up."""
+    return "cpu" if os.environ.get(FAKE_GPUS) else name
+
+
+def devices_of(scope: Scope) -> tuple[str, ...]:
+    """The devices of wherever a scope's jobs are done."""
+    if scope.machines is not None:
+        return scope.machines.devices(scope.device)
+    return local_devices(scope.device)

@@ -19,6 +19,7 @@ import numpy.typing as npt
 from data.errors import TrainingError
 from data.stages.files import replacing
 
+NOTES = "epoch-*.npz"  # notes in a resume folder
 Arrays = dict[str, npt.NDArray[Any]]
 
 

@@ -108,8 +108,11 @@ class Recipe(Settings):
         "not found", description="Published or known numbers.", json_schema_extra=ASIDE
     )
     data: tuple[str, ...] = Field(min_length=1, description="Dataset names; roots come by --data.")
-    labels: Literal["label_3", "label_4", "label_5", "label_7", "objective_class", "emotion"] = (
-        Field("label_3", description="Which label map is learned.")
+    labels: Literal[
+        "label_3", "label_4", "label_5", "label_7", "objective_class", "emotion", "aus"
+    ] = Field(
+        "label_3",
+        description="Which label map is learned; aus: the set of action units, each yes or no.",
     )
     split: SplitConfig = SplitConfig()
     also: tuple[str, ...] = Field(

@@ -23,6 +23,8 @@ NETWORKS = {
     "hsta": "models.hsta",
     "me_tst": "models.me_tst",
     "me_tst_plus": "models.me_tst.plus_entry",
+    "ststnet": "models.flow_nets.ststnet",
+    "flow_regression": "models.flow_nets.flow_regression",
 }
 
 

@@ -7,19 +7,42 @@ neither. `tasks.cluster` has the carrier that hands jobs to Dask workers.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
+from data.stages.contract import Machines
 from data.stages.limits import NEED_MB, parse_memory, workers_within
 from data.stages.pool import cpu_count, map_jobs
+from models.devices import local_devices
 from tasks.request import RunRequest
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 
 
+@dataclass(frozen=True)
+class Share:
+    """What jobs may have of GPUs: so many of them on each, on so many of this machine's."""
+
+    per_gpu: int = 0
+    gpus: int = 0
+
+
+NO_GPU = Share()
+
+
 class Carrier(Protocol):
     """Does jobs, somewhere."""
+
+    @property
+    def machines(self) -> Machines | None:
+        """Where that is, for who must ask; None: this machine."""
+        ...
+
+    def own_gpus(self, device: str) -> tuple[str, ...]:
+        """GPUs of this machine that it would use; none where jobs are done elsewhere."""
+        ...
 
     def carry(
         self,
@@ -27,7 +50,7 @@ class Carrier(Protocol):
         jobs: list[Job],
         *,
         label: Callable[[Job], str],
-        most: int | None = None,
+        share: Share = NO_GPU,
         started: Callable[[Job], None] | None = None,
         ended: Callable[[Job, BaseException | None], None] | None = None,
     ) -> Iterator[Result]:
@@ -41,11 +64,19 @@ class LocalCarrier:
 
     workers: int
     memory_bytes: int = 0
+    device: str = "auto"
+    machines: Machines | None = None
 
     @classmethod
     def of(cls, request: RunRequest) -> LocalCarrier:
         """As many workers as asked for, else one per core. Raises ConfigError."""
-        return cls(request.workers or cpu_count(), parse_memory(request.memory))
+        workers = request.workers or cpu_count()
+        return cls(workers, parse_memory(request.memory), request.device)
+
+    def own_gpus(self, device: str) -> tuple[str, ...]:
+        """See Carrier. GPU flow takes one whatever training was told: its backend was asked for."""
+        found = local_devices(device)
+        return found if found != ("cpu",) else local_devices("auto")
 
     def carry(
         self,
@@ -53,13 +84,16 @@ class LocalCarrier:
         jobs: list[Job],
         *,
         label: Callable[[Job], str],
-        most: int | None = None,
+        share: Share = NO_GPU,
         started: Callable[[Job], None] | None = None,
         ended: Callable[[Job, BaseException | None], None] | None = None,
     ) -> Iterator[Result]:
         """See Carrier. A memory ceiling lets only so many work at once as fit below it."""
         need_mb = max((getattr(job, "need_mb", 0.0) for job in jobs), default=0.0) or NEED_MB
-        workers = min(self.workers, most or self.workers)
+        gpus = list(self.own_gpus(self.device))[: share.gpus]
+        most = max(1, self.workers // max(1, len(gpus)))  # a process wants a core, too
+        places = gpus * min(share.per_gpu, most)
+        workers = len(places) if places and self.workers else self.workers  # no GPU idles
         yield from map_jobs(
             function,
             jobs,
@@ -69,7 +103,20 @@ class LocalCarrier:
             ended=ended,
             discard=clear,
             memory_bytes=self.memory_bytes,
+            places=places,
         )
+
+
+@contextmanager
+def carrying(request: RunRequest) -> Iterator[Carrier]:
+    """The carrier of a request, while it is connected. Raises ConfigError, MissingExtraError."""
+    if not request.scheduler:
+        yield LocalCarrier.of(request)
+        return
+    from tasks.cluster.carrier import connected
+
+    with connected(request) as carrier:
+        yield carrier
 
 
 def clear(job: Any) -> None:

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -21,7 +21,7 @@ from data.stages.workspace import Workspace
 from models.devices import resolve_device
 from models.recipe import Recipe, load_recipe
 from models.steps import find_step
-from tasks.carriers import Carrier
+from tasks.carriers import NO_GPU, Carrier, Share
 from tasks.request import RunRequest
 
 Job = TypeVar("Job")
@@ -37,13 +37,9 @@ class Executor(Protocol):
         function: Callable[[Job], Result],
         jobs: list[Job],
         label: Callable[[Job], str],
-        *,
-        most: int | None = None,
+        share: Share = NO_GPU,
     ) -> Iterator[Result]:
-        """Results in order of completion, at most `most` jobs at a time.
-
-        The first error is raised after all jobs ended.
-        """
+        """Results in order of completion; the first error is raised after all jobs ended."""
         ...
 
     def progress(self, name: str, done: int, total: int, text: str) -> None:
@@ -54,8 +50,13 @@ class Executor(Protocol):
         """Show a stage's pictures and table."""
         ...
 
-    def gpu(self, device: str) -> Any:
-        """Context manager held around GPU work."""
+    def gpu(self, count: int) -> Any:
+        """Context manager held around work on `count` GPUs of this machine; how many it got."""
+        ...
+
+    @property
+    def carrier(self) -> Carrier:
+        """Where its jobs are done."""
         ...
 
 
@@ -79,23 +80,22 @@ class PlainExecutor:
     """Shows a run nowhere but through `show`."""
 
     def __init__(self, carrier: Carrier, show: Watcher | None = None) -> None:
-        self._carrier, self._show = carrier, show
+        self.carrier, self._show = carrier, show
 
     def map(
         self,
         function: Callable[[Job], Result],
         jobs: list[Job],
         label: Callable[[Job], str],
-        *,
-        most: int | None = None,
+        share: Share = NO_GPU,
     ) -> Iterator[Result]:
         """See Executor."""
         show = self._show
-        yield from self._carrier.carry(
+        yield from self.carrier.carry(
             function,
             jobs,
             label=label,
-            most=most,
+            share=share,
             started=(lambda job: show.begin(label(job))) if show else None,
             ended=(lambda job, error: show.end(label(job))) if show else None,
         )
@@ -109,9 +109,9 @@ class PlainExecutor:
         """Pages are for the UI; the report holds the same pictures."""
 
     @contextmanager
-    def gpu(self, device: str) -> Iterator[None]:
+    def gpu(self, count: int) -> Iterator[int]:
         """Alone on the machine as far as we know: nothing to hold."""
-        yield
+        yield count
 
 
 @dataclass
@@ -123,17 +123,24 @@ class RunContext:
     workspace: Workspace
     token: str
     executor: Executor
+    made: dict[str, list[int]] = field(default_factory=dict)  # 'align casme2' → [made, units]
 
     @property
     def steps(self) -> list[str]:
         """Steps this run does, in order: the recipe's, narrowed by the request."""
         return wanted_steps(self.request, self.recipe)
 
+    @property
+    def carrier(self) -> Carrier:
+        """Where the run's jobs are done."""
+        return self.executor.carrier
+
     def scopes(self, step: Step, dataset: str | None = None) -> list[Scope]:
         """What a step is done for: each of the recipe's datasets (or only `dataset`), or all."""
-        return scopes(
+        whole = scopes(
             self.request, self.recipe, self.workspace, step, token=self.token, dataset=dataset
         )
+        return [replace(scope, machines=self.carrier.machines) for scope in whole]
 
     def forces(self, step: str) -> bool:
         """Whether the request forces this step, or one it depends on."""
@@ -209,7 +216,14 @@ def wanted_steps(request: RunRequest, recipe: Recipe) -> list[str]:
             expected=f"the first before the last, in the order {', '.join(known)}",
             got=f"--from {request.from_stage} --until {request.until}",
         )
-    return [s for s in known[first : last + 1] if not request.stages or s in request.stages]
+    wanted = [s for s in known[first : last + 1] if not request.stages or s in request.stages]
+    if not wanted:
+        raise ConfigError(
+            "stages",
+            expected=f"one of {known[first : last + 1]}, as asked by first and last stage",
+            got=", ".join(request.stages),
+        )
+    return wanted
 
 
 def dataset_root(request: RunRequest, dataset: str) -> Path:
@@ -244,7 +258,7 @@ def open_context(request: RunRequest, executor: Executor) -> Iterator[RunContext
     """Read the recipe, lock the workspace, and hold both for the run."""
     recipe = resolve_recipe(request)
     wanted_steps(request, recipe)
-    if request.device != "auto":  # hours before a network is trained
+    if request.device != "auto" and not request.scheduler:  # hours before a network is trained
         resolve_device(request.device)
     workspace = Workspace(request.workspace)
     with workspace.lock(wait_s=request.wait_s, what=f"run {recipe.name}") as token:

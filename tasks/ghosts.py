@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import logging
+import socket
 import time
 import uuid
 from collections.abc import Iterator
@@ -97,13 +98,12 @@ def _journals(api: PrefectApi, folder: Path, tell: bool) -> tuple[int, set[str]]
 
 def _without_journal(api: PrefectApi, spoken_for: set[str], tell: bool) -> int:
     """Runs a worker of this machine started that died before, or without, our account of them."""
-    if not api.local:
-        return 0
     query = {"flow_runs": {"state": {"type": {"any_": _OPEN}}}, "limit": 200}
     closed = 0
     for run in api.post("flow_runs/filter", query):
-        pid = str(run.get("infrastructure_pid") or "")
-        if run["id"] in spoken_for or not pid.isdigit():
+        host, _, pid = str(run.get("infrastructure_pid") or "").rpartition(":")
+        mine = host == socket.gethostname() if host else api.local
+        if run["id"] in spoken_for or not mine or not pid.isdigit():
             continue
         if not _runs(int(pid), run["id"]):
             closed += _gone(api, run["id"], tell)

@@ -14,7 +14,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any, TypeVar
 
 from data.pictures.drawing import markdown_text
-from tasks.carriers import Carrier
+from tasks.carriers import NO_GPU, Carrier, Share
 from tasks.context import watcher
 from tasks.recorder import Recorder
 
@@ -27,17 +27,24 @@ logger = logging.getLogger(__name__)
 class PrefectExecutor:
     """Runs jobs as task runs of the recorder's current flow run. See tasks.context.Executor."""
 
-    def __init__(self, carrier: Carrier, recorder: Recorder) -> None:
-        self._carrier, self._recorder = carrier, recorder
+    def __init__(
+        self, carrier: Carrier, recorder: Recorder, place: str = "", recipe: str = ""
+    ) -> None:
+        """`place` begins every artifact's key: workspace and recipe, so that no two mix."""
+        self.carrier, self._recorder = carrier, recorder
+        self._place, self._recipe = place, recipe
         self._artifacts: dict[str, str] = {}
+
+    def _key(self, name: str, kind: str) -> str:
+        own = name.removesuffix(f"-{self._recipe}") if self._recipe else name
+        return artifact_key(f"{self._place}-{own}-{kind}")
 
     def map(
         self,
         function: Callable[[Job], Result],
         jobs: list[Job],
         label: Callable[[Job], str],
-        *,
-        most: int | None = None,
+        share: Share = NO_GPU,
     ) -> Iterator[Result]:
         """See Executor."""
         running: dict[int, str] = {}
@@ -53,8 +60,8 @@ class PrefectExecutor:
                 view.end(label(job))
 
         try:
-            yield from self._carrier.carry(
-                function, jobs, label=label, most=most, started=started, ended=ended
+            yield from self.carrier.carry(
+                function, jobs, label=label, share=share, started=started, ended=ended
             )
         finally:
             for task in running.values():  # left early
@@ -69,35 +76,56 @@ class PrefectExecutor:
         if name in self._artifacts:
             self._recorder.change_artifact(self._artifacts[name], percent, description)
         else:
-            key = artifact_key(f"{name}-progress")
+            key = self._key(name, "progress")
             self._artifacts[name] = self._recorder.artifact(key, "progress", percent, description)
 
     def page(self, name: str, markdown: str, rows: list[dict[str, Any]]) -> None:
         """See Executor: a markdown artifact with pictures, a table artifact with numbers."""
         said = markdown_text(name)
         if markdown:
-            key = artifact_key(f"{name}-pictures")
-            self._recorder.artifact(key, "markdown", markdown, said)
+            self._recorder.artifact(self._key(name, "pictures"), "markdown", markdown, said)
         if rows:
-            safe = [{k: _defused(v) for k, v in row.items()} for row in rows]
-            text = json.dumps(safe, default=str)  # Prefect keeps a table as text
-            self._recorder.artifact(artifact_key(f"{name}-table"), "table", text, said)
+            self._table(self._key(name, "table"), said, rows)
+
+    def table(self, key: str, said: str, rows: list[dict[str, Any]]) -> None:
+        """A table of the workspace's own, under a key that every run of it shares."""
+        if rows:
+            self._table(artifact_key(key), markdown_text(said), rows)
+
+    def _table(self, key: str, said: str, rows: list[dict[str, Any]]) -> None:
+        safe = [{k: _defused(v) for k, v in row.items()} for row in rows]
+        text = json.dumps(safe, default=str)  # Prefect keeps a table as text
+        self._recorder.artifact(key, "table", text, said)
 
     @contextmanager
-    def gpu(self, device: str) -> Iterator[None]:
-        """Hold the GPU slot, so that runs on one machine take turns; without a server, do not."""
+    def gpu(self, count: int) -> Iterator[int]:
+        """Hold a slot per GPU, so that runs on one machine take turns; without a server, none.
+
+        Where Prefect's limit is below `count`, so many GPUs are used.
+        """
         with ExitStack() as stack:
-            if device.startswith("cuda"):
+            if count:
                 from prefect.concurrency.sync import concurrency
 
-                slot = concurrency(GPU_LIMIT, occupy=1, raise_on_lease_renewal_failure=False)
                 try:
-                    slot.__enter__()
+                    count = max(1, min(count, _limit()))
+                    slots = concurrency(
+                        GPU_LIMIT, occupy=count, raise_on_lease_renewal_failure=False
+                    )
+                    slots.__enter__()
                 except Exception as error:
                     logger.warning("no GPU slot from Prefect (%s): going on without one", error)
                 else:
-                    stack.callback(_leave, slot)
-            yield
+                    stack.callback(_leave, slots)
+            yield count
+
+
+def _limit() -> int:
+    """How many GPUs the server lets be used at once."""
+    from prefect.client.orchestration import get_client
+
+    with get_client(sync_client=True) as client:
+        return client.read_global_concurrency_limit_by_name(GPU_LIMIT).limit
 
 
 def _leave(slot: Any) -> None:

@@ -5,12 +5,50 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
+from data.datasets import ADAPTERS
 from data.errors import ConfigError
+from models.recipe import list_recipes
 from models.steps import step_names
 
-StageName = Annotated[str, Field(json_schema_extra={"enum": list(step_names())})]
+
+def _choice(*names: str, **more: Any) -> Any:
+    """A drop-down in a form. Others are refused where they are used, in words."""
+    return Field(json_schema_extra={"enum": list(names)}, **more)
+
+
+StageName = Annotated[str, _choice(*step_names())]
+DatasetName = Annotated[str, _choice(*ADAPTERS)]
+DeviceName = Annotated[str, _choice("auto", "cpu", "cuda", *(f"cuda:{n}" for n in range(16)))]
+RecipeName = Annotated[str, _choice(*list_recipes(), title="One of ours")]
+RecipePath = Annotated[str, Field(title="A YAML file's path")]
+
+
+class DataRow(BaseModel):
+    """Where one dataset lies."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    dataset: DatasetName = Field(title="Dataset", description="Its layout.")
+    folder: str = Field(title="Folder", description="As its owner ships it.")
+
+
+def _as_rows(value: Any) -> Any:
+    """Name → folder means the same as rows."""
+    if isinstance(value, dict):
+        return [{"dataset": name, "folder": folder} for name, folder in value.items()]
+    return value
+
+
+def _each_once(rows: list[DataRow]) -> list[DataRow]:
+    names = [row.dataset for row in rows]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"each dataset once, got {', '.join(twice)} twice")
+    return rows
+
+
+DataRows = Annotated[list[DataRow], BeforeValidator(_as_rows), AfterValidator(_each_once)]
 
 
 class RunRequest(BaseModel):
@@ -18,7 +56,7 @@ class RunRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    recipe: str = Field(
+    recipe: RecipeName | RecipePath = Field(
         "demo_hsta",
         title="Recipe",
         description="A name in flows/recipes/ or the path of a YAML file.",
@@ -28,10 +66,10 @@ class RunRequest(BaseModel):
         title="Workspace",
         description="Folder for stores and runs; made when missing.",
     )
-    data: dict[str, str] = Field(
-        default_factory=dict,
+    data: DataRows = Field(
+        default_factory=list,
         title="Data",
-        description='Dataset name → folder as its owner ships it, e.g. {"casme2": "/data/CASME2"}.',
+        description="A row for each of the recipe's datasets.",
     )
     stages: list[StageName] = Field(
         default_factory=list,
@@ -70,6 +108,12 @@ class RunRequest(BaseModel):
         description='Recipe keys, dotted, e.g. {"flow.size": 128, "train.epochs": 20}.',
     )
     workers: int = Field(0, ge=0, le=256, title="Worker processes", description="0: one per core.")
+    scheduler: str = Field(
+        "",
+        title="Scheduler",
+        description="Have the jobs done by Dask workers: tcp://HOST:PORT, a scheduler's file, or "
+        "slurm:PROFILE.yaml; empty: processes of this machine.",
+    )
     memory: str = Field(
         "",
         title="Memory",
@@ -88,7 +132,7 @@ class RunRequest(BaseModel):
         title="GPU memory, MB",
         description="At most so much for training; empty: all that is free.",
     )
-    device: str = Field(
+    device: DeviceName = Field(
         "auto",
         title="Device",
         description="auto, cpu, cuda or cuda:N. auto takes the GPU when there is one.",
@@ -128,7 +172,8 @@ class RunRequest(BaseModel):
 
     def roots(self) -> dict[str, Path]:
         """Dataset roots as paths. Raises ConfigError for the home of somebody who is not here."""
+        pairs = [(row.dataset, row.folder) for row in self.data]
         try:
-            return {name: Path(root).expanduser() for name, root in self.data.items()}
+            return {name: Path(root).expanduser() for name, root in pairs}
         except RuntimeError as error:
             raise ConfigError("--data", expected="folders", got=str(error)) from error

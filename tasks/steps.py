@@ -14,7 +14,9 @@ from data.stages.contract import Job, Scope, Step, StepPlan
 from data.stages.planning import quarantining, refuse_failures
 from models.runs.history import note_session
 from models.steps import find_step
+from tasks.carriers import Share
 from tasks.context import RunContext
+from tasks.news import telling
 
 logger = logging.getLogger(__name__)
 
@@ -101,12 +103,17 @@ def _do(context: RunContext, step: Step, scope: Scope, record: StepRecord) -> No
         total = sum(job.count for job in jobs)
         context.executor.progress(name, 0, total, "starting")
     status: dict[str, str] = {}
-    most = step.gpu(scope) if jobs else 0
+    per_gpu = step.gpu(scope, plan) if jobs else 0
+    gpus = len(context.carrier.own_gpus(scope.device)) if per_gpu else 0
     try:
-        with context.executor.gpu("cuda" if most else "cpu"):
-            for result in _results(context, step, jobs, most):
+        with (
+            context.executor.gpu(gpus) as granted,
+            telling(context.executor, name, jobs) as news,
+        ):
+            for result in _results(context, step, jobs, Share(per_gpu, granted)):
                 done = step.publish(scope, plan, result)
                 status |= done
+                news.done = len(status)
                 text = step.progress(scope, result)
                 if lost := sum(word != "ok" for word in status.values()):
                     text += f"; {lost} without data so far"
@@ -115,6 +122,7 @@ def _do(context: RunContext, step: Step, scope: Scope, record: StepRecord) -> No
                 refuse_failures(plan, done, scope.recipe.strict)
     finally:
         step.finish(scope, plan)
+    context.made[f"{step.name} {scope.label}"] = [len(status), len(plan.units)]
     record.units += len(plan.units)
     record.redone += len(plan.todo)
     record.failed += len(plan.failed) + sum(word != "ok" for word in status.values())
@@ -124,16 +132,17 @@ def _do(context: RunContext, step: Step, scope: Scope, record: StepRecord) -> No
     record.detail |= {k: plan.detail[k] for k in ("run", "run_id", "device") if k in plan.detail}
     if status and "run" in plan.detail:
         spent = time.perf_counter() - began
-        note_session(Path(plan.detail["run"]), step.name, len(status), spent, scope.device)
+        run = Path(plan.detail["run"])
+        note_session(run, step.name, len(status), spent, scope.device, context.made)
     if plan.reasons:
         _show(context, step, scope, plan)
 
 
-def _results(context: RunContext, step: Step, jobs: list[Job], most: int) -> Iterable[Any]:
+def _results(context: RunContext, step: Step, jobs: list[Job], share: Share) -> Iterable[Any]:
     """Results as they are made: here, or where the executor makes them."""
     if step.in_parent:
         return map(step.make, jobs)
-    return context.executor.map(step.make, jobs, lambda job: job.label, most=most or None)
+    return context.executor.map(step.make, jobs, lambda job: job.label, share)
 
 
 def _words(plan: StepPlan) -> str:

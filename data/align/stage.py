@@ -64,9 +64,9 @@ if TYPE_CHECKING:
 NAME, VERSION = "align", 4
 
 
-def list_units(inputs: StageInputs, config: AlignConfig) -> list[Unit]:
+def list_units(inputs: StageInputs, config: AlignConfig) -> Iterator[Unit]:
     """One unit per video."""
-    return [
+    return (
         Unit(
             video.id,
             video.id,
@@ -78,7 +78,7 @@ def list_units(inputs: StageInputs, config: AlignConfig) -> list[Unit]:
             frames=True,
         )
         for video in inputs.recordings.videos.values()
-    ]
+    )
 
 
 def process(unit: Unit, inputs: UnitInputs, config: AlignConfig, part: PartWriter) -> None:

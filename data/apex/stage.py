@@ -43,9 +43,9 @@ class _EventFrames:
     fps: float
 
 
-def list_units(inputs: StageInputs, config: ApexConfig) -> list[Unit]:
+def list_units(inputs: StageInputs, config: ApexConfig) -> Iterator[Unit]:
     """One unit per event."""
-    return [
+    return (
         Unit(
             event.id,
             event.video,
@@ -54,7 +54,7 @@ def list_units(inputs: StageInputs, config: ApexConfig) -> list[Unit]:
             frames=True,
         )
         for event in inputs.recordings.events.values()
-    ]
+    )
 
 
 def process(unit: Unit, inputs: UnitInputs, config: ApexConfig, part: PartWriter) -> None:

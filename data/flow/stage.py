@@ -19,6 +19,7 @@ ledger row; an event without two such frames is dropped.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +36,7 @@ from data.optical_flow import choose_backend, tvl1, tvl1_sequence
 from data.registration.store import EventCrops, open_event
 from data.stages.contract import Batching, Stage, Unit
 from data.stages.inputs import StageInputs, UnitInputs
+from data.stages.limits import FAKE_GPUS
 from data.stages.parts import PartWriter
 
 if TYPE_CHECKING:
@@ -52,9 +54,9 @@ EventPairs = tuple[
 ]  # grey crops by video frame, the pairs they are for
 
 
-def list_units(inputs: StageInputs, config: FlowConfig) -> list[Unit]:
+def list_units(inputs: StageInputs, config: FlowConfig) -> Iterator[Unit]:
     """One unit per event."""
-    return [
+    return (
         Unit(
             event.id,
             event.video,
@@ -63,7 +65,7 @@ def list_units(inputs: StageInputs, config: FlowConfig) -> list[Unit]:
             frames=True,
         )
         for event in inputs.recordings.events.values()
-    ]
+    )
 
 
 def process(unit: Unit, inputs: UnitInputs, config: FlowConfig, part: PartWriter) -> None:
@@ -213,9 +215,19 @@ def wants_batches(config: FlowConfig) -> bool:
     backend = choose_backend(config.backend).backend
     if backend not in ("torch", "triton"):
         return False
+    if os.environ.get(FAKE_GPUS):
+        return True
     from data.optical_flow.torch_backend import check_device
 
     return check_device(backend) == "cuda"
+
+
+def use_device(device: str) -> None:
+    """Compute on this GPU from now on."""
+    if not os.environ.get(FAKE_GPUS):
+        from data.optical_flow.torch_backend import use_device
+
+        use_device(device)
 
 
 def result_bytes(event: EventPairs) -> int:
@@ -319,7 +331,9 @@ STAGE = Stage(
     unit_kind="event",
     list_units=list_units,
     process=process,
-    batching=Batching(wants_batches, read_event, result_bytes, compute_many, write_event),
+    batching=Batching(
+        wants_batches, read_event, result_bytes, compute_many, write_event, use=use_device
+    ),
     title="Flow: how the face moved, and its strain",
     pictures=pictures,
     warm_up=warm_up,

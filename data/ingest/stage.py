@@ -170,7 +170,7 @@ class IngestStep:
         """'48 videos'."""
         return f"{len(result.tables.videos)} videos"
 
-    def gpu(self, scope: Scope) -> int:
+    def gpu(self, scope: Scope, plan: StepPlan) -> int:
         """None."""
         return 0
 

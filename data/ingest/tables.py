@@ -65,7 +65,8 @@ def ingest(root: Path, layout: str) -> IngestTables:
 def with_raw(tables: IngestTables, raw: pd.DataFrame) -> IngestTables:
     """The same tables, knowing what readings of all bytes found (`data.ingest.raw`)."""
     videos = with_raw_identity(tables.videos, raw)
-    key = _key(tables.layout, videos, tables.events, tables.ledger)
+    same = videos is tables.videos
+    key = tables.key if same else _key(tables.layout, videos, tables.events, tables.ledger)
     return replace(tables, videos=videos, raw=raw, key=key)
 
 

@@ -54,7 +54,7 @@ def motion_figure(
     fig, (above, below) = figure(
         860, 90 + 15 * len(names), rows=2, sharex=True, gridspec_kw={"height_ratios": [1, 5]}
     )
-    below.imshow(
+    shown = below.imshow(
         length,
         aspect="auto",
         cmap="magma_r",
@@ -62,6 +62,10 @@ def motion_figure(
         vmin=0,
         vmax=max(float(np.quantile(length, 0.995)), 1e-6),
     )
+    scale = fig.colorbar(shown, ax=[above, below], fraction=0.02, pad=0.01, aspect=30)
+    scale.set_label("px since the window's first frame", fontsize=8, color=MUTED)
+    scale.outline.set_visible(False)
+    scale.ax.tick_params(colors=MUTED, labelsize=8, length=0)
     half = features.shape[2] // 2
     for window in np.flatnonzero(np.asarray(status) == NO_FACE):
         first = 0 if window == 0 else (window + 1) * half

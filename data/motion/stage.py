@@ -35,13 +35,13 @@ if TYPE_CHECKING:
 NAME, VERSION = "motion", 1
 
 
-def list_units(inputs: StageInputs, config: MotionConfig) -> list[Unit]:
+def list_units(inputs: StageInputs, config: MotionConfig) -> Iterator[Unit]:
     """One unit per video."""
     numbers = inputs.recordings.numbers() if config.gaps == "fill" else {}
-    return [
+    return (
         Unit(v.id, v.id, {"num_frames": v.num_frames, "numbers": numbers.get(v.id)}, frames=True)
         for v in inputs.recordings.videos.values()
-    ]
+    )
 
 
 def process(unit: Unit, inputs: UnitInputs, config: MotionConfig, part: PartWriter) -> None:

@@ -286,6 +286,11 @@ def check_device(backend: str) -> str:
     return device
 
 
+def use_device(device: str) -> None:
+    """Make a GPU ("cuda:1") the one that `solve_arrays` of this process computes on."""
+    torch.cuda.set_device(torch.device(device))
+
+
 def solve_arrays(
     pairs: Pairs, settings: SolverSettings, out: npt.NDArray[Any], backend: str
 ) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:

@@ -125,7 +125,7 @@ def _part_rows(folder: Any, manifest: pd.DataFrame) -> list[dict[str, Any]]:
                     counts[name] = counts.get(name, 0) + value
         rows.append(
             {
-                "part": part,
+                "subjects": ", ".join(sorted({str(u).split("/")[0] for u in group.unit})),
                 "units": len(group),
                 "failures": int((group.status != "ok").sum()),
                 "seconds": round(float(seconds.get(part, 0.0)), 2),

@@ -63,12 +63,12 @@ MOST = 0.5  # share of an event's frames that must show the face
 FAILED = ("no_face", "unreadable")  # align's states without a face
 
 
-def list_units(inputs: StageInputs, config: RegistrationConfig) -> list[Unit]:
+def list_units(inputs: StageInputs, config: RegistrationConfig) -> Iterator[Unit]:
     """One unit per event."""
-    return [
+    return (
         Unit(event.id, event.video, event.marks, reads=(("align", event.video),), frames=True)
         for event in inputs.recordings.events.values()
-    ]
+    )
 
 
 def process(unit: Unit, inputs: UnitInputs, config: RegistrationConfig, part: PartWriter) -> None:

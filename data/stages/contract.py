@@ -21,7 +21,7 @@ from typing import Any, Protocol
 from data.stages.workspace import Workspace
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Unit:
     """One piece of work, and all that its result depends on.
 
@@ -52,6 +52,7 @@ class Batching:
     size: Callable[[Any], int]
     compute: Callable[[list[Any], Any], list[Any]]
     finish: Callable[..., None]  # unit, prepared, result, settings, part
+    use: Callable[[str], None] | None = None  # compute on this device from now on
 
 
 @dataclass(frozen=True)
@@ -110,6 +111,18 @@ class RecipeLike(Protocol):
         ...
 
 
+class Machines(Protocol):
+    """Where jobs are done, which may be elsewhere."""
+
+    def devices(self, asked: str) -> tuple[str, ...]:
+        """Devices that can each take a job of its own: GPUs, or ("cpu",). Raises ConfigError."""
+        ...
+
+    def ask(self, function: Callable[..., Any], *args: Any, gpu: bool = False) -> Any:
+        """What the function answers where jobs are done; `gpu`: where there is one."""
+        ...
+
+
 @dataclass(frozen=True)
 class Scope:
     """What a step works for: a workspace, a recipe, and one dataset or (None) all of them."""
@@ -127,6 +140,7 @@ class Scope:
     only_failed: bool = False  # … only units that have no data
     folds: tuple[str, ...] = ()  # only these, where a step has folds
     max_gpu_memory_mb: float | None = None  # what training may take of a GPU
+    machines: Machines | None = None  # where its jobs are done; None: here
     expect: bool = False  # plan as if all that is to be made before were made, and well
     time_limit_s: float = 0.0  # what one unit of preprocessing may take; 0: by its history
 
@@ -245,8 +259,8 @@ class Step(Protocol):
         """A job that ended, in words."""
         ...
 
-    def gpu(self, scope: Scope) -> int:
-        """How many jobs may use the GPU at once; 0 when the step needs none."""
+    def gpu(self, scope: Scope, plan: StepPlan) -> int:
+        """How many of the plan's jobs one GPU may have at once; 0 when they need none."""
         ...
 
     def warm_up(self, scope: Scope) -> float:

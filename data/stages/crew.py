@@ -71,6 +71,7 @@ class Crew:
 
     label: Callable[[Any], str] = str
     memory_bytes: int = 0  # ceiling for all children and this process together; 0: none
+    watch: Callable[[], None] | None = None  # asked now and then; may raise, which ends all
     crowded: bool = False  # one was ended because all together took too much
     idle: list[Child] = field(default_factory=list)
     busy: list[Child] = field(default_factory=list)
@@ -170,6 +171,8 @@ class Crew:
         if gap < LOOK_S:
             return
         self._looked = now
+        if self.watch is not None:
+            self.watch()
         late = max(0.0, gap - 10 * LOOK_S)  # we were stopped, or the machine slept: so were they
         for child in self.busy:
             child.since += late

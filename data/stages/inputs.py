@@ -7,6 +7,8 @@ depends on is missing from its key.
 
 from __future__ import annotations
 
+import functools
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -17,7 +19,7 @@ import h5py
 
 from data.errors import StoreError
 from data.frames import FrameSource
-from data.recordings import Recordings
+from data.recordings import Recordings, Video
 from data.settings import Settings
 from data.stages.contract import Stage, Unit
 from data.stages.files import read_table
@@ -40,23 +42,26 @@ class StageInputs:
         self.workspace = workspace if isinstance(workspace, Workspace) else Workspace(workspace)
         self.dataset, self.root, self.configs = dataset, root, configs
         self.recordings = Recordings(self.workspace, dataset, root)
-        self._cache: dict[str, Any] = {}
-
-    def _cached(self, name: str, make: Callable[[], Any]) -> Any:
-        if name not in self._cache:
-            self._cache[name] = make()
-        return self._cache[name]
+        self._cache: dict[Any, dict[str, str]] = {}  # keys, by stage
 
     def units(self, name: str) -> list[Unit]:
-        """Units of a stage with their keys, whether or not they are computed yet."""
-        found: list[Unit] = self._cached(f"units:{name}", lambda: self._keyed(find_stage(name)))
-        return found
+        """Units of a stage with their keys, whether or not they are computed yet; not kept."""
+        stage, config = find_stage(name), self.configs[name]
+        place = _place(stage)
+        known = self._cache.get(place)
+        key = self._key_maker(stage, config) if known is None else lambda unit: known[unit.id]
+        units = [replace(unit, key=key(unit)) for unit in stage.list_units(self, config)]
+        self._cache[place] = known or {unit.id: unit.key for unit in units}
+        return units
 
     def keys(self, name: str) -> dict[str, str]:
-        """Unit → key of a stage."""
-        found: dict[str, str] = self._cached(
-            f"keys:{name}", lambda: {u.id: u.key for u in self.units(name)}
-        )
+        """Unit → key of a stage; the units themselves are not kept."""
+        stage, config = find_stage(name), self.configs[name]
+        place = _place(stage)
+        if place not in self._cache:
+            key = self._key_maker(stage, config)
+            self._cache[place] = {u.id: key(u) for u in stage.list_units(self, config)}
+        found: dict[str, str] = self._cache[place]
         return found
 
     def store(self, name: str) -> StageStore:
@@ -76,27 +81,60 @@ class StageInputs:
             else found
         )
 
-    def _keyed(self, stage: Stage) -> list[Unit]:
-        config = self.configs[stage.name]
-        settings = config.identity()
-        return [
-            replace(unit, key=self._key(stage, settings, unit))
-            for unit in stage.list_units(self, config)
-        ]
+    def _key_maker(self, stage: Stage, config: Settings) -> Callable[[Unit], str]:
+        """Unit → its key: stage, version, settings, its own rows, its inputs' keys, its frames'."""
+        settings, needs = config.identity(), set(stage.needs)
+        above = functools.cache(self.keys)
+        videos = functools.cache(lambda: self.recordings.videos)
 
-    def _key(self, stage: Stage, settings: dict[str, Any], unit: Unit) -> str:
-        """Stage, version, settings, the unit's own rows, its inputs' keys, its frames' identity."""
-        undeclared = {name for name, _ in unit.reads} - set(stage.needs)
-        if undeclared:
-            raise StoreError(
-                f"stage {stage.name}",
-                expected=f"units that read what it needs ({', '.join(stage.needs)})",
-                got=f"{unit.id} reading {', '.join(sorted(undeclared))}",
-                code="undeclared_input",
-            )
-        upstream = [[name, of, self.keys(name).get(of)] for name, of in unit.reads]
-        frames = self.recordings.videos[unit.video].identity if unit.frames else None
-        return stable_hash(stage.name, stage.version, settings, unit.facts, upstream, frames)
+        def key(unit: Unit) -> str:
+            if not {name for name, _ in unit.reads} <= needs:
+                undeclared = {name for name, _ in unit.reads} - needs
+                raise StoreError(
+                    f"stage {stage.name}",
+                    expected=f"units that read what it needs ({', '.join(stage.needs)})",
+                    got=f"{unit.id} reading {', '.join(sorted(undeclared))}",
+                    code="undeclared_input",
+                )
+            upstream = [[name, of, above(name).get(of)] for name, of in unit.reads]
+            frames = videos()[unit.video].identity if unit.frames else None
+            return stable_hash(stage.name, stage.version, settings, unit.facts, upstream, frames)
+
+        return key
+
+
+def _place(stage: Stage) -> Any:
+    return stage.name, stage.version, stage.list_units
+
+
+_shared: OrderedDict[str, tuple[dict[Any, dict[str, str]], dict[str, Any]]] = OrderedDict()
+SHARED = 4  # datasets whose tables and keys are kept between the steps of a run
+
+
+def shared_inputs(
+    workspace: Workspace | Path | str,
+    dataset: str,
+    root: Path | None,
+    configs: Mapping[str, Settings],
+) -> StageInputs:
+    """As `StageInputs`; what steps before have read and keyed is taken, as long as it is true.
+
+    True as long as ingest's tables are the same files, and every setting is as it was.
+    """
+    inputs = StageInputs(workspace, dataset, root, configs)
+    stats = []
+    for name in ("videos", "events", "frames"):
+        path = inputs.recordings.path(name)
+        stat = path.stat() if path.exists() else None
+        stats.append([stat.st_ino, stat.st_size, stat.st_mtime_ns] if stat else None)
+    settings = {name: [config.identity(), config] for name, config in configs.items()}
+    stamp = stable_hash(inputs.workspace.path, dataset, stats, settings)
+    _shared.setdefault(stamp, (inputs._cache, inputs.recordings._cache))
+    inputs._cache, inputs.recordings._cache = _shared[stamp]
+    _shared.move_to_end(stamp)
+    while len(_shared) > SHARED:
+        _shared.popitem(last=False)
+    return inputs
 
 
 @dataclass
@@ -107,9 +145,10 @@ class ChunkInputs:
     dataset: str
     root: Path | None
     entries: dict[tuple[str, str], Entry] = field(default_factory=dict)  # (stage, unit) → its row
+    videos: dict[str, Video] = field(default_factory=dict)  # the chunk's
 
     def __post_init__(self) -> None:
-        self.recordings = Recordings(self.workspace, self.dataset, self.root)
+        self.recordings = Recordings(self.workspace, self.dataset, self.root, self.videos)
         self._parts: dict[str, OpenParts] = {}
         self._tables: dict[str, dict[str, dict[str, Any]]] = {}
 

@@ -18,6 +18,7 @@ FACTOR = 20.0  # times what the slowest chunk took per unit
 UNKNOWN_S = 6 * 3600.0  # for a unit of a stage that has no history yet
 SILENT_S = 120.0  # without any processor time: stopped, or waiting for what never comes
 START_S = 300.0  # for a process to start and import what its job needs
+FAKE_GPUS = "APEXFLOW_FAKE_GPUS"  # so many GPUs that are none, to try how work is spread
 NEED_MB = 1000.0  # a worker's memory, as long as a stage has no history
 _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 

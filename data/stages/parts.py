@@ -174,6 +174,7 @@ class ChunkJob:
     limit_s: float = 0.0  # one unit may take so many seconds; 0: any
     need_mb: float = 0.0  # memory that chunks of this stage took so far; 0: unknown
     troubles: tuple[Trouble, ...] = ()
+    device: str = ""  # a GPU of its own, where its stage computes on one
 
     @property
     def label(self) -> str:
@@ -184,6 +185,10 @@ class ChunkJob:
     def count(self) -> int:
         """Units it makes."""
         return len(self.units)
+
+    def on(self, device: str) -> ChunkJob:
+        """The same job on a device."""
+        return replace(self, device=device)
 
     def troubled(self, unit: str, error: ApexflowError, *, given_up: bool) -> ChunkJob:
         """See `data.stages.pool.Divisible`."""
@@ -237,6 +242,8 @@ def compute_chunk(job: ChunkJob) -> ChunkResult:
     try:
         units = _not_given_up(job, writer)
         if stage.batching is not None and stage.batching.when(job.config):
+            if job.device and stage.batching.use is not None:
+                stage.batching.use(job.device)
             _process_batches(job, units, stage.batching, writer)
         else:
             for unit in units:

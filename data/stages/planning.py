@@ -21,17 +21,12 @@ from data.recordings import note_root
 from data.settings import Settings
 from data.stages.contract import Page, RecipeLike, Scope, StepPlan, Unit
 from data.stages.identity import bucket_of, file_digest, stable_hash
-from data.stages.inputs import ChunkInputs, StageInputs
+from data.stages.inputs import ChunkInputs, StageInputs, shared_inputs
 from data.stages.limits import unit_limit
 from data.stages.parts import ChunkJob, ChunkResult, compute_chunk
 from data.stages.rates import Rate, rate_key, remember, work_of
 from data.stages.registry import STAGES, find_stage
-from data.stages.stores import (
-    Entry,
-    entries,
-    read_records,
-    read_timings,
-)
+from data.stages.stores import Entry, entries, plain_columns, read_records, read_timings
 from data.stages.writing import StoreWriter
 
 BUCKETS = 64  # chunks per stage and dataset, fixed so that new videos never move old ones
@@ -53,25 +48,28 @@ def why_not_fresh(
     otherwise sizes and times are compared, and bytes where the time is not the recorded one or the
     file is no larger than `always_read`.
     """
-    rows: dict[tuple[str, str], list[Any]] = {}
-    others: dict[str, Any] = {}
-    for row in manifest.itertuples(index=False):
-        rows.setdefault((row.unit, row.key), []).append(row)
-        others[row.unit] = row
-    needed = {r.part for unit, key in wanted.items() for r in rows.get((unit, key), ())}
-    bad = _bad_parts(folder, manifest[manifest.part.isin(needed)], verify, always_read)
+    rows: dict[tuple[str, str], list[tuple[str, str]]] = {}  # result → part and status, by file
+    others: dict[str, int] = {}  # unit → a row of it
+    columns = plain_columns(manifest, ("unit", "key", "part", "status"))
+    for number, (unit, key, part, status) in enumerate(zip(*columns, strict=True)):
+        rows.setdefault((unit, key), []).append((part, status))
+        others[unit] = number
+    needed = {part for place in wanted.items() for part, _ in rows.get(place, ())}
+    own = manifest if others.keys() <= wanted.keys() else manifest[manifest.part.isin(needed)]
+    bad = _bad_parts(folder, own, needed, verify, always_read)
     reasons: dict[str, str] = {}
     failed: dict[str, str] = {}
     for unit, key in wanted.items():
-        own = rows.get((unit, key))
-        if own is None:
-            reasons[unit] = _what_changed(others.get(unit), version, settings, folder.name)
+        found = rows.get((unit, key))
+        if found is None:
+            other = manifest.iloc[others[unit]] if unit in others else None
+            reasons[unit] = _what_changed(other, version, settings, folder.name)
             continue
-        trouble = next((bad[r.part] for r in own if r.part in bad), "")
+        trouble = next((bad[part] for part, _ in found if part in bad), "") if bad else ""
         if trouble:
             reasons[unit] = trouble
-        elif own[0].status != "ok":
-            failed[unit] = str(own[0].status)
+        elif found[0][1] != "ok":
+            failed[unit] = str(found[0][1])
     return reasons, failed
 
 
@@ -89,11 +87,15 @@ def _what_changed(row: Any, version: int, settings: Settings | None, name: str) 
     return "inputs changed"
 
 
-def _bad_parts(folder: Path, rows: pd.DataFrame, verify: bool, always_read: int) -> dict[str, str]:
-    """Part name → what is wrong with its file; sound parts are absent."""
+def _bad_parts(
+    folder: Path, rows: pd.DataFrame, needed: set[str], verify: bool, always_read: int
+) -> dict[str, str]:
+    """Needed part → what is wrong with its file; sound parts are absent."""
     times = {t.part: t.mtime_ns for t in read_timings(folder).itertuples(index=False)}
     bad: dict[str, str] = {}
     for part, size, digest in rows[["part", "bytes", "digest"]].drop_duplicates().to_numpy():
+        if part not in needed:
+            continue
         try:
             stat = (folder / part).stat()
         except OSError:
@@ -114,6 +116,8 @@ class StageWork:
 
     inputs: StageInputs
     units: dict[str, Unit]
+    trouble: str = ""  # with the store's tables, in words
+    stored: tuple[int, int] = (0, 0)  # results in the store, and bytes of their parts
     writer: StoreWriter | None = None
     made: list[tuple[str, ...]] = field(default_factory=list)  # units of published chunks
     taken: Rate = field(default_factory=Rate)
@@ -140,7 +144,7 @@ class StageStep:
         """See `data.stages.contract.Step`."""
         configs = {name: scope.recipe.stage_config(name) for name in STAGES}
         assert scope.dataset is not None
-        inputs = StageInputs(scope.workspace, scope.dataset, scope.root, configs)
+        inputs = shared_inputs(scope.workspace, scope.dataset, scope.root, configs)
         plan = plan_stage(inputs, self.name, force=force, verify=verify)
         _narrow(plan, scope)
         return plan
@@ -167,10 +171,14 @@ class StageStep:
         kind, count = find_stage(self.name).unit_kind, len(result.rows)
         return f"{who or name}: {count} {kind}{'s' * (count != 1)} in {result.seconds:.1f} s"
 
-    def gpu(self, scope: Scope) -> int:
-        """GPU flow takes a slot; other stages compute on the CPU."""
-        stage, config = find_stage(self.name), scope.recipe.stage_config(self.name)
-        return int(stage.batching is not None and stage.batching.when(config))
+    def gpu(self, scope: Scope, plan: StepPlan) -> int:
+        """GPU flow has a GPU for itself; other stages compute on the CPU."""
+        batching, config = find_stage(self.name).batching, scope.recipe.stage_config(self.name)
+        if batching is None:
+            return 0
+        if scope.machines is None:
+            return int(batching.when(config))
+        return int(scope.machines.ask(batching.when, config, gpu=True))
 
     def warm_up(self, scope: Scope) -> float:
         """Compile the stage's kernels, kept on disk."""
@@ -211,7 +219,9 @@ def plan_stage(
     folder = inputs.workspace.stage(inputs.dataset, name)
     records = read_records(folder)
     wanted = {u.id: u.key for u in units.values()}
-    plan = StepPlan(name, inputs.dataset, list(units), work=StageWork(inputs, units))
+    plan = StepPlan(
+        name, inputs.dataset, list(units), work=StageWork(inputs, units, records.trouble)
+    )
     if force:
         plan.reasons = dict.fromkeys(units, "forced")
     else:
@@ -262,7 +272,8 @@ def _narrow(plan: StepPlan, scope: Scope) -> None:
 
 def _say_what_is_gone(plan: StepPlan, manifest: pd.DataFrame, inputs: StageInputs) -> None:
     """Results whose unit is no longer among the dataset's are kept, and named."""
-    gone = sorted(set(manifest.unit[manifest.status == "ok"]) - set(plan.units))
+    made = manifest.unit[manifest.status == "ok"].to_numpy(object).tolist()
+    gone = sorted(set(made) - set(plan.units))
     by_subject: dict[str, list[str]] = {}
     for unit in gone:
         by_subject.setdefault(unit.split("/")[0], []).append(unit)
@@ -280,7 +291,8 @@ def stage_jobs(plan: StepPlan, token: str, time_limit_s: float = 0.0) -> list[Ch
     inputs, stage = work.inputs, find_stage(plan.step)
     folder = inputs.workspace.stage(plan.dataset, plan.step)
     folder.mkdir(parents=True, exist_ok=True)
-    work.writer = StoreWriter(inputs.workspace, folder, token)
+    if plan.todo or work.trouble:
+        work.writer = StoreWriter(inputs.workspace, folder, token)
     if inputs.root is not None:
         note_root(inputs.workspace, plan.dataset, inputs.root)
     buckets: dict[int, list[Unit]] = {}
@@ -304,7 +316,9 @@ def stage_jobs(plan: StepPlan, token: str, time_limit_s: float = 0.0) -> list[Ch
             for name, of in unit.reads:
                 if entry := upstream[name].get(of):
                     found[name, of] = entry
-        sources = ChunkInputs(inputs.workspace.path, plan.dataset, inputs.root, found)
+        videos = inputs.recordings.videos if any(u.frames for u in units) else {}
+        own = {u.video: videos[u.video] for u in units if u.video in videos}
+        sources = ChunkInputs(inputs.workspace.path, plan.dataset, inputs.root, found, own)
         part = f"part-{bucket:02d}-{digest}{stage.suffix}"
         config = inputs.configs[plan.step]
         jobs.append(

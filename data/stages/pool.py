@@ -23,7 +23,7 @@ from data.stages.limits import OutOfMemoryError, WorkerDiedError
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 logger = logging.getLogger(__name__)
-_THREAD_SETTINGS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+THREAD_SETTINGS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 MOST_GIVEN_UP = 16  # units of one job; beyond, it is the job that is wrong
 
@@ -67,7 +67,7 @@ def map_jobs(
     watches nothing. Leaving the iteration early, ^C included, kills the children and waits for none
     of them; a `crew` that is given is kept alive otherwise.
     """
-    events = _Events(label, started, ended, discard)
+    events = Events(label, started, ended, discard)
     if workers == 0 or not jobs:
         yield from _map_here(function, jobs, events, places)
         return
@@ -113,8 +113,8 @@ class _Task:
         return True
 
 
-class _Events:
-    """Calls the caller's hooks and keeps the first error."""
+class Events:
+    """The hooks of a caller of `map_jobs`, and the first error."""
 
     def __init__(self, label: Any, started: Any, ended: Any, discard: Any) -> None:
         self.label, self._started, self._ended, self._discard = label, started, ended, discard
@@ -122,10 +122,12 @@ class _Events:
         self.full = False
 
     def start(self, job: Any) -> None:
+        """A job has begun."""
         if self._started:
             self._started(job)
 
     def end(self, job: Any, error: BaseException | None) -> None:
+        """A job has ended; what it left goes, if it failed."""
         if error is not None:
             self.error = self.error or error
             self.full |= _disk_is_full(error)
@@ -134,6 +136,7 @@ class _Events:
             self._ended(job, error)
 
     def drop(self, job: Any) -> None:
+        """Remove what an attempt left."""
         if self._discard:
             self._discard(job)
 
@@ -144,7 +147,7 @@ def _disk_is_full(error: BaseException) -> bool:
 
 
 def _map_here(
-    function: Callable[[Job], Result], jobs: list[Job], events: _Events, places: Sequence[str]
+    function: Callable[[Job], Result], jobs: list[Job], events: Events, places: Sequence[str]
 ) -> Iterator[Result]:
     for job in jobs:
         events.start(job)
@@ -166,7 +169,7 @@ def _map_in_crew(
     function: Callable[[Any], Any],
     waiting: deque[_Task],
     workers: int,
-    events: _Events,
+    events: Events,
     places: deque[str],
 ) -> Iterator[Any]:
     lonely: deque[_Task] = deque()  # jobs whose process was lost: repeated with nothing beside them
@@ -210,8 +213,8 @@ def _map_in_crew(
 @contextmanager
 def _one_thread_each() -> Iterator[None]:
     """Children read these as they start."""
-    saved = {name: os.environ.get(name) for name in _THREAD_SETTINGS}
-    os.environ.update(dict.fromkeys(_THREAD_SETTINGS, "1"))
+    saved = {name: os.environ.get(name) for name in THREAD_SETTINGS}
+    os.environ.update(dict.fromkeys(THREAD_SETTINGS, "1"))
     try:
         yield
     finally:

@@ -18,6 +18,7 @@ STAGES = {
     "apex": "data.apex",
     "flow": "data.flow",
     "motion": "data.motion",
+    "flow_pictures": "data.flow_pictures",
 }
 
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,7 +70,8 @@ def rows_digest(table: pd.DataFrame) -> str:
     digest = hashlib.sha256()
     for name in table.columns:
         digest.update(f"\x1e{name}\x1f".encode())
-        digest.update("\x1f".join(table[name].astype("string").fillna("\x00")).encode())
+        texts = table[name].astype("string").to_numpy(object, na_value="\x00")
+        digest.update("\x1f".join(texts.tolist()).encode())
     return digest.hexdigest()[:32]
 
 
@@ -440,22 +441,28 @@ def no_data(dataset: str, stage: str, unit: str, status: str) -> StoreError:
 def entries(manifest: pd.DataFrame) -> Iterator[Entry]:
     """The manifest's rows."""
     columns = ("unit", "key", "part", "status", "bytes", "digest", "content")
-    for row in zip(*(manifest[c].tolist() for c in columns), strict=True):
+    for row in zip(*plain_columns(manifest, columns), strict=True):
         yield Entry(*row)
+
+
+def plain_columns(table: pd.DataFrame, names: Iterable[str]) -> list[list[Any]]:
+    """Columns as lists; many times faster than going through pandas' strings one by one."""
+    return [table[name].to_numpy(object).tolist() for name in names]
 
 
 def choose(manifest: pd.DataFrame, folder: Path, keys: Mapping[str, str] | None) -> pd.DataFrame:
     """One result of each unit: that of `keys`, or without them the one that was made last."""
     if keys is not None:
-        own = [k == keys.get(u) for u, k in zip(manifest.unit, manifest.key, strict=True)]
-        return manifest[np.array(own, bool)].reset_index(drop=True)
+        rows = zip(*plain_columns(manifest, ("unit", "key")), strict=True)
+        own = np.array([k == keys.get(u) for u, k in rows], bool)
+        return manifest if own.all() else manifest[own].reset_index(drop=True)
     if not manifest.unit.duplicated().any():
         return manifest
     times = {t.part: t.mtime_ns for t in read_timings(folder).itertuples(index=False)}
     made = manifest.assign(made=[times.get(part, 0) for part in manifest.part])
     last = made.sort_values(["made", "key"], kind="stable").groupby("unit").key.last()
-    own = [k == last[u] for u, k in zip(manifest.unit, manifest.key, strict=True)]
-    return manifest[np.array(own, bool)].reset_index(drop=True)
+    newest = [k == last[u] for u, k in zip(manifest.unit, manifest.key, strict=True)]
+    return manifest[np.array(newest, bool)].reset_index(drop=True)
 
 
 __all__ = [

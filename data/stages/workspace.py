@@ -21,12 +21,14 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import TextIO
 
 from data.errors import ConfigError, LockedError
 from data.stages.files import TEMP_SUFFIX, recover
 from data.stages.heartbeat import (
+    BEAT_NAME,
     SETTLE_S,
     SHARED,
     Beat,
@@ -119,6 +121,9 @@ class Workspace:
                 for folder in _store_folders(self.path):
                     recover(folder)
                 sweep(self.path)
+                for path in self.path.glob(f"{BEAT_NAME}.*"):  # of writers that were killed
+                    if beat.token not in path.name:
+                        path.unlink(missing_ok=True)
                 yield beat.token
             finally:
                 del _held[self.path]
@@ -165,7 +170,7 @@ def _acquire(path: Path, until: float) -> TextIO:
             pass  # removed between opening and locking it
         except BlockingIOError:
             if time.monotonic() >= until:
-                text = path.read_text(errors="replace") or "an unnamed process"
+                text = _holder(path)
                 file.close()
                 raise _locked(path.parent, f"one held by {text}") from None
         except OSError as error:
@@ -176,6 +181,20 @@ def _acquire(path: Path, until: float) -> TextIO:
             return file
         file.close()
         time.sleep(min(0.2, max(0.0, until - time.monotonic())))
+
+
+def _holder(path: Path) -> str:
+    """'run hsta_cpu, process 812 on lab3, since 2026-11-26 21:40', as the lock's file tells."""
+    text = path.read_text(errors="replace")
+    try:
+        facts = json.loads(text)
+        since = datetime.fromisoformat(facts["since"]).astimezone()
+        return (
+            f"{facts['what']}, process {facts['pid']} on {facts['host']}, since "
+            f"{since:%Y-%m-%d %H:%M}"
+        )
+    except (ValueError, LookupError, TypeError):
+        return text[:200] or "an unnamed process"
 
 
 def _say_no_locks(workspace: Path, why: str) -> None:

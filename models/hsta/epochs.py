@@ -11,6 +11,7 @@ from torch import Tensor
 from data.errors import TrainingError
 from models.fitting import peak_memory_mb
 from models.metrics import recognition
+from models.targets import bits_of
 
 Done = tuple[tuple[str, ...], Tensor, Tensor, Tensor]  # of a batch: names, labels, loss, guesses
 
@@ -40,6 +41,18 @@ def epoch_scores(done: Sequence[Done]) -> dict[str, float]:
     true, predicted = torch.cat(labels).numpy(), torch.cat(guesses).cpu().numpy()
     score = recognition(true, predicted, sorted(set(true.tolist()) | set(predicted.tolist())))
     return {"loss": loss, "train_accuracy": score.accuracy, "train_uf1": score.uf1}
+
+
+def unit_epoch_scores(done: Sequence[Done]) -> dict[str, float]:
+    """The same of sets of action units: share of right sets, mean F1 of the units seen or named."""
+    labels, losses, guesses = zip(*(entry[1:] for entry in done), strict=True)
+    loss = torch.stack(losses).double().mean().item()
+    codes, said = torch.cat(labels).numpy(), torch.cat(guesses).cpu().numpy()
+    true, predicted = bits_of(codes), bits_of(said)
+    both = true.sum(axis=0) + predicted.sum(axis=0)
+    f1 = 2 * (true & predicted).sum(axis=0)[both > 0] / both[both > 0]
+    uf1 = float(f1.mean()) if f1.size else float("nan")
+    return {"loss": loss, "train_accuracy": float((codes == said).mean()), "train_uf1": uf1}
 
 
 def check_finite(done: Sequence[Done], first: int, epoch: int, who: str) -> None:

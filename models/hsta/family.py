@@ -28,6 +28,7 @@ class ClipFamily:
     """See `models.contract.Family`."""
 
     name, spots, recognises = "recognition of clips", False, True
+    multi_label = True  # labels: aus
 
     def training_facts(self, recipe: Recipe) -> dict[str, Any]:
         """None beyond `model` and `train`."""
@@ -57,22 +58,17 @@ class ClipFamily:
         """Class probabilities need no decoding."""
 
     def score(self, run: RunFiles) -> pd.DataFrame:
-        """UF1, UAR, accuracy; see `models.scores.recognition`."""
-        from models.scores.recognition import score_table
-
-        return score_table(run.predictions())
+        """UF1, UAR, accuracy; see `models.scores.recognition`, of action units `.units`."""
+        return _scores(run.recipe).score_table(run.predictions())
 
     def count(self, run: RunFiles, dataset: str | None = None) -> Counted:
         """Confusion counts per person."""
-        from models.scores.recognition import count
-
-        return count(run.predictions(), dataset)
+        return _scores(run.recipe).count(run.predictions(), dataset)
 
     def count_epochs(self, recipe: Recipe, folder: Path) -> FoldEpochs:
         """Confusion counts of a fold's people at every recorded epoch."""
-        from models.scores.recognition import count_epochs
-
-        return count_epochs(folder.name, read_table(folder / "epochs.parquet"))
+        table = read_table(folder / "epochs.parquet")
+        return _scores(recipe).count_epochs(folder.name, table)
 
     def rules(self, recipe: Recipe) -> dict[str, Any]:
         """A clip is named or not: no rules."""
@@ -90,6 +86,13 @@ class ClipFamily:
 
     def intervals(self, run: RunFiles) -> None:
         """Clips are given, not found."""
+
+
+def _scores(recipe: Recipe) -> Any:
+    """The room of scores that fits the labels."""
+    from models.scores import recognition, units
+
+    return units if recipe.labels == "aus" else recognition
 
 
 FAMILY = ClipFamily()

@@ -44,6 +44,7 @@ from models.runs.files import FoldJob, RunFiles, Sample, read_tables
 from models.scores.recognition import score_table
 from models.stacked.proof import Proof, compare, find_fold
 from models.stacked.trace import Trace
+from models.targets import AUS, UNITS, code_of, seen, texts_of
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +58,9 @@ PREDICTION_COLUMNS = ("dataset", "subject", "person", "event", "fold", "label", 
 
 
 def class_names(recipe: Recipe, labels: Sequence[str]) -> tuple[str, ...]:
-    """The classes of a recipe's label map, in the order of the network's outputs."""
+    """The classes of a recipe's label map, or its action units, in the order of the outputs."""
+    if recipe.labels == AUS:
+        return UNITS
     known = CLASSES.get(recipe.labels, tuple(sorted(set(labels))))
     unknown = sorted(set(labels) - set(known))
     if unknown or len(known) < 2:
@@ -92,6 +95,11 @@ class Prepared:
     held_out: list[int]
     scale: Scale
 
+    @property
+    def multi_label(self) -> bool:
+        """Whether its outputs are action units, each yes or no."""
+        return self.job.recipe.labels == AUS
+
 
 @dataclass
 class Pack:
@@ -113,6 +121,7 @@ class Pack:
                 one.job.unit or one.job.fold,
                 one.job.out / "resume" / "state.safetensors" if files else None,
                 one.job.progress if files else None,
+                one.multi_label,
             )
             for one in self.folds
         ]
@@ -140,6 +149,7 @@ class Pack:
             seeds=[one.job.seed for one in self.folds],
             device=self.device,
             scales=[one.scale for one in self.folds],
+            multi_label=self.folds[0].multi_label,
         )
 
 
@@ -151,7 +161,7 @@ def prepare(jobs: Sequence[FoldJob]) -> Pack:
     recipe, train = jobs[0].recipe, _train_config(jobs[0].recipe)
     if any((job.recipe.model, job.recipe.train) != (recipe.model, train) for job in jobs):
         raise ConfigError("folds at once", expected="folds of one recipe", got="several")
-    tables = [_events(job) for job in jobs]
+    tables = [read_events(job) for job in jobs]
     classes = [
         class_names(recipe, job.classes or list(events.label))
         for job, events in zip(jobs, tables, strict=True)
@@ -166,7 +176,8 @@ def prepare(jobs: Sequence[FoldJob]) -> Pack:
     config = recipe.model.model_copy(update={"num_classes": len(classes[0])})
     union = pd.concat(tables, ignore_index=True).drop_duplicates(["dataset", "event"])
     union = union.reset_index(drop=True)
-    ids = [classes[0].index(label) for label in union.label]
+    code = code_of if recipe.labels == AUS else classes[0].index
+    ids = [code(label) for label in union.label]
     scratch = jobs[0].out / "resume"
     bank = read_clips(jobs[0].workspace, union, ids, config, train.input, scratch, jobs[0].keys)
     place = {sample: i for i, sample in enumerate(zip(union.dataset, union.event, strict=True))}
@@ -186,13 +197,13 @@ def finish(pack: Pack, results: Sequence[Fit]) -> None:
     """Predict the test events and write every fold's files."""
     for one, result, chances in zip(pack.folds, results, pack.predict(), strict=True):
         tested = one.events[len(one.training) :]
-        predictions = _predictions(one.job, tested, one.classes, chances)
+        predictions = predictions_table(one.job, tested, one.classes, chances)
         _write(one.job, one.model, result, predictions, one.classes, one.scale)
         if one.job.record:
             notes = read_notes(one.job.out, pack.config.epochs, one.job.record, one.job.fold)
             answers = {n: arrays["chances"] for n, arrays in notes.items()}
             tables = [
-                _predictions(one.job, tested, one.classes, own).assign(epoch=number)
+                predictions_table(one.job, tested, one.classes, own).assign(epoch=number)
                 for number, own in {**answers, pack.config.epochs: chances}.items()
             ]
             write_table(pd.concat(tables, ignore_index=True), one.job.out / "epochs.parquet")
@@ -228,9 +239,10 @@ class TrainedHsta:
     classes: tuple[str, ...]
     scale: Scale
     seed: int
+    multi_label: bool = False
 
     def predict(self, bank: ClipBank, device: str = "cpu") -> npt.NDArray[np.float64]:
-        """Class probabilities (len(bank), classes) of other clips."""
+        """Probabilities (len(bank), classes) of other clips; rows sum to 1 but for units."""
         positions = list(range(len(bank)))
         return predict(
             self.model,
@@ -240,6 +252,7 @@ class TrainedHsta:
             seed=self.seed,
             device=torch.device(device),
             scale=self.scale,
+            multi_label=self.multi_label,
         )
 
 
@@ -259,7 +272,7 @@ def load_fold(folder: Path) -> TrainedHsta:
     model = network.code().create(config)
     load_weights(model, folder / "weights.safetensors")
     scale = (u, v, strain, change, rest[0] if rest else 1.0)
-    return TrainedHsta(model.eval(), train, classes, scale, seed)
+    return TrainedHsta(model.eval(), train, classes, scale, seed, classes == UNITS)
 
 
 def _train_config(recipe: Recipe) -> HstaTrainConfig:
@@ -268,10 +281,10 @@ def _train_config(recipe: Recipe) -> HstaTrainConfig:
     return recipe.train
 
 
-def _events(job: FoldJob) -> pd.DataFrame:
+def read_events(job: FoldJob) -> pd.DataFrame:
     """Training events, then test events, in the job's order, with their `label` as text."""
     table = read_tables(Workspace(job.workspace), job.datasets, "events")
-    table["label"] = table[job.recipe.labels].astype("string")
+    table["label"] = texts_of(table, job.recipe)
     table.index = pd.MultiIndex.from_arrays([table.dataset, table.event])
     wanted: list[Sample] = [*job.train_events, *job.test_events]
     missing = [f"{d}:{e}" for d, e in wanted if (d, e) not in table.index]
@@ -288,19 +301,25 @@ def _events(job: FoldJob) -> pd.DataFrame:
     return events
 
 
-def _predictions(
+def predictions_table(
     job: FoldJob, events: pd.DataFrame, classes: tuple[str, ...], chances: npt.NDArray[np.float64]
 ) -> pd.DataFrame:
+    """Rows of tested events with their class probabilities (n, classes), in the classes' order.
+
+    Raises TrainingError `outputs_not_finite`.
+    """
     if not np.isfinite(chances).all():
         bad = list(events.event[~np.isfinite(chances).all(axis=1)][:3])
         raise TrainingError(
             job.fold,
             expected="finite class probabilities",
             got=f"none for {', '.join(map(str, bad))}",
-            todo="The network has diverged: lower train.base_lr.",
+            todo="The network has diverged: lower its learning rate.",
             code="outputs_not_finite",
         )
-    table = events.assign(fold=job.fold, predicted=[classes[i] for i in chances.argmax(1)])
+    multi = job.recipe.labels == AUS
+    predicted = seen(chances) if multi else [classes[i] for i in chances.argmax(1)]
+    table = events.assign(fold=job.fold, predicted=predicted)
     table = table[list(PREDICTION_COLUMNS)].astype("string").reset_index(drop=True)
     for number, name in enumerate(classes):
         table[f"prob_{name}"] = chances[:, number]

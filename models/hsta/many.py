@@ -50,7 +50,8 @@ def fit_many(
     to rounding, and whether `watch` looks on its way or not (positions are those in `folds`).
     Raises TrainingError naming the fold and the clips when a loss stops being finite.
     """
-    if len(folds) == 1 or not fusable(folds[0].model, config):
+    alone = folds[0].multi_label or not fusable(folds[0].model, config)
+    if len(folds) == 1 or alone:
         return [fit_one(f, config, device, trace, watch, n) for n, f in enumerate(folds)]
     return fit_fused(folds, config, device, trace, watch)
 
@@ -64,13 +65,23 @@ def predict_many(
     seeds: Sequence[int],
     device: torch.device,
     scales: Sequence[Scale],
+    multi_label: bool = False,
 ) -> list[npt.NDArray[np.float64]]:
     """Per fold the class probabilities of its positions: `predict`, fused for several folds."""
-    if len(models) > 1 and fusable(models[0], config):
+    if len(models) > 1 and not multi_label and fusable(models[0], config):
         return predict_fused(
             models, bank, positions, config, seeds=seeds, device=device, scales=scales
         )
     return [
-        predict(model, bank, own, config, seed=seed, device=device, scale=scale)
+        predict(
+            model,
+            bank,
+            own,
+            config,
+            seed=seed,
+            device=device,
+            scale=scale,
+            multi_label=multi_label,
+        )
         for model, own, seed, scale in zip(models, positions, seeds, scales, strict=True)
     ]

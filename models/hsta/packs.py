@@ -15,6 +15,7 @@ from models.recipe import Recipe
 from models.runs.files import FoldJob
 from models.stacked.choice import STEPS, Packing, Trial, choose, cut_packs, measure
 from models.stacked.trace import Trace
+from models.targets import AUS
 
 
 def plan_packs(
@@ -32,7 +33,7 @@ def plan_packs(
         len(jobs),
         device,
         lambda n: try_folds(recipe, n, device),
-        stackable=fusable(recipe.network.code().create(config), train),
+        stackable=recipe.labels != AUS and fusable(recipe.network.code().create(config), train),
         max_memory_mb=max_memory_mb,
     )
     return cut_packs(jobs, choice.at_once, lambda job: len(job.train_events)), choice

@@ -31,13 +31,21 @@ from models.fitting import (
     seed_of,
 )
 from models.hsta.clips import Batch, ClipBank, Scale, draw_batch, to_clip
-from models.hsta.epochs import Done, check_finite, epoch_cost, epoch_scores, pace_of
+from models.hsta.epochs import (
+    Done,
+    check_finite,
+    epoch_cost,
+    epoch_scores,
+    pace_of,
+    unit_epoch_scores,
+)
 from models.hsta.input import MIRROR
 from models.hsta.network import HSTA
 from models.hsta.settings import HstaTrainConfig
 from models.layers.dropout import set_generator
 from models.progress import Pace
 from models.stacked.trace import Trace
+from models.targets import bits_of
 
 logger = logging.getLogger(__name__)
 
@@ -104,13 +112,14 @@ def epoch_order(
 ) -> list[npt.NDArray[np.int64]]:
     """Positions of each batch of one epoch: as many draws as clips, a last partial batch dropped.
 
-    Balanced: with replacement, weight 1 / class count; else a permutation. Fewer clips than
+    Balanced: with replacement, weight 1 / class count (of sets of units: the count of the whole
+    set); else a permutation. Fewer clips than
     `batch_size` make one small batch.
     """
     n = len(labels)
     if config.balanced:
-        counts = np.bincount(labels)
-        weight = 1.0 / counts[labels]
+        _, place, counts = np.unique(labels, return_inverse=True, return_counts=True)
+        weight = 1.0 / counts[place]
         order = rng.choice(n, n, replace=True, p=weight / weight.sum())
     else:
         order = rng.permutation(n)
@@ -127,6 +136,20 @@ def loss_weights(
     counts = np.bincount(labels, minlength=num_classes)
     inverse = np.where(counts > 0, 1.0 / np.maximum(counts, 1), 0.0)
     return torch.tensor(inverse / inverse[counts > 0].mean(), dtype=torch.float32)
+
+
+def unit_weights(
+    labels: npt.NDArray[np.int64], num_units: int, config: HstaTrainConfig
+) -> Tensor | None:
+    """What a unit's positive clips count in the loss, negative / positive ones; None for 1.
+
+    At least 1 positive is assumed, so that a unit never seen in training weighs no more than n.
+    """
+    if config.class_weights == "none":
+        return None
+    positive = bits_of(labels, num_units).sum(axis=0)
+    ratio = (len(labels) - positive) / np.maximum(positive, 1)
+    return torch.tensor(np.maximum(ratio, 1e-3), dtype=torch.float32)
 
 
 # ---------------------------------------------------------------------------------------------- fit
@@ -155,6 +178,7 @@ class FoldTraining:
     who: str = "training"
     resume: Path | None = None
     progress: Callable[[float, str], None] | None = None
+    multi_label: bool = False  # labels are sets of units (models.targets), each output yes or no
 
     @property
     def labels(self) -> npt.NDArray[np.int64]:
@@ -197,12 +221,16 @@ def fit_one(
         if facts["scaler"]:
             scaler.load_state_dict(facts["scaler"])
         logger.info("%s: resumed after epoch %d", who, first)
-    weights = loss_weights(fold.labels, model.config.num_classes, config)
+    weigh = unit_weights if fold.multi_label else loss_weights
+    weights = weigh(fold.labels, model.config.num_classes, config)
     generator = torch.Generator(device) if fusable(model, config) else None
     set_generator(model, generator)
     forward: Callable[[Tensor], Tensor] = torch.compile(model) if config.compile else model
     scale = torch.tensor(fold.scale, dtype=torch.float32, device=device)
-    step = _Step(forward, optimiser, scaler, half, weights, config, device, scale, trace)
+    step = _Step(
+        forward, optimiser, scaler, half, weights, config, device, scale, trace,
+        multi_label=fold.multi_label,
+    )  # fmt: skip
     pace = Pace("clips", (config.epochs - first) * epoch_clips(len(positions), config))
     for epoch in range(first, config.epochs):
         seed_everything(fold.seed, epoch)
@@ -281,6 +309,7 @@ class _Step:
     scale: Tensor
     trace: Trace | None = None
     stopped: bool = False
+    multi_label: bool = False
 
     def backward(self, batch: Batch, share: float) -> tuple[Tensor, Tensor]:
         """Loss of the batch and its predictions; gradients are added, weighted by `share`."""
@@ -289,12 +318,23 @@ class _Step:
         weights = None if self.weights is None else self.weights.to(self.device)
         with torch.autocast(self.device.type, self.half, enabled=self.half is not None):
             logits = self.forward(clip)
-        loss = F.cross_entropy(
-            logits.float(), target, weights, label_smoothing=self.config.label_smoothing
-        )
+        loss = self._loss(logits.float(), target, weights)
         torch.autograd.backward(self.scaler.scale(loss * share))
         self.stopped = self.trace is not None and self.trace.note(loss[None], [True])
+        if self.multi_label:
+            places = torch.arange(logits.shape[1], device=logits.device)
+            return loss.detach(), ((logits.detach() >= 0).long() << places).sum(1)
         return loss.detach(), logits.detach().argmax(1)
+
+    def _loss(self, logits: Tensor, target: Tensor, weights: Tensor | None) -> Tensor:
+        """Cross-entropy of classes, or the mean over units of the binary one."""
+        smooth = self.config.label_smoothing
+        if not self.multi_label:
+            return F.cross_entropy(logits, target, weights, label_smoothing=smooth)
+        places = torch.arange(logits.shape[1], device=logits.device)
+        wanted = (target[:, None] >> places & 1).to(logits.dtype)
+        wanted = wanted * (1 - smooth) + smooth / 2
+        return F.binary_cross_entropy_with_logits(logits, wanted, pos_weight=weights)
 
     def update(self, rate: float) -> None:
         """Apply the gathered gradients at head learning rate `rate`, then clear them."""
@@ -337,7 +377,8 @@ def _run_epoch(
     seconds = time.perf_counter() - started
     clips = sum(len(entry[1]) for entry in done)
     cost = epoch_cost(seconds, waited, clips, step.device)
-    return {**epoch_scores(done), "learning_rate": rate, "cost": cost}
+    answered = unit_epoch_scores(done) if step.multi_label else epoch_scores(done)
+    return {**answered, "learning_rate": rate, "cost": cost}
 
 
 @torch.no_grad()
@@ -350,8 +391,11 @@ def predict(
     seed: int,
     device: torch.device,
     scale: Scale,
+    multi_label: bool = False,
 ) -> npt.NDArray[np.float64]:
     """Class probabilities (len(positions), classes), in eval mode, by the recipe's test sampling.
+
+    `multi_label`: of every unit by itself, so that rows do not sum to 1.
 
     Logits are averaged over draws and, with `test_mirror`, over each clip and its mirror image.
     `seed` decides random draws; even ones repeat.
@@ -373,4 +417,5 @@ def predict(
                 with torch.autocast(device.type, half, enabled=half is not None):
                     logits = model(to_clip(batch, device, units))
                 total[i : i + len(part)] += logits.double().cpu()
-    return (total / (draws * len(views))).softmax(dim=1).numpy()
+    mean = total / (draws * len(views))
+    return (mean.sigmoid() if multi_label else mean.softmax(dim=1)).numpy()

@@ -45,6 +45,7 @@ from models.spotting import (
     stitch,
     vote,
 )
+from models.targets import AUS, NONE, THRESHOLD
 
 Progress = Callable[[float, str], None]
 
@@ -310,7 +311,10 @@ def _recognised(
     for one, chances in zip(intervals, found, strict=True):
         if chances is not None:
             best = max(chances, key=lambda name: chances[name])
-            one = replace(one, hsta=best, hsta_probability=round(chances[best], 6))
+            named_as = best
+            if run.recipe.labels == AUS:
+                named_as = "+".join(n for n in chances if chances[n] >= THRESHOLD) or NONE
+            one = replace(one, hsta=named_as, hsta_probability=round(chances[best], 6))
         named.append(one)
     return named
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 CLIPS = 3
 STRENGTH = 0.75  # of full orange over the picture
-SIDE = 132  # px of a frame in the strip
+SIDE = 196  # px of a frame in the strip
 NOTE = (
     "Orange is where the class token of the last group attends more than evenly, over the video "
     "frames and, right of the gap, in the special branch; full orange is twice an even share or "
@@ -80,8 +80,19 @@ def _strip(run: RunFiles, folder: Path, row: Any, with_face: bool) -> Any:
             overlay(images[min(i * step, len(images) - 1)], one, share, STRENGTH * float(one.max()))
             for i, one in enumerate(excess)
         ]
-        shown.append(side_by_side([thumbnail(image, SIDE) for image in painted]))
+        shown.append(side_by_side([_at_side(image) for image in painted]))
     return side_by_side(shown, gap=18)
+
+
+def _at_side(image: Any) -> Any:
+    """An image SIDE px long: a network's input may be as small as 48."""
+    import cv2
+
+    if max(image.shape[:2]) >= SIDE:
+        return thumbnail(image, SIDE)
+    scale = SIDE / max(image.shape[:2])
+    size = round(image.shape[1] * scale), round(image.shape[0] * scale)
+    return cv2.resize(image, size, interpolation=cv2.INTER_CUBIC)
 
 
 def _special(frames: Any, fold: TrainedHsta) -> Any:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from data.pictures.drawing import BLUE, GREEN, INK, MUTED, RED, figure, title
+from data.pictures.drawing import BLUE, GREEN, INK, MUTED, PAPER, RED, figure, title
 from models.report.scores import Score, number
 
 if TYPE_CHECKING:
@@ -117,6 +117,7 @@ def _choices(axis: Axes, rows: Sequence[Score]) -> None:
             textcoords="offset points",
             fontsize=8,
             color=INK if not is_optimistic(row) else RED,
+            bbox={"facecolor": PAPER, "edgecolor": "none", "pad": 1},
         )
     axis.axvline(first, color=BLUE, linewidth=0.8, linestyle=(0, (1, 2)))
     axis.set_yticks([])

@@ -21,6 +21,7 @@ from data.stages import stores
 from data.stages.identity import stable_hash
 from data.stages.registry import find_stage
 from models.report.scores import test_samples
+from models.targets import texts_of
 
 if TYPE_CHECKING:
     from models.recipe import Recipe
@@ -106,7 +107,7 @@ def dataset_counts(run: RunFiles) -> list[DatasetCount]:
             ("frames/s", ", ".join(rates[:4])),
             ("size", ", ".join(sizes[:2]) + (" …" if len(sizes) > 2 else "")),
         ]
-        labels = events[recipe.labels][events.type == "micro"].astype("string").fillna("no label")
+        labels = texts_of(events, recipe)[events.type == "micro"].fillna("no label")
         classes = [(str(c), int(n)) for c, n in labels.value_counts().items()]
         shown = bool(videos.show_faces.all()) or recipe.with_faces
         found.append(DatasetCount(name, facts, sorted(classes)[:MANY_CLASSES], shown))

@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from data.errors import StoreError
 from data.pictures.drawing import class_colour, svg_uri
-from models.report import choices
+from models.family import family_of
+from models.report import choices, graph, methods, people
 from models.report import data as report_data
 from models.report import pictures as report_pictures
 from models.report import scores as report_scores
 from models.report.scores import Score, number
+from models.targets import AUS
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -27,13 +29,16 @@ TEMPLATE = Path(__file__).with_name("template.html.j2")
 CONTENTS = (
     ("scores", "Scores"),
     ("limits", "What it can say"),
+    ("graph", "Stages"),
     ("data", "Data"),
     ("pictures", "Pictures"),
     ("folds", "Folds"),
+    ("people", "People"),
     ("confusion", "Confusion"),
     ("spotting", "Spotting"),
     ("training", "Training"),
     ("attention", "Attention"),
+    ("methods", "Methods"),
     ("provenance", "Provenance"),
 )
 
@@ -122,7 +127,7 @@ def _scores(run: RunFiles) -> dict[str, Any]:
         "gap": _gap(found),
         "fold_head": head,
         "fold_rows": rows,
-        "matrices": report_scores.confusions(predictions),
+        "matrices": [] if recipe.labels == AUS else report_scores.confusions(predictions),
         "matrix_note": MATRIX_NOTES[recipe.network.samples],
         "protocol": text,
         "subject_dependent": dependent,
@@ -156,7 +161,17 @@ def _read_scores(run: RunFiles) -> list[Score]:
 def _data(run: RunFiles) -> dict[str, Any]:
     recipe = run.recipe
     accounts = report_data.accounts(run)
+    spots = family_of(recipe).spots
+    everybody = people.people(run)
+    paragraph, references = methods.methods(run)
     return {
+        "graph": graph.graph_svg(run, accounts),
+        "outliers": people.outliers(everybody, spots),
+        "person_table": people.person_table(everybody, spots),
+        "person_note": people.score_note(spots),
+        "few_people": len(everybody) < people.FEWEST,
+        "methods": paragraph,
+        "references": references,
         "recipe": recipe,
         "run_id": run.folder.name,
         "facts": [

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from data.stages.planning import why_not_fresh
 from data.stages.stores import StageStore
 from data.stages.workspace import Workspace
 from models.recipe import Recipe, parse_stored_recipe
+from models.runs.split_file import with_sides
 
 Sample = tuple[str, str]  # (dataset, event id) or (dataset, video id)
 QUICK_BYTES = 16 << 20  # files up to this size are read and compared whenever they are asked for
@@ -37,16 +38,16 @@ SETUP, SCORES, REPORT = "setup", "scores", "report"  # units of a run beside its
 
 @dataclass(frozen=True)
 class FoldJob:
-    """Everything one fold's training needs; picklable as long as `progress` is None."""
+    """Everything one fold's training needs; to another process with a `ProgressFile` or none."""
 
     workspace: Path
     recipe: Recipe
     fold: str
     datasets: tuple[str, ...]
-    train_events: tuple[Sample, ...]
-    test_events: tuple[Sample, ...]
-    train_videos: tuple[Sample, ...]
-    test_videos: tuple[Sample, ...]
+    train_events: Sequence[Sample]
+    test_events: Sequence[Sample]
+    train_videos: Sequence[Sample]
+    test_videos: Sequence[Sample]
     seed: int
     out: Path
     device: str = "cpu"
@@ -129,8 +130,12 @@ class RunFiles:
 
     @property
     def split(self) -> dict[str, Any]:
-        """Digest, shared people and folds, as in split.json."""
-        return read_json(self.folder / "split.json")
+        """Digest, shared people and folds, as in split.json. Raises StoreError for any other."""
+        found = read_json(self.folder / "split.json")
+        kinds = {"digest": str, "people_shared": list, "folds": dict}
+        if not all(isinstance(found.get(name), kind) for name, kind in kinds.items()):
+            raise _damaged_run(self.folder, "another split.json")
+        return with_sides(found)
 
     @property
     def each_seed(self) -> list[RunFiles]:
@@ -233,11 +238,19 @@ def read_json(path: Path) -> dict[str, Any]:
 def find_run(text: str, workspace: Path | None = None) -> RunFiles:
     """A run from its folder's path, its short name in `workspace`, or WORKSPACE/NAME.
 
-    Raises ConfigError when there is none; see `models.runs.names`.
+    Raises ConfigError when there is none (see `models.runs.names`), StoreError `damaged_run` when
+    what it was asked or its split is not as it was written.
     """
     from models.runs.names import find_folder
 
-    return RunFiles(find_folder(text, workspace))
+    folder = find_folder(text, workspace)
+    recorded = run_manifest(folder)
+    for name in ("recipe.json", "split.json"):
+        digests = recorded.digest[recorded.part == name].tolist()
+        path = folder / name
+        if digests and not (path.is_file() and stores.digest_of(path) in digests):
+            raise _damaged_run(folder, f"an altered {name}")
+    return RunFiles(folder)
 
 
 def run_manifest(folder: Path) -> pd.DataFrame:

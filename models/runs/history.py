@@ -35,6 +35,7 @@ class Session:
     version: str
     commit: str
     versions: dict[str, str] = field(default_factory=dict)
+    stages: dict[str, list[int]] = field(default_factory=dict)  # "align casme2" → [made, units]
 
     @property
     def day(self) -> str:
@@ -42,8 +43,18 @@ class Session:
         return f"{datetime.fromisoformat(self.began).astimezone():%Y-%m-%d %H:%M}"
 
 
-def note_session(folder: Path, step: str, units: int, seconds: float, device: str) -> Session:
-    """Add what has just ended to a run's history; returns it."""
+def note_session(
+    folder: Path,
+    step: str,
+    units: int,
+    seconds: float,
+    device: str,
+    stages: dict[str, list[int]] | None = None,
+) -> Session:
+    """Add what has just ended to a run's history; returns it.
+
+    `stages`: what was done before it in the same go, of how much.
+    """
     began = datetime.now(UTC) - timedelta(seconds=seconds)
     session = Session(
         step,
@@ -55,6 +66,7 @@ def note_session(folder: Path, step: str, units: int, seconds: float, device: st
         project_version(),
         project_commit(),
         _versions(),
+        stages or {},
     )
     line = json.dumps(asdict(session), sort_keys=True) + "\n"
     file = os.open(folder / NAME, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)

@@ -97,6 +97,24 @@ def list_runs(workspace: Path, recipe: str | None = None) -> list[Listed]:
     return found
 
 
+def score_history(workspace: Path) -> list[dict[str, str]]:
+    """A row for each headline score of each scored run, the newest run first."""
+    return [
+        {
+            "made": run.made,
+            "recipe": run.recipe,
+            "run": run.name,
+            "score": score.title,
+            "value": number(score.value, 3),
+            "95 % interval": score.interval or ABSENT,
+            "chance": number(score.chance),
+            "differs in": ", ".join(f"{k}={v}" for k, v in run.differs.items()) or ABSENT,
+        }
+        for run in reversed(list_runs(workspace))
+        for score in run.scores
+    ]
+
+
 def _listed(folder: Path, name: str, differs: dict[str, Any]) -> Listed:
     run, history = RunFiles(folder), read_history(folder)
     common: dict[str, Any] = {

@@ -20,6 +20,7 @@ from models.report import scores as report_scores
 from models.report.figures import confusion_figure, training_figure
 from models.report.scores import Score, number
 from models.runs.files import run_times
+from models.targets import AUS
 
 if TYPE_CHECKING:
     from models.runs.files import RunFiles
@@ -51,7 +52,8 @@ def run_page(run: RunFiles) -> str:
 def _pictures(run: RunFiles) -> list[str]:
     lines: list[str] = []
     predictions = run.predictions()
-    for matrix in report_scores.confusions(predictions)[:1]:
+    named = run.recipe.labels != AUS  # sets of units have no confusion matrix
+    for matrix in report_scores.confusions(predictions)[: int(named)]:
         picture = markdown_image(confusion_figure(matrix), f"Confusion matrix, {matrix.title}")
         lines += ["## Confusion", "", picture, ""]
     gap = choices.gap_figure(report_scores.scores(run.metrics()))

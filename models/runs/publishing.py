@@ -7,7 +7,6 @@ manifest together, and a fold's folder says of itself what it holds.
 from __future__ import annotations
 
 import json
-import os
 import platform
 import shutil
 from dataclasses import dataclass, field
@@ -16,7 +15,8 @@ from typing import Any
 
 import pandas as pd
 
-from data.folds import Fold, Split
+from data.folds import Split
+from data.held_out import Fold
 from data.stages.contract import Scope
 from data.stages.files import save_parquet, temporary_name
 from data.stages.identity import file_digest, stable_hash
@@ -27,7 +27,9 @@ from data.stages.writing import StoreWriter
 from models.family import family_of
 from models.recipe import Recipe
 from models.runs.files import QUICK_BYTES, SETUP, FoldJob, run_manifest
+from models.runs.packs import PackResult, attempts, link, news_of
 from models.runs.samples import Samples, fold_name
+from models.runs.split_file import split_text
 
 TIMES = "timings.parquet"  # of a fold: seconds per epoch
 VERSION = 2  # bumped by hand when training results change
@@ -48,17 +50,7 @@ class RunPlan:
     inner: dict[str, Fold] = field(default_factory=dict)  # fold → ids that train, that choose
     elsewhere: dict[str, Path] = field(default_factory=dict)  # unit → its trained twin's folder
     writer: StoreWriter | None = None
-
-
-@dataclass
-class PackResult:
-    """Trained folds in their hidden folders; seconds of one, evenly shared."""
-
-    folds: tuple[FoldJob, ...]
-    seconds: float
-    host: str
-    versions: str
-    peak_mb: float = float("nan")  # most memory its process had
+    beside: int = 0  # packs that a GPU may have at once; 0: trained on the CPU
 
 
 def write_setup(run: RunPlan, scope: Scope) -> None:
@@ -66,7 +58,11 @@ def write_setup(run: RunPlan, scope: Scope) -> None:
     assert run.writer is not None
     texts = {
         "recipe.json": json.dumps(run.recipe.model_dump(mode="json"), indent=1, sort_keys=True),
-        "split.json": json.dumps(_split_facts(run), indent=1),
+        "split.json": split_text(
+            run.split,
+            [fold_name(n, str(name)) for n, name in enumerate(run.split.folds)],
+            {fold: chooses for fold, (_, chooses) in run.inner.items()},
+        ),
     }
     key = stable_hash(texts, run.samples.inputs.astype(str).to_numpy().tolist())
     bad, _ = why_not_fresh(
@@ -90,38 +86,16 @@ def write_setup(run: RunPlan, scope: Scope) -> None:
     )
 
 
-def _split_facts(run: RunPlan) -> dict[str, Any]:
-    shared = {p for people in run.split.people_shared.values() for p in people}
-    sides = {fold_name(n, name): own for n, (name, own) in enumerate(run.split.folds.items())}
-    facts: dict[str, Any] = {
-        "digest": run.split.digest,
-        "people_shared": sorted(shared),
-        "folds": {
-            fold: {"train": list(train), "test": list(test)}
-            for fold, (train, test) in sides.items()
-        },
-    }
-    if run.inner:
-        facts["inner"] = {fold: list(chooses) for fold, (_, chooses) in run.inner.items()}
-    return facts
-
-
 def take_over(run: RunPlan, fold: str, twin: Path) -> None:
     """Publish another run's fold as this run's: weights linked, predictions decoded again."""
     out = run.jobs[fold].out
-    shutil.rmtree(out, ignore_errors=True)
+    for folder in attempts(out):
+        shutil.rmtree(folder, ignore_errors=True)
     out.mkdir(parents=True)
     for path in sorted(p for p in twin.iterdir() if p.is_file() and p.name != UNIT_RECORD):
-        _link(path, out / path.name)  # linked files are replaced, never written into
+        link(path, out / path.name)  # linked files are replaced, never written into
     family_of(run.recipe).decode_fold(run.recipe, out)
     publish_fold(run, fold, out, None)
-
-
-def _link(source: Path, target: Path) -> None:
-    try:
-        os.link(source, target)
-    except OSError:  # another file system, or one without links
-        shutil.copy2(source, target)
 
 
 def publish_fold(run: RunPlan, fold: str, out: Path, result: PackResult | None) -> None:
@@ -137,7 +111,7 @@ def publish_fold(run: RunPlan, fold: str, out: Path, result: PackResult | None) 
         for path in files
         if path.name != TIMES  # seconds have no identity
     ]
-    seconds = result.seconds if result else 0.0
+    seconds, peak = (result.seconds, result.peak_mb) if result else (0.0, float("nan"))
     host, versions = (
         (result.host, result.versions) if result else (platform.node(), versions_json())
     )
@@ -147,9 +121,13 @@ def publish_fold(run: RunPlan, fold: str, out: Path, result: PackResult | None) 
     run.writer.enter(
         rows,
         files=[(path, run.folder / fold / path.name) for path in files],
-        timings=[_timing(row["part"], seconds, host, versions) for row in rows],
+        timings=[
+            {**_timing(row["part"], seconds, host, versions), "peak_mb": peak} for row in rows
+        ],
     )
-    shutil.rmtree(out, ignore_errors=True)
+    for folder in attempts(run.jobs[fold].out):
+        shutil.rmtree(folder, ignore_errors=True)
+    news_of(run.jobs[fold].out).unlink(missing_ok=True)
 
 
 def _row(unit: str, key: str, part: str, path: Path) -> dict[str, Any]:

@@ -11,7 +11,6 @@ import pandas as pd
 from data.datasets.composite import CD6ME_COUNTS, MEGC_DATASETS, why_not_megc2019
 from data.errors import ConfigError, SplitError
 from data.folds import (
-    Fold,
     Split,
     event_ids,
     inner_people,
@@ -22,13 +21,16 @@ from data.folds import (
     subject_kfold,
     with_training_events,
 )
+from data.held_out import Fold
 from data.schema import LEDGER, conform
 from data.stages.identity import stable_hash
-from data.stages.inputs import StageInputs
+from data.stages.inputs import StageInputs, shared_inputs
 from data.stages.registry import STAGES
 from data.stages.workspace import Workspace
+from models.family import family_of
 from models.recipe import Recipe
 from models.runs.files import Sample, read_tables
+from models.targets import AUS, texts_of
 
 
 @dataclass(frozen=True)
@@ -53,8 +55,14 @@ def choose_samples(workspace: Workspace, recipe: Recipe, *, expect: bool = False
     Raises SplitError when nothing is left, ConfigError for a composite of other datasets.
     """
     _check_composite(recipe)
+    if recipe.labels == AUS and not getattr(family_of(recipe), "multi_label", False):
+        raise ConfigError(
+            f"recipe {recipe.name}, labels aus",
+            expected="a network with a yes or no for each action unit, such as hsta",
+            got=recipe.network_name,
+        )
     configs = {name: recipe.stage_config(name) for name in STAGES}
-    views = {d: StageInputs(workspace, d, None, configs) for d in recipe.data}
+    views = {d: shared_inputs(workspace, d, None, configs) for d in recipe.data}
     choose = _events if recipe.network.samples == "events" else _videos
     needed = recipe.network.needs(recipe.model)
     states = {(d, s): view.states(s, expect=expect) for d, view in views.items() for s in needed}
@@ -107,7 +115,7 @@ NO_RESULT = ("missing", "")
 def _events(workspace: Workspace, recipe: Recipe, states: _States) -> _Chosen:
     """Micro-expression events with a label whose inputs are all there, and macro where asked."""
     events = read_tables(workspace, recipe.data, "events")
-    label = events[recipe.labels].astype("string")
+    label = texts_of(events, recipe)
     macro = bool(getattr(recipe.train, "macro", False))  # a setting of families that can
     with_micro = set(events.dataset[(events.type == "micro") & label.notna()])
     needed = recipe.network.needs(recipe.model)
@@ -255,8 +263,7 @@ def outside_split(recipe: Recipe, samples: pd.DataFrame, split: Split) -> pd.Dat
     """Ledger rows for events a published split names in vain, and for samples no fold tests."""
     ids = event_ids(samples)
     testable = ids[samples.type != "macro"] if "type" in samples else ids
-    named = {i for sides in split.folds.values() for side in sides for i in side}
-    tested = {i for _, test in split.folds.values() for i in test}
+    named, tested = split.named(), split.tested()
     missing, untested = sorted(named - set(ids)), sorted(set(testable) - tested)
     dataset = "+".join(recipe.data)
     rows = [ledger_row(dataset, i, "event", "split_names_no_sample") for i in missing]

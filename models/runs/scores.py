@@ -33,6 +33,7 @@ from models.runs.files import RunFiles, read_tables
 from models.scores.bootstrap import mean_of_parts, subject_interval
 from models.scores.epochs import choices, pooled_epochs
 from models.scores.recognition import METRIC_COLUMNS
+from models.targets import texts_of
 
 Ints = npt.NDArray[np.int64]
 SPREAD = "standard deviation"
@@ -190,7 +191,7 @@ def sample_facts(run: RunFiles) -> dict[str, Any]:
     tested = table[(table.dataset + ":" + table[column]).isin(samples)]
     events = read_tables(run.workspace, recipe.data, "events")
     inside = (events.dataset + ":" + events[column]).isin(samples) & (events.type == "micro")
-    micro = events[inside].assign(label=events[recipe.labels].astype("string"))
+    micro = events[inside].assign(label=texts_of(events, recipe))
     parts = {"all": (tested, micro)}
     if len(recipe.data) > 1:
         for name in recipe.data:

@@ -132,7 +132,7 @@ class EvaluateStep:
         """'scores written'."""
         return f"{result.unit} written"
 
-    def gpu(self, scope: Scope) -> int:
+    def gpu(self, scope: Scope, plan: StepPlan) -> int:
         """None."""
         return 0
 

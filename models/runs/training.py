@@ -13,69 +13,41 @@ list of seeds trains only the new ones.
 
 from __future__ import annotations
 
-import platform
 import tempfile
-import time
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from data.errors import ConfigError, SplitError, StoreError
-from data.folds import Fold, Split, event_ids
+from data.errors import ConfigError
+from data.folds import Split
+from data.held_out import Fold
 from data.stages.contract import Page, RecipeLike, Scope, StepPlan
 from data.stages.files import save_parquet
 from data.stages.identity import stable_hash
-from data.stages.limits import peak_mb
-from data.stages.parts import versions_json
 from data.stages.planning import why_not_fresh
 from data.stages.rates import Rate, rate_key, remember
 from data.stages.registry import with_needs
 from data.stages.writing import StoreWriter
-from models.contract import FOLD_FILES
-from models.devices import resolve_device
+from models.devices import devices_of, real_device, resolve_device
 from models.family import family_of
 from models.recipe import Recipe
-from models.runs.files import INNER, QUICK_BYTES, FoldJob, plain_name, run_manifest, unit_name
+from models.runs.files import INNER, QUICK_BYTES, FoldJob, plain_name, run_manifest
+from models.runs.fold_jobs import make_fold_jobs
+from models.runs.packs import PackJob, PackResult, fit_pack, plan_packs, spread, telling
 from models.runs.publishing import (
     VERSION,
-    PackResult,
     RunPlan,
     publish_fold,
     take_over,
     write_setup,
 )
-from models.runs.samples import (
-    Samples,
-    choose_samples,
-    fold_name,
-    inner_sides,
-    make_split,
-    outside_split,
-)
+from models.runs.samples import Samples, choose_samples, make_split, outside_split
 
 if TYPE_CHECKING:
     from models.stacked.proof import Proof
-
-
-@dataclass(frozen=True)
-class PackJob:
-    """Folds that are trained by one call: one, or several as one program."""
-
-    folds: tuple[FoldJob, ...]
-
-    @property
-    def label(self) -> str:
-        """Name people see."""
-        first = self.folds[0].label
-        return first if len(self.folds) == 1 else f"{first}-and-{len(self.folds) - 1}-more"
-
-    @property
-    def count(self) -> int:
-        """Units it makes."""
-        return len(self.folds)
 
 
 class TrainStep:
@@ -96,7 +68,7 @@ class TrainStep:
         ConfigError for a fold asked for that the split does not have.
         """
         run = plan_run(scope, force=force)
-        for wanted in scope.folds:
+        for wanted in _names(scope):
             if not any(_asked(fold, (wanted,)) for fold in run.jobs):
                 raise ConfigError(
                     "--folds",
@@ -134,15 +106,25 @@ class TrainStep:
             take_over(run, fold, twin)
         left = [f for f in plan.todo if f not in run.elsewhere]
         if scope.folds:
-            left = [f for f in left if _asked(f, scope.folds)]
+            left = [f for f in left if _asked(f, _names(scope))]
         if not left:
             return []
-        device = resolve_device(scope.device)
-        jobs = [replace(run.jobs[fold], device=device) for fold in left]
-        packs, choice = family_of(run.recipe).plan_packs(jobs, scope.max_gpu_memory_mb)
+        devices = devices_of(scope)
+        jobs = [telling(replace(run.jobs[fold], device=devices[0])) for fold in left]
+        asked = (jobs, scope.max_gpu_memory_mb)
+        on_gpu = devices[0] != "cpu"
+        packs, choice = (
+            scope.machines.ask(plan_packs, *asked, gpu=True)
+            if scope.machines is not None and on_gpu
+            else plan_packs(*asked)
+        )
+        packs = spread(packs, len(devices))
+        run.beside = choice.side_by_side if on_gpu else 0
         if choice.at_once > 1:
             plan.notes.append(choice.why)
-        return [PackJob(tuple(replace(j, device=scope.device) for j in pack)) for pack in packs]
+        if len(devices) > 1:
+            plan.notes.append(f"{len(packs)} packs of folds on {len(devices)} GPUs")
+        return [PackJob(tuple(pack)) for pack in packs]
 
     def make(self, job: PackJob) -> PackResult:
         """Train and predict a pack's folds, each into its `out`."""
@@ -161,13 +143,15 @@ class TrainStep:
         """Every publication is complete by itself."""
 
     def progress(self, scope: Scope, result: PackResult) -> str:
-        """'fold-00-sub01 trained in 3.1 s'."""
+        """'fold-00-sub01 trained in 3.1 s on cuda:0 of host'."""
         names = ", ".join(job.unit for job in result.folds)
-        return f"{names} trained in {result.seconds * len(result.folds):.1f} s"
+        spent = result.seconds * len(result.folds)
+        return f"{names} trained in {spent:.1f} s on {result.folds[0].device} of {result.host}"
 
-    def gpu(self, scope: Scope) -> int:
-        """One fold at a time on a GPU."""
-        return int(resolve_device(scope.device) != "cpu")
+    def gpu(self, scope: Scope, plan: StepPlan) -> int:
+        """As many packs as were measured to fit beside each other."""
+        run: RunPlan = plan.work
+        return run.beside
 
     def warm_up(self, scope: Scope) -> float:
         """Nothing to prepare."""
@@ -186,21 +170,17 @@ def plan_run(scope: Scope, *, force: bool = False) -> RunPlan:
     """The experiment of a recipe on a workspace as it is now."""
     recipe = scope.recipe
     assert isinstance(recipe, Recipe)
-    samples = choose_samples(scope.workspace, recipe, expect=scope.expect)
-    split = make_split(recipe, samples.table)
-    folds = _fold_jobs(scope, recipe, samples, split)
-    inner, inner_jobs = _inner_jobs(scope, recipe, samples, split, folds)
-    jobs = {}
-    for number, seed in enumerate(recipe.each_seed):
-        for job in (*folds.values(), *inner_jobs):
-            own = replace(job, seed=seed, unit=unit_name(job.fold, seed, number))
-            jobs[own.unit] = own
-    keys = {unit: _key(recipe, job, samples) for unit, job in jobs.items()}
+    samples, split, jobs, keys, inner = _chosen(scope, recipe)
     run_id = stable_hash(list(keys.items()), recipe.decode.identity())[:12]
     base = scope.workspace.run(recipe.name, run_id)
     folder = forced_folder(base, keys) if force else newest_folder(base, keys)
     jobs = {
-        unit: replace(job, out=folder / f".partial-{unit}", inputs=folder / "inputs.parquet")
+        unit: replace(
+            job,
+            out=folder / f".partial-{unit}",
+            inputs=folder / "inputs.parquet",
+            device=scope.device,
+        )
         for unit, job in jobs.items()
     }
     ledger = pd.concat(
@@ -209,97 +189,43 @@ def plan_run(scope: Scope, *, force: bool = False) -> RunPlan:
     return RunPlan(recipe, samples, split, run_id, folder, jobs, keys, ledger, inner)
 
 
-def _key(recipe: Recipe, job: FoldJob, samples: Samples) -> str:
-    """What decides a fold's files: network, training, labels, seed, recorded epochs, both sides."""
-    facts = [
-        VERSION,
-        recipe.network_name,
-        recipe.model.identity(),
-        recipe.train.identity(),
-        family_of(recipe).training_facts(recipe),
-        recipe.labels,
-        job.seed,
-    ]
-    if recipe.epoch_scores.record:
-        facts.append({"record": recipe.epoch_scores.record})
-    return stable_hash(facts, *_sides(job, samples))
+_Chosen = tuple[Samples, Split, dict[str, FoldJob], dict[str, str], dict[str, Fold]]
+_last: dict[str, _Chosen] = {}  # of the last recipe and workspace: scoring asks for the same
 
 
 def fold_rate_key(scope: Scope, recipe: Recipe) -> str:
     """Under which key this machine's rate of training with a recipe is kept."""
-    device = resolve_device(scope.device).split(":")[0]
+    here = scope.machines is None
+    device = (resolve_device(scope.device) if here else scope.device).split(":")[0]
     facts = (recipe.network_name, recipe.model.identity(), recipe.train.identity())
     return rate_key("train", VERSION, facts, device)
 
 
-def _sides(job: FoldJob, samples: Samples) -> tuple[list[Any], list[Any]]:
-    """Every sample of both sides with what identifies it, in an order of its own."""
-    train, test = (
-        sorted([*sample, samples.keys[sample]] for sample in side)
-        for side in (job.train_events, job.test_events)
-    )
-    return train, test
+def _chosen(scope: Scope, recipe: Recipe) -> _Chosen:
+    """Samples, split, folds and their keys; taken from before while nothing of it has changed."""
+    stamp = _stamp(scope, recipe)
+    if stamp not in _last or recipe.split.path:  # a list's own files are not asked
+        samples = choose_samples(scope.workspace, recipe, expect=scope.expect)
+        split = make_split(recipe, samples.table)
+        jobs, keys, inner = make_fold_jobs(scope, recipe, samples, split)
+        _last.clear()
+        _last[stamp] = samples, split, jobs, keys, inner
+    return _last[stamp]
 
 
-def _fold_jobs(scope: Scope, recipe: Recipe, chosen: Samples, split: Split) -> dict[str, FoldJob]:
-    """Fold → its job, for the first seed."""
-    make = _job_maker(scope, recipe, chosen)
-    named = {fold_name(n, name): sides for n, (name, sides) in enumerate(split.folds.items())}
-    return {fold: make(fold, sides) for fold, sides in named.items()}
-
-
-def _inner_jobs(
-    scope: Scope, recipe: Recipe, chosen: Samples, split: Split, folds: dict[str, FoldJob]
-) -> tuple[dict[str, Fold], list[FoldJob]]:
-    """With a nested choice: fold → its inner sides, and the jobs that train on them."""
-    if not recipe.epoch_scores.nested:
-        return {}, []
-    make, table = _job_maker(scope, recipe, chosen), chosen.table
-    label_of = dict(zip(zip(table.dataset, table.event, strict=True), table.label, strict=True))
-    inner, jobs = {}, []
-    for (fold, outer), (name, sides) in zip(folds.items(), split.folds.items(), strict=True):
-        inner[fold] = inner_sides(table, sides, str(name), recipe.epoch_scores.inner_folds)
-        labels = {label_of[s] for s in (*outer.train_events, *outer.test_events)}
-        # The outer fold's classes: one of them may be only in those who are tested.
-        known = tuple(sorted(str(label) for label in labels if not pd.isna(label)))
-        job = make(fold.replace("fold-", INNER, 1), inner[fold])
-        jobs.append(replace(job, classes=known))
-    return inner, jobs
-
-
-def _job_maker(scope: Scope, recipe: Recipe, chosen: Samples) -> Callable[[str, Fold], FoldJob]:
-    """(fold's name, ids of both sides) → its job. Raises SplitError for an empty side."""
-    table = chosen.table
-    samples = list(zip(table.dataset, table.event, strict=True))
-    sample_of = dict(zip(event_ids(table), samples, strict=True))
-    video_of = dict(zip(samples, zip(table.dataset, table.video, strict=True), strict=True))
-
-    def make(fold: str, both: Fold) -> FoldJob:
-        sides = [tuple(sample_of[i] for i in side if i in sample_of) for side in both]
-        if not sides[0] or not sides[1]:
-            raise SplitError(
-                f"{recipe.name}, {fold}",
-                expected="samples on both sides",
-                got=f"{len(sides[0])} to train on, {len(sides[1])} to test",
-                todo="Use fewer folds or more subjects.",
-            )
-        videos = [tuple(sorted({video_of[s] for s in side})) for side in sides]
-        return FoldJob(
-            workspace=scope.workspace.path,
-            recipe=recipe,
-            fold=fold,
-            datasets=recipe.data,
-            train_events=sides[0],
-            test_events=sides[1],
-            train_videos=videos[0],
-            test_videos=videos[1],
-            seed=recipe.each_seed[0],
-            record=recipe.epoch_scores.record,
-            out=Path(),
-            device=scope.device,
-        )
-
-    return make
+def _stamp(scope: Scope, recipe: Recipe) -> str:
+    """Changes with the recipe, and with every table or store that samples are chosen from."""
+    paths: list[Path] = []
+    for dataset in recipe.data:
+        ingest = scope.workspace.stage(dataset, "ingest")
+        paths += [ingest / f"{name}.parquet" for name in ("videos", "events", "frames")]
+        for stage in recipe.stages[1:]:
+            folder = scope.workspace.stage(dataset, stage)
+            paths += [folder, folder / "manifest.parquet"]
+    stats = [path.stat() if path.exists() else None for path in paths]
+    facts = [[s.st_ino, s.st_size, s.st_mtime_ns] if s else None for s in stats]
+    identities = [recipe.stage_config(stage).identity() for stage in recipe.stages[1:]]
+    return stable_hash(scope.workspace.path, recipe, identities, facts, scope.expect)
 
 
 # --------------------------------------------------------------------- which folder, which twin
@@ -361,6 +287,11 @@ def _look_elsewhere(scope: Scope, run: RunPlan, plan: StepPlan) -> None:
                 plan.reasons[own] = f"trained in {folder.parent.name}/{folder.name}: taken over"
 
 
+def _names(scope: Scope) -> tuple[str, ...]:
+    """The folds asked for, one by one: `--folds 7,12` are two."""
+    return tuple(name for text in scope.folds for name in text.split(",") if name)
+
+
 def _asked(fold: str, wanted: tuple[str, ...]) -> bool:
     """Whether a unit is of a fold asked for by name, number or held-out subject, or itself is."""
     _, number, subject = plain_name(fold).split("-", 2)
@@ -371,34 +302,17 @@ def _asked(fold: str, wanted: tuple[str, ...]) -> bool:
 # ------------------------------------------------------------------------------------ publication
 
 
-def fit_pack(pack: PackJob) -> PackResult:
-    """Train and predict a pack's folds, each into its `out`. Runs in a worker."""
-    started = time.perf_counter()
-    jobs = [replace(job, device=resolve_device(job.device)) for job in pack.folds]
-    for job in jobs:
-        job.out.mkdir(parents=True, exist_ok=True)
-    family_of(jobs[0].recipe).fit(jobs)
-    for job in jobs:
-        missing = [name for name in FOLD_FILES if not (job.out / name).exists()]
-        if missing:
-            raise StoreError(job.unit, expected=f"files {FOLD_FILES}", got=f"without {missing}")
-        if job.fold.startswith(INNER):
-            (job.out / "weights.safetensors").unlink()  # it was trained to choose an epoch
-    seconds = (time.perf_counter() - started) / len(jobs)
-    return PackResult(pack.folds, seconds, platform.node(), versions_json(), peak_mb())
-
-
 def prove(scope: Scope, steps: int = 100) -> Proof:
     """Train one fold (the first of `scope.folds`, else the first) alone and beside all others.
 
     Writes nothing into the workspace. Raises as `plan_run` does.
     """
     run = plan_run(scope)
-    device = resolve_device(scope.device)
+    device = real_device(resolve_device(scope.device))
     folds = [
         unit for unit, job in run.jobs.items() if unit == job.fold and not unit.startswith(INNER)
     ]
-    asked = [fold for fold in folds if scope.folds and _asked(fold, scope.folds)]
+    asked = [fold for fold in folds if scope.folds and _asked(fold, _names(scope))]
     with tempfile.TemporaryDirectory(prefix="apexflow-proof-") as folder:
         inputs = Path(folder) / "inputs.parquet"
         save_parquet(run.samples.inputs, inputs)

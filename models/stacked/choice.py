@@ -21,6 +21,7 @@ import torch
 from models.layers.choices import FoldsAtOnce
 
 MARGIN = 0.85  # of the memory a choice may plan with: allocators round up and fragment
+PROCESS_BYTES = 600 << 20  # what CUDA itself takes for each process beside the first
 LEAST_GAIN = 1.1  # a program of all folds that is not this much faster is not worth its memory
 TRIED = (2, 4)  # folds of the trial steps that tell launches from work
 STEPS = (2, 12)  # steps of a short and a long trial: what they differ by has no set-up in it
@@ -89,8 +90,8 @@ def _choose_on_gpu(
     try:
         two, more = (trial(n) for n in TRIED)
     except torch.OutOfMemoryError:
-        beside = max(1, int(limit // max(alone.bytes, 1)))
-        return Packing(1, min(beside, folds), f"one fold at a time: {TRIED[1]} at once do not fit")
+        why = f"one fold at a time: {TRIED[1]} at once do not fit"
+        return Packing(1, _beside(alone, folds, limit), why)
     return fit_model(wanted, folds, alone, two, more, limit)
 
 
@@ -115,7 +116,7 @@ def fit_model(
     best = -(-folds // packs) if wanted == "auto" else best  # packs of one size
     gain = folds * alone.seconds / max(total(best), 1e-12)
     if best == 1 or (wanted == "auto" and gain < LEAST_GAIN):
-        beside = max(1, min(folds, int(limit // max(alone.bytes, 1))))
+        beside = _beside(alone, folds, limit)
         why = f"one fold at a time, up to {beside} side by side: a step is bound by its arithmetic"
         return Packing(1, beside, why)
     size = (base + best * each) / MEGABYTE
@@ -126,6 +127,12 @@ def fit_model(
         f"{_milliseconds(folds * alone.seconds)} ({gain:.1f} times as fast)"
     )
     return Packing(best, 1, why)
+
+
+def _beside(alone: Trial, folds: int, limit: float) -> int:
+    """How many processes that train one fold each fit under `limit` bytes."""
+    more = (limit - alone.bytes) // (alone.bytes + PROCESS_BYTES)
+    return max(1, min(folds, 1 + int(more)))
 
 
 def _milliseconds(seconds: float) -> str:

@@ -8,7 +8,8 @@ No GPU is needed and none is measured. One training step of two samples runs on 
 its operations (torch's FLOP counter), its launches (operations dispatched) and the bytes kept for
 the backward pass, scaled to the recipe's batch. Memory: weights, gradients, Adam's two moments,
 kept bytes. Hours: all folds, as many samples as the published datasets have, at SUSTAINED
-operations a second or LAUNCH_S seconds a launch of all folds as one program, whichever is longer.
+operations a second or LAUNCH_S seconds a launch of all folds as one program, whichever is longer
+(networks of a flow picture train fold after fold).
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from models.recipe import Recipe, list_recipes, load_recipe
 SUSTAINED = 40e12  # of a card with 400 TFLOP/s in bf16 on paper; a tenth is what small steps reach
 LAUNCH_S = 8e-6
 EVENTS = {"casme2": 255, "samm": 159, "smic": 164, "casme3": 860, "samm_lv": 159}
+PICTURES = 442, 68  # clips and people of the published flow pictures
 WINDOWS_AN_EVENT = 2.4  # 380 with an event of SAMM-LV's 159
 HALF = 0.62  # bytes kept under bf16 over those under float32: 308 of 492 MB a clip
 
@@ -51,7 +53,9 @@ def step(recipe: Recipe, samples: int = 2) -> tuple[int, float, int, float]:
     settings = recipe.model.model_dump(mode="json")
     onednn._onednn_fits = lambda x, weight: False  # products of its own are not counted
     network = create_model(settings.pop("name"), **settings).train()
-    if recipe.network.samples == "events":
+    if "source" in settings:
+        batch = torch.randn(samples, 3, settings["image_size"], settings["image_size"])
+    elif recipe.network.samples == "events":
         size, frames = settings["image_size"], settings["num_frames"] + 2
         batch = torch.randn(samples, 3, frames, size, size)
     else:
@@ -88,18 +92,23 @@ def cost(name: str) -> dict[str, Any]:
     recipe = load_recipe(name)
     train: Any = recipe.train
     parameters, operations, launches, kept = step(recipe)
-    events = sum(EVENTS[d] for d in recipe.data)
-    people = sum(get_adapter(d).reference["subjects"] for d in recipe.data)
+    if recipe.data == ("csv",):
+        events, people = PICTURES
+    else:
+        events = sum(EVENTS[d] for d in recipe.data)
+        people = sum(get_adapter(d).reference["subjects"] for d in recipe.data)
     folds = recipe.split.k if recipe.split.kind == "subject_kfold" else people
     samples = float(events)
     if recipe.network.samples == "videos":
         samples = events * WINDOWS_AN_EVENT * (1 + train.negative_ratio)
     samples *= 1 - 1 / folds
-    steps = train.epochs * max(1.0, samples / train.batch_size)
+    batch = samples if getattr(train, "solver", "") == "lbfgs" else train.batch_size
+    steps = train.epochs * max(1.0, samples / batch)
     half = HALF if getattr(train, "precision", "fp32") == "auto" else 1.0
-    memory = 16 * parameters + half * kept * train.batch_size
+    memory = 16 * parameters + half * kept * batch
     seconds = max(
-        folds * steps * train.batch_size * operations / SUSTAINED, steps * launches * LAUNCH_S
+        folds * steps * batch * operations / SUSTAINED,
+        steps * launches * LAUNCH_S * (folds if "source" in type(recipe.model).model_fields else 1),
     )
     return {
         "recipe": name,

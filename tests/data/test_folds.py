@@ -77,6 +77,13 @@ def test_subject_kfold_is_a_partition_by_person(sizes, k, seed):
         assert not {owner[i] for i in train} & {owner[i] for i in test}
 
 
+def test_subject_kfold_does_not_depend_on_the_order_or_index_of_rows():
+    events = make_events({c: 1 + n % 4 for n, c in enumerate("abcdefghij")})
+    wanted = folds.subject_kfold(events, 3).folds
+    assert folds.subject_kfold(events.sample(frac=1, random_state=2), 3).folds == wanted
+    assert folds.subject_kfold(events.set_index(events.index + 100), 3).folds == wanted
+
+
 def test_subject_kfold_depends_on_seed_only():
     events = make_events({f"s{i}": 3 for i in range(12)})
     assert folds.subject_kfold(events, 4, 7).digest == folds.subject_kfold(events, 4, 7).digest
@@ -195,3 +202,44 @@ def test_malformed_lists_are_refused_by_name(tmp_path, name, content, code):
     with pytest.raises(SplitError) as error:
         folds.published_split(name, path)
     assert error.value.code == code
+
+
+def test_leave_one_dataset_out_by_hand():
+    events = pd.concat([make_events({"a": 2, "b": 1}, d) for d in ("casme2", "samm", "smic")])
+    split = folds.leave_one_dataset_out(events)
+    assert list(split.folds) == ["casme2", "samm", "smic"] and split.subject_independent
+    train, test = split.folds["samm"]
+    assert test == ("samm:a/v0", "samm:a/v1", "samm:b/v0")
+    assert {i.split(":")[0] for i in train} == {"casme2", "smic"} and len(train) == 6
+    with pytest.raises(SplitError, match="at least 2 datasets") as caught:
+        folds.leave_one_dataset_out(make_events({"a": 2, "b": 1}))
+    assert caught.value.code == "too_few_datasets"
+
+
+def test_a_person_of_two_datasets_never_trains_for_their_own_test():
+    """SAMM and SAMM Long Videos recorded the same people."""
+    clips = make_events({"006": 2, "007": 1}, "samm")
+    long = make_events({"006": 3, "030": 1}, "samm_lv")
+    long.loc[long.person == "samm_lv:006", "person"] = "samm:006"
+    split = folds.leave_one_dataset_out(pd.concat([clips, long]))
+    assert split.folds["samm"] == (
+        ("samm_lv:030/v0",), ("samm:006/v0", "samm:006/v1", "samm:007/v0"),
+    )  # fmt: skip
+    assert split.folds["samm_lv"][0] == ("samm:007/v0",)
+    only = long[long.person == "samm:006"]
+    with pytest.raises(SplitError, match="to train on"):
+        folds.leave_one_dataset_out(pd.concat([clips, only]))
+
+
+def test_inner_people_are_few_fixed_and_never_tested():
+    events = make_events(dict.fromkeys("abcdefghij", 3))
+    people = folds.inner_people(events, {"casme2:a"}, "fold_x", 3)
+    assert people == folds.inner_people(events.sample(frac=1, random_state=2), ["casme2:a"],
+                                        "fold_x", 3)  # fmt: skip
+    assert 2 <= len(people) <= 4 and "casme2:a" not in people
+    groups = {tuple(folds.inner_people(events, [], f"fold_{n}", 3)) for n in range(12)}
+    assert len(groups) == 3, "over the folds everybody has a turn"
+    assert sorted(p for group in groups for p in group) == sorted(events.person.unique())
+    with pytest.raises(SplitError, match="at least 2 training people") as caught:
+        folds.inner_people(make_events({"a": 2, "b": 1}), ["casme2:a"], "fold_x", 3)
+    assert caught.value.code == "too_few_people"

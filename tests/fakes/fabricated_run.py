@@ -194,9 +194,16 @@ def write_ingest(
 
 
 def write_clip_stores(
-    workspace: Workspace, dataset: str, events: pd.DataFrame, frames: int = 24
+    workspace: Workspace,
+    dataset: str,
+    events: pd.DataFrame,
+    frames: int = 24,
+    recipe: Any = None,
 ) -> None:
-    """align, registration, apex and flow stores; the last event has no flow."""
+    """align, registration, apex and flow stores; the last event has no flow.
+
+    `recipe`: whose planned keys they get, so that a run of it finds them fresh.
+    """
     rng = np.random.default_rng(0)
 
     def align(group: h5py.Group) -> None:
@@ -240,13 +247,17 @@ def write_clip_stores(
 
     clips = list(events.itertuples(index=False))
     videos = sorted({e.video for e in clips})
-    write_store(
-        workspace, dataset, "align", dict.fromkeys(videos, align), counts={"frames": frames}
-    )
-    write_store(workspace, dataset, "registration", {e.event: registered(e) for e in clips})
-    write_store(workspace, dataset, "apex", {e.event: apex(e) for e in clips})
+
+    def keys(stage: str) -> dict[str, str] | None:
+        return None if recipe is None else planned_keys(workspace, dataset, stage, recipe)
+
+    write_store(workspace, dataset, "align", dict.fromkeys(videos, align),
+                counts={"frames": frames}, keys=keys("align"))  # fmt: skip
+    write_store(workspace, dataset, "registration", {e.event: registered(e) for e in clips},
+                keys=keys("registration"))  # fmt: skip
+    write_store(workspace, dataset, "apex", {e.event: apex(e) for e in clips}, keys=keys("apex"))
     write_store(workspace, dataset, "flow", {e.event: flow for e in clips[:-1]},
-                {clips[-1].event: "crosses_cut"})  # fmt: skip
+                {clips[-1].event: "crosses_cut"}, keys=keys("flow"))  # fmt: skip
 
 
 def write_hsta_run(

@@ -41,6 +41,12 @@ def process(unit: Unit, inputs: UnitInputs, config: HazardConfig, part: PartWrit
         os.kill(os.getpid(), signal.SIGSTOP)
     if what == "dies":
         os.kill(os.getpid(), signal.SIGKILL)
+    if what.startswith("waits"):  # until somebody makes a file go
+        while not (folder / "go").exists():
+            time.sleep(0.05)
+    if what == "kills_workers":
+        os.kill(os.getppid(), signal.SIGKILL)
+        time.sleep(60)
     if what == "eats":
         kept = np.ones(60_000_000)  # 480 MB
         while kept[0]:  # busy until somebody ends it

@@ -178,3 +178,14 @@ def test_an_error_begins_with_the_option_that_was_typed(
     done = call("run", "demo_hsta", "-w", str(tmp_path / "ws"), *data, *words, "--runner", "none")
     assert done.exit_code in (Exit.FAILED, Exit.WRONG_USAGE)
     assert done.stderr.startswith(f"error: {begins}"), done.stderr
+
+
+def test_who_holds_a_workspace_is_said_in_words(tmp_path: Path) -> None:
+    from data.stages.workspace import _holder
+
+    space = Workspace(tmp_path / "ws")
+    with space.lock(what="run hsta_cpu"):
+        said = _holder(space.path / ".lock")
+    assert said.startswith("run hsta_cpu, process ") and ", since 20" in said and "{" not in said
+    (space.path / ".lock").write_text("torn {")
+    assert _holder(space.path / ".lock") == "torn {"

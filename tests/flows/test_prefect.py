@@ -29,7 +29,7 @@ def test_up_takes_the_next_port_on_loopback_and_deploys_every_stage(server: Serv
     stages = {"ingest", "align", "registration", "apex", "flow", "motion", "train", "evaluate"}
     assert set(deployments) == {"full", "stage", *stages}
     form = deployments["full"]["parameter_openapi_schema"]
-    request = form["definitions"]["RunRequest"]["properties"]
+    request = form["definitions"]["FullForm"]["properties"]
     assert request["recipe"]["title"] == "Recipe" and request["workspace"]["description"]
     assert server.post("automations/filter", {})[0]["enabled"]
     assert [limit["name"] for limit in server.post("v2/concurrency_limits/filter", {})].count(
@@ -53,7 +53,7 @@ def test_full_run_shows_stages_chunks_and_pictures(
 ) -> None:
     words = ["run", "demo_hsta", "-w", tmp_path / "ws", "-d", f"casme2={smoke['casme2']}", *SMALL]
     server.cli(*words, "--runner", "prefect", **server.env)
-    runs = {r["name"]: r for r in server.runs()}
+    runs = {r["name"].split(" ")[0]: r for r in server.runs()}
     expected = {
         f"{s}-demo_hsta"
         for s in ("full", "ingest", "align", "registration", "apex", "flow", "train")
@@ -68,11 +68,18 @@ def test_full_run_shows_stages_chunks_and_pictures(
     assert any(n.startswith("align-casme2-") for n in names)
     assert any(n.startswith("train-fold-00") for n in names)
     artifacts = server.post("artifacts/filter", {"limit": 200})
-    keys = {a["key"]: a for a in artifacts}
+    place = f"{tmp_path.name}-ws".replace("_", "-")
+    own = f"{place}-demo-hsta-"
+    assert all(a["key"].startswith(own) or a["key"] == f"{place}-scores" for a in artifacts)
+    keys = {a["key"].removeprefix(own): a for a in artifacts}
+    assert any(r["name"].endswith(f"· casme2 · {tmp_path.name}-ws") for r in server.runs())
+    assert f"workspace:{tmp_path.name}-ws" in runs["full-demo_hsta"]["tags"]
+    assert "UF1" in keys[f"{place}-scores"]["data"]
+    assert "sub01" in keys["align-casme2-table"]["data"]
     assert keys["align-casme2-progress"]["data"] == 100.0
     assert "data:image/png;base64" in keys["align-casme2-pictures"]["data"]
     assert keys["align-casme2-table"]["type"] == "table"
-    assert "evaluate-demo-hsta-pictures" in keys
+    assert "evaluate-pictures" in keys
     logs = [line["message"] for line in server.post("logs/filter", {"limit": 200})]
     assert any(line.startswith("align: 4 of 4 redone") for line in logs)
     assert not list((server.home / "runs").glob("*.json")), "all was told: nothing is kept"

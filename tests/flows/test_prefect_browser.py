@@ -130,8 +130,15 @@ def test_the_owners_browser_is_asked_once_and_then_can_start_a_run(
         deployment = server.deployment("ingest")["id"]
         where = f"{page.script('location.href').split('/dashboard')[0]}/deployments/deployment"
         page.call("Page.navigate", url=f"{where}/{deployment}/run")
-        for title in ("Recipe", "Workspace", "Landmark model", "Wait for the workspace"):
+        for title in (
+            "Recipe", "One of ours", "A YAML file", "Workspace", "Dataset", "Folder", "Add item",
+            "Wait for the workspace", "Allow a dataset to shrink", "Redo",
+        ):  # fmt: skip
             page.until(f"document.body.innerText.includes('{title}')")
+        for title in ("Only these stages", "Only these folds", "Device", "Landmark model"):
+            assert not page.script(f"document.body.innerText.includes('{title}')"), title
+        values = "[...document.querySelectorAll('button')].map(b => b.innerText.trim())"
+        assert {"demo_hsta", "casme2", "samm_lv"} <= set(page.script(values)), "no drop-downs"
         before = {run["id"] for run in server.runs()}
         page.until(
             "(b => b && (b.click(), true))"

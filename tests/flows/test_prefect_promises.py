@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from data.stages.workspace import Workspace
+from models.recipe import recipes_folder
 from tasks.carriers import LocalCarrier
+from tasks.forms import fields
 from tasks.request import RunRequest
 from tests.fakes.prefect_server import Server, until
 
 pytestmark = pytest.mark.slow
 OVERRIDES = {"train.epochs": 2, "flow.size": 64}
+FREE = {"recipe", "workspace", "data", "overrides"}  # what every test of these gives
 FINAL = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
+
+
+def as_rows(roots: dict[str, Path]) -> list[dict[str, str]]:
+    return [{"dataset": name, "folder": str(root)} for name, root in roots.items()]
 
 
 @pytest.fixture(scope="module")
@@ -26,10 +34,9 @@ def defaults(
 
     def of(name: str) -> dict[str, Any]:
         request = dict(server.deployment(name)["parameters"]["request"])
-        assert request["data"] == {n: f"demo/data/{n}" for n in ("casme2", "samm_lv")}
-        assert request["workspace"] == "demo/workspace" and request["wait_s"] > 0
-        roots = {name: str(root) for name, root in smoke.items()}
-        request |= {"workspace": str(workspace), "data": roots}
+        rows = [{"dataset": n, "folder": f"demo/data/{n}"} for n in ("casme2", "samm_lv")]
+        assert request["data"] == rows and request["workspace"] == "demo/workspace"
+        request |= {"workspace": str(workspace), "data": as_rows(smoke)}
         if request["recipe"] == "demo_hsta":
             request["overrides"] = OVERRIDES
         return request
@@ -50,7 +57,7 @@ def test_each_deployment_does_its_stage(server: Server, defaults: Any, name: str
     run = finished(server, server.create_run(name, defaults(name), **more))
     assert run["state_type"] == "COMPLETED", run["state"]["message"]
     assert {"recipe:demo_hsta", "apexflow"} <= set(run["tags"])
-    assert run["name"] == f"{'evaluate' if name == 'stage' else name}-demo_hsta"
+    assert run["name"].split(" ")[0] == f"{'evaluate' if name == 'stage' else name}-demo_hsta"
 
 
 def test_the_deployment_of_motion_has_a_recipe_with_motion(
@@ -114,7 +121,7 @@ def test_each_field_of_the_form_does_what_it_says(
     server: Server, defaults: Any, tmp_path: Path
 ) -> None:
     base = {**defaults("full"), "workspace": str(tmp_path / "ws"), "wait_s": 0.0}
-    untried = set(RunRequest.model_fields) - {"recipe", "workspace", "data", "overrides"}
+    untried = set(RunRequest.model_fields) - FREE
 
     def field(name: str, value: Any) -> tuple[str, str]:
         untried.discard(name)
@@ -125,6 +132,10 @@ def test_each_field_of_the_form_does_what_it_says(
     assert workspace.datasets() == ["casme2"] and not workspace.stage("casme2", "align").exists()
     state, message = field("landmark_model", str(tmp_path / "none.dat"))
     assert state == "FAILED" and "none.dat" in message
+    recipe = tmp_path / "mine.yaml"  # a path in place of a name
+    recipe.write_text((recipes_folder() / "demo_hsta.yaml").read_text())
+    mine = {**base, "recipe": str(recipe), "stages": ["ingest"]}
+    assert run_with(server, mine)[0] == "COMPLETED"
     state, message = field("device", "cuda:7")
     assert state == "FAILED" and "cuda:7" in message and "GPU" in message
     assert field("workers", 1)[0] == "COMPLETED"  # all stages, one process
@@ -135,6 +146,8 @@ def test_each_field_of_the_form_does_what_it_says(
     with workspace.lock(what="the test"):
         state, message = field("wait_s", 1.0)
     assert state == "FAILED" and "the test" in message
+    state, message = field("scheduler", str(tmp_path / "none.json"))
+    assert state == "FAILED" and "none.json" in message
     for name in ("folds", "subjects", "videos"):
         state, message = field(name, ["nobody"])
         assert state == "FAILED" and "nobody" in message, name
@@ -154,12 +167,92 @@ def test_each_field_of_the_form_does_what_it_says(
     assert not untried, f"fields of the form that nobody tried: {untried}"
 
 
+def test_a_stages_own_form_does_what_it_says(server: Server, defaults: Any, tmp_path: Path) -> None:
+    """Its fields one by one where they refuse, the others together; and none is left over."""
+    whole = {**defaults("full"), "workspace": str(tmp_path / "ws")}
+    assert run_with(server, {**whole, "until": "flow"})[0] == "COMPLETED"
+    workspace = Workspace(tmp_path / "ws")
+    cases: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+        "ingest": ({}, {"allow_shrink": True}),
+        "align": (
+            {
+                "subjects": ["nobody"],
+                "videos": ["nobody"],
+                "landmark_model": "/none.dat",
+                "scheduler": "/none.json",
+            },
+            {"with_faces": True, "only_failed": True, "time_limit_s": 600, "memory": "64G"},
+        ),
+        "train": (
+            {"folds": ["nobody"], "device": "cuda:7", "scheduler": "/none.json"},
+            {"max_gpu_memory_mb": 100, "memory": "64G", "landmark_model": ""},
+        ),
+        "evaluate": ({"landmark_model": "/none.dat"}, {"with_faces": True}),
+    }
+    for stage, (wrong, right) in cases.items():
+        base = {**defaults(stage), "workspace": str(tmp_path / "ws")}
+        right |= {"redo": True, "verify": "files", "wait_s": 60.0}
+        right |= {"workers": 1} if "workers" in fields(stage) else {}
+        assert set(fields(stage)) | {"redo"} == {*FREE, *wrong, *right}, f"{stage}: not tried"
+        for name, value in wrong.items():
+            state, message = run_with(server, {**base, name: value}, stage)
+            said = value[0] if isinstance(value, list) else Path(value).name
+            assert state == "FAILED" and said in message, (stage, name, message)
+        state, message = run_with(server, {**base, **right}, stage)
+        assert state == "COMPLETED", (stage, message)
+        with workspace.lock(what="the test"):
+            state, message = run_with(server, {**base, "wait_s": 0.5}, stage)
+            assert state == "FAILED" and "the test" in message, stage
+
+
+def test_a_stage_deployment_refuses_stale_inputs(
+    server: Server, defaults: Any, tmp_path: Path, cli: Any
+) -> None:
+    """In the words of `--stage`, and nothing is recorded under settings it was not made with."""
+    place = {"workspace": str(tmp_path / "ws")}
+    assert run_with(server, {**defaults("full"), **place, "until": "flow"})[0] == "COMPLETED"
+    changed = {**defaults("flow"), **place, "overrides": {**OVERRIDES, "align.size": 128}}
+    before = sorted(p.name for p in (tmp_path / "ws").rglob("*.h5"))
+    state, own = run_with(server, changed, "flow")
+    assert state == "FAILED" and "224" in own and "128" in own
+    run = finished(server, server.create_run("stage", changed, parameters={"stage": "flow"}))
+    assert run["state_type"] == "FAILED" and run["state"]["message"] == own
+    words = ["--set", "align.size=128", "--set", "flow.size=64", "--set", "train.epochs=2"]
+    roots = [f"{row['dataset']}={row['folder']}" for row in changed["data"]]
+    data = [word for root in roots for word in ("-d", root)]
+    said = cli("run", "demo_hsta", "-w", place["workspace"], *data, *words, "--stage", "flow",
+               "--runner", "none", ok=False).stderr  # fmt: skip
+    assert own.partition(": ")[2].strip() in " ".join(said.split()), said
+    assert sorted(p.name for p in (tmp_path / "ws").rglob("*.h5")) == before
+
+
+def test_a_run_started_from_the_form_waits(server: Server, defaults: Any, tmp_path: Path) -> None:
+    """Nothing was said of waiting."""
+    request = {**defaults("ingest"), "workspace": str(tmp_path / "ws")}
+    assert "wait_s" not in request
+    with Workspace(tmp_path / "ws").lock(what="the test"):
+        run = server.create_run("ingest", request)
+        until(lambda: server.run(run)["state_type"] == "RUNNING", "the start")
+        time.sleep(3)
+        assert server.run(run)["state_type"] == "RUNNING"
+    assert finished(server, run)["state_type"] == "COMPLETED"
+
+
 def test_a_wrong_field_is_refused_by_the_form(server: Server, defaults: Any) -> None:
     from tasks.prefect_api import Refused
 
-    for wrong in ({"stages": ["sing"]}, {"workers": -1}, {"force": "align"}):
+    for wrong in (
+        {"stages": ["sing"]},
+        {"workers": -1},
+        {"force": "align"},
+        {"device": "tpu"},
+        {"data": [{"dataset": "casme9", "folder": "x"}]},
+    ):
         with pytest.raises(Refused, match=r"409|422"):
             server.create_run("full", {**defaults("full"), **wrong})
+    for stage, wrong in (("ingest", {"folds": ["0"]}), ("align", {"force": ["align"]})):
+        with pytest.raises(Refused, match=r"409|422"):
+            server.create_run(stage, {**defaults(stage), **wrong})
 
 
 def test_the_gpu_limit_lets_one_run_in(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -180,10 +273,10 @@ def test_the_gpu_limit_lets_one_run_in(server: Server, monkeypatch: pytest.Monke
     with temporary_settings(
         {PREFECT_API_URL: f"{server.url}/api", PREFECT_API_AUTH_STRING: server.auth}
     ):
-        with executor.gpu("cpu"):
+        with executor.gpu(0):
             assert active() == 0
-        with executor.gpu("cuda:0"):
-            assert active() == 1
+        with executor.gpu(4) as granted:  # of one that the limit allows
+            assert active() == 1 and granted == 1
         assert active() == 0
 
 
@@ -196,6 +289,6 @@ def test_a_lost_server_gives_the_gpu_to_who_asks(monkeypatch: pytest.MonkeyPatch
     entered, said = False, list[str]()
     monkeypatch.setattr(prefect_executor.logger, "warning", lambda text, *_: said.append(text))
     executor = PrefectExecutor(LocalCarrier(1), None)  # type: ignore[arg-type]
-    with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}), executor.gpu("cuda"):
+    with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}), executor.gpu(1):
         entered = True
     assert entered and len(said) == 1 and "going on without one" in said[0]

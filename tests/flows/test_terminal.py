@@ -41,6 +41,16 @@ def test_lines_come_once_a_tenth_with_rate_and_time_left() -> None:
     assert lines[0] == ("03:04:05 align-x: 10 of 100, 2 s each, 3 min left, 1 without data so far")
 
 
+def test_a_long_job_tells_every_minute_how_far_it_is() -> None:
+    show, out, clock = view(False)
+    with show:
+        for second in range(0, 200, 5):
+            clock.now = float(second)
+            show("train-x", 0, 3, f"epoch {second}")
+    lines = out.getvalue().splitlines()
+    assert [line.rpartition(" ")[2] for line in lines] == ["65", "130", "195"]
+
+
 def test_a_line_of_the_log_that_a_bar_shows_is_not_told_again() -> None:
     show, out, _ = view(False)
     with show:

@@ -102,7 +102,8 @@ def test_a_unit_that_kills_its_process_twice_is_given_up(
     ledger = lab("s/a", "s/dies", "s/z")
     assert status(tmp_path) == {"s/a": "ok", "s/dies": "worker_died", "s/z": "ok"}
     assert list(ledger.action) == ["dropped"], "what killed it once is no news of the unit"
-    assert "signal 9" in ledger.detail.iloc[-1] and "hazards-d-00, s/dies" in ledger.detail.iloc[-1]
+    detail = ledger.detail.iloc[-1]
+    assert "signal 9" in detail and "hazards-d-00" in detail and ", s/dies: " in detail
     assert "is repeated, alone" in caplog.text and "goes on without that unit" in caplog.text
 
 

@@ -22,6 +22,8 @@ from models.hsta.input import HstaInputConfig, resize_crops
 from models.hsta.packs import plan_packs
 from models.registry import find_network
 from models.runs.files import FoldJob
+from models.scores import units
+from models.targets import UNITS, seen
 from tests.fakes.fabricated_run import ledger, write_tables
 from tests.fakes.hsta_small import QUICK, SMALL
 from tests.fakes.registered import fill_event
@@ -76,6 +78,7 @@ def workspace(tmp_path):
                     "offset": 9,
                     "type": "micro",
                     "label_3": ["negative", "positive", "surprise"][clip % 3],
+                    "aus": ["4+L7", "6+12", "1+2+38"][clip % 3],
                 }
             )
     events = conform(pd.DataFrame(rows), "events")
@@ -103,12 +106,15 @@ def workspace(tmp_path):
     return tmp_path / "ws"
 
 
-def recipe(special="flow", **changes):
+def recipe(special="flow", labels="label_3", **changes):
     """What the fold reads of a recipe."""
     train = QUICK.model_copy(update={"epochs": 12, "base_lr": 0.1, **changes})
     model = SMALL.model_copy(update={"special": special})
     network = find_network("hsta")
-    return SimpleNamespace(name="toy", labels="label_3", model=model, train=train, network=network)
+    split = SimpleNamespace(kind="leave_one_subject_out")
+    return SimpleNamespace(
+        name="toy", labels=labels, split=split, model=model, train=train, network=network
+    )
 
 
 def job(workspace, held_out, out, special="flow", **changes):
@@ -166,6 +172,33 @@ def test_fold_writes_its_files_and_scores_above_chance(workspace, tmp_path):
     events = events[events.subject == "s3"]
     bank = read_clips(workspace, events, [0] * 6, fold.model.config, fold.train.input)
     stored = tables[3][[f"prob_{c}" for c in fold.classes]].to_numpy()
+    assert np.allclose(fold.predict(bank), stored, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_a_fold_learns_action_units(workspace, tmp_path):
+    """Two units a clip; several folds given at once are trained one after the other."""
+    jobs, settings = [], {"epochs": 40, "base_lr": 0.3, "resume_every": 50}
+    for person in (0, 3):
+        out = tmp_path / f"fold-{person:02d}"
+        out.mkdir()
+        jobs.append(job(workspace, person, out, labels="aus", **settings))
+    fit_folds(jobs)
+    pooled = pd.concat([read_table(j.out / "predictions.parquet") for j in jobs])
+    assert set(pooled.label) == {"4+7", "6+12", "1+2"}  # 38 is none of CD6ME's
+    chances = pooled[[f"prob_{u}" for u in UNITS]].to_numpy()
+    assert not np.allclose(chances.sum(axis=1), 1) and pooled.predicted.tolist() == seen(chances)
+    rows = units.score_table(pooled.reset_index(drop=True)).set_index(["name", "scope"])
+    assert rows.value["uf1", "pooled"] > 0.8 > rows.majority["uf1", "pooled"]
+    assert rows["count"]["f1", "class:AU12"] == 4
+    fold = load_fold(jobs[1].out)
+    assert fold.multi_label and fold.classes == UNITS
+    history = read_table(jobs[1].out / "history.parquet")
+    assert history.train_uf1.iloc[-1] > history.train_uf1.iloc[0]
+    events = read_table(workspace / "toy" / "ingest" / "events.parquet")
+    bank = read_clips(workspace, events[events.subject == "s3"], [0] * 6, fold.model.config,
+                      fold.train.input)  # fmt: skip
+    stored = pooled[pooled.fold == jobs[1].fold][[f"prob_{u}" for u in UNITS]].to_numpy()
     assert np.allclose(fold.predict(bank), stored, atol=1e-6)
 
 

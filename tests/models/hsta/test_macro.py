@@ -93,24 +93,22 @@ def workspace(tmp_path_factory):
 
 
 class _AllThere:
-    """A stage store in which every unit is ready."""
+    """A stage store in which every event is ready."""
+
+    def __init__(self, events):
+        self.events = events
 
     def status(self, unit):
         return "ok"
 
     def keys(self):
-        return _Keys()
-
-
-class _Keys:
-    def __getitem__(self, unit):
-        return f"key of {unit}"
+        return {event: f"key of {event}" for event in self.events}
 
 
 @pytest.mark.parametrize("macro", [False, True])
 def test_a_plan_keeps_macro_only_where_asked_and_never_tests_it(workspace, monkeypatch, macro):
-    monkeypatch.setattr(StageInputs, "store", lambda self, stage: _AllThere())
     ingested = read_tables(workspace, ("casme3",), "events")
+    monkeypatch.setattr(StageInputs, "store", lambda self, stage: _AllThere(ingested.event))
     people = ingested.person[ingested.type == "micro"].nunique()
     asked = recipe(**{"train.macro": macro, "split.k": min(5, people)})
     plan = plan_run(scope(workspace, None, Path(), asked))

@@ -121,6 +121,7 @@ def test_runs_at_other_rates_meet_on_the_first_ones_frames() -> None:
     assert np.abs(curves.score - peak).max() < 0.02
 
 
+@pytest.mark.slow
 def test_command_on_a_folder_then_evaluate(run: RunFiles, tests: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
 

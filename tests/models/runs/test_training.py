@@ -168,6 +168,9 @@ def test_only_some_folds(run: Run) -> None:
     assert [folder.name for folder in RunFiles(Path(plan.detail["run"])).folds] == [plan.units[1]]
     with pytest.raises(ConfigError, match="'nobody'"):
         train(run[0], other, folds=("1", "nobody"))
+    both = scope(run[0], None, Path(), other, folds=("0,1",))
+    plan = TRAIN.plan(both)
+    assert [pack.folds[0].unit for pack in TRAIN.jobs(both, plan)] == [plan.units[0]]
 
 
 FILES = [

@@ -1,14 +1,16 @@
-"""Intervals over one set of classes; chance where a fold has one class; splits that leak."""
+"""Intervals over one set of classes; chance where a fold has one class; splits that leak; outputs
+that are no numbers."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from data.errors import SplitError
+from data.errors import ConfigError, SplitError, TrainingError
 from data.folds import event_ids
 from models.hsta.fold import score
 from models.metrics import confusion_counts, recognition_from_counts, recognition_statistic
@@ -126,3 +128,47 @@ def test_a_split_is_checked_by_our_own_people_and_videos(
     assert "p1" in str(caught.value) or shared == "video"
     clean = samples.assign(person=list("wxyz"), video=["v1", "v2", "v3", "v4"])
     assert make_split(recipe, clean).subject_independent
+
+
+def test_probabilities_that_are_no_numbers_are_not_scored() -> None:
+    from types import SimpleNamespace
+
+    from models.hsta.fold import _predictions
+
+    events = pd.DataFrame({"dataset": "d", "subject": "s", "person": "p", "event": ["e1", "e2"],
+                           "label": ["negative", "positive"]})  # fmt: skip
+    job: Any = SimpleNamespace(fold="fold-07-x")
+    sound = np.array([[0.2, 0.5, 0.3]] * 2)
+    assert list(_predictions(job, events, LABELS, sound).predicted) == ["positive"] * 2
+    sound[1] = np.nan
+    with pytest.raises(TrainingError, match=r"fold-07-x.*none for e2") as caught:
+        _predictions(job, events, LABELS, sound)
+    assert caught.value.code == "outputs_not_finite"
+
+
+@pytest.mark.parametrize("name", ["spot", "logits"])
+def test_curves_that_are_no_numbers_are_not_scored(name: str) -> None:
+    from types import SimpleNamespace
+
+    from models.me_tst.fold import _require_finite
+
+    arrays = {"spot": np.zeros((2, 4)), "logits": np.zeros((2, 4, 5))}
+    curves: Any = SimpleNamespace(video="v", **arrays)
+    _require_finite([curves], "fold-07-x")
+    arrays[name][1] = np.inf
+    with pytest.raises(TrainingError, match=r"fold-07-x.*none for v") as caught:
+        _require_finite([curves], "fold-07-x")
+    assert caught.value.code == "outputs_not_finite"
+
+
+@pytest.mark.parametrize(
+    ("recipe", "key"),
+    [("demo_hsta", "train.base_lr"), ("demo_hsta", "train.weight_decay"),
+     ("demo_me_tst", "train.max_lr"), ("demo_me_tst", "decode.p")],
+)  # fmt: skip
+@pytest.mark.parametrize("value", [".inf", "-.inf", ".nan"])
+def test_settings_that_are_no_finite_numbers_are_refused(recipe: str, key: str, value: str) -> None:
+    from models.recipe_text import read_text
+
+    with pytest.raises(ConfigError, match=key):
+        load_recipe(recipe, {key: read_text(value, "--set")})

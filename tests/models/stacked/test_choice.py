@@ -38,7 +38,8 @@ def test_memory_bounds_it_and_packs_are_of_one_size() -> None:
 
 def test_a_step_of_arithmetic_stays_alone_and_several_share_the_device() -> None:
     choice = fit_model("auto", 29, *trials(0.1e-3, 30e-3, 100, 900), limit=4_500 * MB)
-    assert choice.at_once == 1 and choice.side_by_side == 4 and "arithmetic" in choice.why
+    assert choice.at_once == 1 and choice.side_by_side == 3 and "arithmetic" in choice.why
+    # 1000 MB, and 1000 with CUDA's own 600 for each of the others
 
 
 def test_nothing_fits_but_one() -> None:

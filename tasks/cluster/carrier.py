@@ -1,0 +1,385 @@
+"""Jobs handed to Dask workers: the carrier of `--runner dask`.
+
+Prefect's tasks, the publication and all decisions stay in the run's process; only the computing is
+elsewhere. A job whose worker is lost is given to another by the scheduler, a few times at most; the
+one attempt whose answer arrives is published, what others leave is removed.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import queue
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, TypeVar
+
+from data.errors import ApexflowError, ConfigError, MissingExtraError
+from data.stages.heartbeat import read_beat
+from data.stages.limits import WorkerDiedError
+from data.stages.pool import Events
+from tasks.carriers import NO_GPU, Share, clear
+from tasks.cluster.site import Site, SiteError, processor
+from tasks.cluster.worker import EXPECTED, STARTED, Answer, Envelope, describe, dumps, loads
+from tasks.request import RunRequest
+
+Job = TypeVar("Job")
+Result = TypeVar("Result")
+logger = logging.getLogger(__name__)
+CONNECT_S = 20.0  # for a scheduler to answer
+WORKERLESS_S = 120.0  # a run waits so long for the first or next worker
+LOOK_S = 1.0
+ANSWER_S = 20.0  # for an answer that is there to come over
+_numbers = itertools.count()
+
+
+class ClusterError(ApexflowError):
+    """The scheduler or all workers are gone."""
+
+    code = "no_cluster"
+
+
+@contextmanager
+def connected(request: RunRequest) -> Iterator[DaskCarrier]:
+    """A carrier for the scheduler that a request names. Raises ConfigError, MissingExtraError."""
+    try:
+        import distributed
+    except ImportError as error:
+        raise MissingExtraError(
+            "--scheduler",
+            expected="the package distributed",
+            got="none",
+            todo='Install the extra: pip install -c constraints.txt -e ".[cluster]".',
+        ) from error
+    for name in ("distributed", "distributed.client"):  # what matters is said by us
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    address = request.scheduler
+    kind, _, profile = address.partition(":")
+    if kind == "slurm" and not profile.startswith("//"):
+        from tasks.cluster.slurm import started
+
+        with started(Path(profile)) as cluster, distributed.Client(cluster) as client:
+            yield DaskCarrier(client, address, request, patience_s=float("inf"))
+        return
+    where: dict[str, Any] = (
+        {"address": address} if "://" in address else {"scheduler_file": address}
+    )
+    if "://" not in address and not Path(address).is_file():
+        raise ConfigError(
+            "--scheduler",
+            expected="tcp://HOST:PORT, a scheduler's file, or slurm:PROFILE.yaml",
+            got=repr(address[:200]),
+        )
+    try:
+        client = distributed.Client(**where, timeout=CONNECT_S, set_as_default=False)
+    except (OSError, ValueError, TimeoutError) as error:
+        raise ConfigError(
+            f"--scheduler {address}",
+            expected="a Dask scheduler that answers",
+            got=f"{type(error).__name__}: {error}"[:300],
+            todo="Start one: dask scheduler. Then workers: python -m flows worker --scheduler …",
+        ) from error
+    try:
+        yield DaskCarrier(client, address, request)
+    finally:
+        client.close(timeout=3)
+
+
+def _trampoline() -> Callable[[bytes], bytes]:
+    """A function that travels by value: the scheduler need not have our code to pass it on."""
+
+    def carry(envelope: bytes) -> bytes:
+        from tasks.cluster.worker import carry_out
+
+        return carry_out(envelope)
+
+    return carry
+
+
+def _as_site_error(error: BaseException) -> SiteError:
+    """A worker that has not even this module says so in its own words."""
+    if isinstance(error, SiteError):
+        return error
+    got = f"{type(error).__name__}: {error}"[:300]
+    return SiteError("worker", expected="the code of the run", got=got)
+
+
+class DaskCarrier:
+    """See `tasks.carriers.Carrier`, and `data.stages.contract.Machines`."""
+
+    def __init__(
+        self, client: Any, address: str, request: RunRequest, patience_s: float = WORKERLESS_S
+    ) -> None:
+        self._client, self._address, self._patience_s = client, address, patience_s
+        self._workspace = Path(request.workspace).absolute()
+        self._roots = {name: root.absolute() for name, root in request.roots().items()}
+        self._known: Site | None = None
+        self._refused: set[str] = set()  # addresses of workers that do not fit
+        self._seen = time.monotonic()  # a worker was there
+
+    @property
+    def machines(self) -> DaskCarrier:
+        """The workers."""
+        return self
+
+    def own_gpus(self, device: str) -> tuple[str, ...]:
+        """None: the workers' are counted by Dask."""
+        return ()
+
+    # ------------------------------------------------------------------- who is there, and fits
+
+    def _site(self) -> Site:
+        """What workers must agree on; workers there now are asked, and named if they differ."""
+        if self._known is None:
+            beat = read_beat(self._workspace)
+            self._known = Site.of(self._workspace, beat.token if beat else "", self._roots)
+            told = {**asdict(self._known)}
+            self._client.set_metadata(list(EXPECTED), told)
+        return self._known
+
+    def _workers(self) -> dict[str, Any]:
+        """Workers by address that are there and were not refused. Raises ClusterError."""
+        if self._client.status != "running":
+            raise self._no_scheduler()
+        found = self._client.scheduler_info(n_workers=-1)["workers"]
+        return {name: facts for name, facts in found.items() if name not in self._refused}
+
+    def _wait_for_workers(self) -> dict[str, Any]:
+        """Workers that fit: new ones are checked. Raises SiteError if there are only others."""
+        site, begun, said = self._site(), time.monotonic(), False
+        refusals: list[BaseException] = []
+        while True:
+            found = self._workers()
+            if found:
+                order = Envelope(site, describe, (), "describe", "", pooled=False)
+                answers = self._client.run(_trampoline(), dumps(order), on_error="return")
+                for name, text in answers.items():
+                    answer = loads(text) if isinstance(text, bytes) else Answer(error=text)
+                    if name in found and answer.error is not None:
+                        self._refuse(name, answer.error)
+                        refusals.append(answer.error)
+                        del found[name]
+                    elif name in found:
+                        found[name] = {**found[name], **answer.result}
+            if found:
+                self._seen = time.monotonic()
+                self._say_other_processors(found)
+                return found
+            if refusals and not self._workers():
+                raise _as_site_error(refusals[0])
+            if not said:
+                logger.warning("waiting for a worker at %s", self._address)
+                said = True
+            if time.monotonic() - begun > self._patience_s:
+                raise self._no_workers(0)
+            time.sleep(LOOK_S)
+
+    def _refuse(self, name: str, error: BaseException) -> None:
+        self._refused.add(name)
+        logger.warning("worker %s is not used: %s", name, error)
+
+    def _say_other_processors(self, workers: dict[str, Any]) -> None:
+        models = {str(w.get("processor")) for w in workers.values()} | {processor()}
+        if len(models) > 1 and not getattr(self, "_said", False):
+            self._said = True
+            logger.warning(
+                "processors of several models (%s): results may differ in their last bits",
+                ", ".join(sorted(models)),
+            )
+
+    def devices(self, asked: str) -> tuple[str, ...]:
+        """A name per GPU of all workers, or ("cpu",). Raises ConfigError for GPUs not there."""
+        if asked == "cpu":
+            return ("cpu",)
+        every = [gpu for w in self._wait_for_workers().values() for gpu in w["gpus"]]
+        if every:
+            return tuple("cuda" for _ in every)
+        if asked == "auto":
+            return ("cpu",)
+        raise ConfigError("--device", expected="workers with a GPU", got=f"{asked}, none")
+
+    def ask(self, function: Callable[..., Any], *args: Any, gpu: bool = False) -> Any:
+        """See `data.stages.contract.Machines`. Raises what the function raises."""
+        workers = self._wait_for_workers()
+        gpu = gpu and any(w["gpus"] for w in workers.values())
+        key = f"ask-{self._site().token}-{next(_numbers)}"
+        order = Envelope(self._site(), function, args, "a question", key, pooled=False)
+        future = self._submit(order, {"GPU": 1.0} if gpu else {}, list(workers), priority=10)
+        try:
+            answer: Answer = loads(future.result())
+        except Exception as error:
+            raise self._failure("a question", error) from error
+        if answer.error is not None:
+            raise answer.error
+        return answer.result
+
+    def _submit(
+        self, order: Envelope, resources: dict[str, float], fit: Sequence[str], priority: int
+    ) -> Any:
+        only = {"workers": list(fit), "allow_other_workers": False} if self._refused else {}
+        return self._client.submit(
+            _trampoline(),
+            dumps(order),
+            key=order.key,
+            pure=False,
+            resources=resources,
+            priority=priority,
+            **only,
+        )
+
+    # ------------------------------------------------------------------------------ the jobs
+
+    def carry(
+        self,
+        function: Callable[[Job], Result],
+        jobs: list[Job],
+        *,
+        label: Callable[[Job], str],
+        share: Share = NO_GPU,
+        started: Callable[[Job], None] | None = None,
+        ended: Callable[[Job, BaseException | None], None] | None = None,
+    ) -> Iterator[Result]:
+        """See Carrier. All jobs are queued at the scheduler; started when a worker says so."""
+        if not jobs:
+            return
+        workers = self._wait_for_workers()
+        news: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
+        resources = {"GPU": 1.0 / share.per_gpu} if share.per_gpu else {"CPU": 1.0}
+        events = Events(label, started, ended, clear)
+        futures: dict[str, Any] = {}
+        waiting: dict[str, Any] = {}
+        begun: set[int] = set()  # ids of jobs
+        tries: Counter[str] = Counter()
+
+        def submit(job: Any, fit: Sequence[str]) -> None:
+            key = f"{label(job)}-{self._site().token}-{next(_numbers)}"
+            order = Envelope(self._site(), function, job, label(job), key, gpu=bool(share.per_gpu))
+            waiting[key] = job
+            futures[key] = self._submit(order, resources, fit, priority=-len(futures))
+            futures[key].add_done_callback(lambda future: news.put(("ended", future.key)))
+
+        def begin(key: str, host: str) -> None:
+            job = waiting.get(key)
+            if job is not None and id(job) not in begun:
+                begun.add(id(job))
+                events.start(job)
+                logger.info("%s: on %s", label(job), host)
+
+        self._client.subscribe_topic(STARTED, lambda event: news.put(("started", event[1])))
+        try:
+            for job in jobs:
+                submit(job, list(workers))
+            while waiting:
+                try:
+                    kind, what = news.get(timeout=LOOK_S)
+                except queue.Empty:
+                    self._look(len(waiting))
+                    continue
+                if kind == "started":
+                    begin(what["key"], what["host"])
+                    continue
+                if what not in waiting:
+                    continue
+                done = waiting[what]
+                answer = self._answer(label(done), futures[what])
+                if answer is None:
+                    futures[what].add_done_callback(lambda future: news.put(("ended", future.key)))
+                    continue
+                if isinstance(answer.error, SiteError) and tries[label(done)] < 3:
+                    tries[label(done)] += 1
+                    logger.warning("%s: its job goes to another worker", answer.error)
+                    del waiting[what]
+                    submit(done, list(self._wait_for_workers()))
+                    continue
+                begin(what, answer.who)
+                for said in answer.warnings:
+                    logger.warning("%s: %s", answer.who, said)
+                del waiting[what]
+                del futures[what]  # so that the worker may forget it
+                events.end(done, answer.error)
+                if answer.error is None:
+                    yield answer.result
+                    clear(done)  # what a lost attempt at it has left
+                if events.full:
+                    break
+        finally:
+            self._client.unsubscribe_topic(STARTED)
+            if waiting:
+                self._give_up([futures[key] for key in waiting])
+                for left in waiting.values():
+                    clear(left)
+        if events.error is not None:
+            raise events.error
+
+    def _answer(self, label: str, future: Any) -> Answer | None:
+        """What a worker answered, or why there is none; None: lost with its worker, it comes again.
+
+        Raises ClusterError.
+        """
+        if future.status == "cancelled" or self._client.status != "running":
+            raise self._no_scheduler()
+        if future.status not in ("finished", "error"):
+            return None
+        try:
+            found: Answer = loads(future.result(timeout=ANSWER_S))
+        except TimeoutError:
+            return None
+        except Exception as error:
+            failure = self._failure(label, error)
+            if isinstance(failure, ClusterError):
+                raise failure from error
+            return Answer(error=failure)
+        return found
+
+    def _failure(self, label: str, error: BaseException) -> BaseException:
+        """The error of a job that no worker answered."""
+        from distributed import KilledWorker
+
+        if isinstance(error, KilledWorker):
+            return WorkerDiedError(
+                label,
+                expected="a worker to finish it",
+                got=f"{error.allowed_failures + 1} workers lost while they were at it",
+                todo="See the workers' logs; other jobs were finished and are kept.",
+            )
+        if self._client.status != "running" or type(error).__name__ in (
+            "CancelledError",
+            "FutureCancelledError",
+            "FuturesCancelledError",
+            "CommClosedError",
+        ):
+            return self._no_scheduler()
+        return error
+
+    def _give_up(self, futures: list[Any]) -> None:
+        try:
+            self._client.cancel(futures, force=True)
+        except Exception as error:  # the scheduler has gone
+            logger.debug("not cancelled: %s", error)
+
+    def _look(self, left: int) -> None:
+        """Raises ClusterError when scheduler or workers have been away for too long."""
+        if self._workers():
+            self._seen = time.monotonic()
+        elif time.monotonic() - self._seen > self._patience_s:
+            raise self._no_workers(left)
+
+    def _no_scheduler(self) -> ClusterError:
+        return ClusterError(
+            f"scheduler {self._address}",
+            expected="it to answer",
+            got="a connection that was lost",
+            todo="Finished parts are kept: start the scheduler and workers, and run again.",
+        )
+
+    def _no_workers(self, left: int) -> ClusterError:
+        return ClusterError(
+            f"scheduler {self._address}",
+            expected="a worker",
+            got=f"none for {self._patience_s:.0f} s, with {left} job(s) left",
+            todo=f"Start some: python -m flows worker --scheduler {self._address}; then run again.",
+        )

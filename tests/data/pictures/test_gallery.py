@@ -1,0 +1,96 @@
+"""The gallery: every unit on its stage's page, one click to its video; no face that may not be."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import cv2
+import pytest
+
+from data.errors import ConfigError
+from data.pictures.gallery import page_name, write_gallery
+from data.recordings import Recordings
+from data.stages import stores
+from data.stages.workspace import Workspace
+from tests.fakes.fabricated_run import has_face, write_clip_stores, write_ingest
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    """Clips of a free dataset and of a licensed one."""
+    made = Workspace(tmp_path / "ws")
+    for name, free in (("casme2", True), ("samm", False)):
+        write_clip_stores(made, name, write_ingest(made, name, show_faces=free, prefix=name[:3]))
+    return made
+
+
+def faces(folder: Path) -> int:
+    return sum(has_face(cv2.imread(str(p), 0)) for p in folder.rglob("*.jpg"))
+
+
+def test_every_unit_is_on_its_stages_page_and_one_click_from_its_own(workspace: Workspace) -> None:
+    index = write_gallery(workspace, "casme2")
+    pages = re.findall(r'href="(\w+)\.html"', index.read_text())
+    assert {"align", "registration", "apex", "flow"} <= set(pages)
+    for stage in pages:
+        text = (index.parent / f"{stage}.html").read_text()
+        manifest = stores.read_manifest(workspace.stage("casme2", stage))
+        assert text.count('<a class="card') == len(manifest)
+        for row in manifest.itertuples(index=False):
+            assert f'data-name="{row.unit}"' in text
+        for page in set(re.findall(r'href="(videos/[^"]+)"', text)):
+            assert (index.parent / page).is_file()
+        for picture in re.findall(r'src="([^"]+)"', text):
+            assert (index.parent / picture).is_file()
+        assert text.count('class="card lost"') == int((manifest.status != "ok").sum())
+
+
+def test_a_videos_page_has_strip_flow_curve_and_ledger(workspace: Workspace) -> None:
+    index = write_gallery(workspace, "casme2")
+    ledger = stores.read_ledger(workspace.stage("casme2", "flow"))
+    lost = str(ledger.unit[ledger.action == "dropped"].iloc[0])
+    events = Recordings(workspace, "casme2").table("events")
+    video = str(events.video[events.event == lost].iloc[0])
+    text = (index.parent / "videos" / f"{page_name(video)}.html").read_text()
+    for said in ("<h2>align</h2>", "<h2>flow</h2>", "<polyline", "<h2>Ledger</h2>", "crosses_cut"):
+        assert said in text
+    other = next(v for v in events.video if v != video)
+    text = (index.parent / "videos" / f"{page_name(other)}.html").read_text()
+    assert "strip-flow-" in text and "strip-align-" in text
+    for picture in re.findall(r'src="([^"]+)"', text):
+        assert (index.parent / "videos" / picture).is_file()
+
+
+def test_faces_are_only_where_they_may_be_shown(workspace: Workspace) -> None:
+    assert faces(write_gallery(workspace, "casme2").parent)
+    hidden = write_gallery(workspace, "samm").parent
+    assert len(list(hidden.rglob("*.jpg"))) > 3 and faces(hidden) == 0
+    assert faces(write_gallery(workspace, "samm", with_faces=True).parent)
+    assert faces(write_gallery(workspace, "samm").parent) == 0, "taken away again"
+    assert "licence forbids" in next((hidden / "videos").glob("*.html")).read_text()
+
+
+def test_what_did_not_change_is_not_drawn_again(workspace: Workspace) -> None:
+    folder = write_gallery(workspace, "casme2").parent
+    before = {p: p.stat().st_mtime_ns for p in (folder / "videos").rglob("*") if p.is_file()}
+    write_gallery(workspace, "casme2")
+    assert before == {p: p.stat().st_mtime_ns for p in (folder / "videos").rglob("*.*")}
+    next((folder / "videos").glob("*.html")).unlink()
+    write_gallery(workspace, "casme2")
+    assert len(list((folder / "videos").glob("*.html"))) == 12
+
+
+def test_strange_names_stay_words(tmp_path: Path) -> None:
+    made = Workspace(tmp_path)
+    events = write_ingest(made, "casme2", prefix='"><script>alert(1)</script>')
+    write_clip_stores(made, "casme2", events)
+    folder = write_gallery(made, "casme2").parent
+    for page in folder.rglob("*.html"):
+        assert "<script>alert" not in page.read_text()
+        assert page.resolve().is_relative_to(folder.resolve())
+
+
+def test_nothing_to_show_is_said(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="finished stages"):
+        write_gallery(Workspace(tmp_path), "casme2")
