@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 
 from data.errors import ConfigError
-from data.stages import crew, limits, planning, pool, stores
+from data.stages import buckets, crew, limits, planning, pool, stores
 from data.stages.inputs import StageInputs
 from data.stages.limits import WorkerStoppedError
 from data.stages.parts import ChunkJob
@@ -29,7 +29,7 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., pd.Dat
     register(monkeypatch, hazards.STAGE, hazards.SETTINGS)
     monkeypatch.setattr(crew, "LOOK_S", 0.1)
     monkeypatch.setattr(crew, "STOPPED_S", 1.0)
-    monkeypatch.setattr(planning, "BUCKETS", 1)
+    monkeypatch.setattr(buckets, "BUCKETS", 1)
     os.mkfifo(tmp_path / "pipe")
 
     def run(*videos: str, time_limit_s: float = 60.0, **how: Any) -> pd.DataFrame:
@@ -102,7 +102,8 @@ def test_a_unit_that_kills_its_process_twice_is_given_up(
     ledger = lab("s/a", "s/dies", "s/z")
     assert status(tmp_path) == {"s/a": "ok", "s/dies": "worker_died", "s/z": "ok"}
     assert list(ledger.action) == ["dropped"], "what killed it once is no news of the unit"
-    assert "signal 9" in ledger.detail.iloc[-1] and "hazards-d-00, s/dies" in ledger.detail.iloc[-1]
+    detail = ledger.detail.iloc[-1]
+    assert "signal 9" in detail and "hazards-d-00" in detail and ", s/dies: " in detail
     assert "is repeated, alone" in caplog.text and "goes on without that unit" in caplog.text
 
 

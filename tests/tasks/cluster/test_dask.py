@@ -143,6 +143,41 @@ def test_a_worker_killed_in_a_chunk_costs_that_chunk_and_no_byte(
     assert len(pids(tmp_path, "waits")) == 2 and len(pids(tmp_path, "v00")) == 1
 
 
+def test_a_worker_that_was_only_cut_off_writes_into_nothing_that_is_published(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run
+) -> None:
+    """Stopped, it is taken for lost; its child works on beside the one that took the chunk over."""
+    cluster = DaskCluster(tmp_path / "cluster", DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL="4s")
+    try:
+        (tmp_path / "marks" / "go").touch()
+        run(None, ("s/waits",), workspace="here")
+        for path in (tmp_path / "marks").iterdir():
+            path.unlink()
+        cluster.add_worker()
+        cluster.add_worker()
+        stopped: list[psutil.Process] = []
+
+        def stop() -> None:
+            cluster.wait(lambda: pids(tmp_path, "waits"))
+            [pid] = pids(tmp_path, "waits")
+            stopped.append(psutil.Process(psutil.Process(pid).ppid()))
+            stopped[0].suspend()
+            cluster.wait(lambda: len(pids(tmp_path, "waits")) == 2)  # both children are at it
+            folder = tmp_path / "there" / "d" / "hazards"
+            found.append(len(list(folder.glob(".part-*.tmp"))))
+            (tmp_path / "marks" / "go").touch()
+
+        found: list[int] = []
+        threading.Thread(target=stop, daemon=True).start()
+        run(cluster, ("s/waits",), workspace="there")
+        stopped[0].resume()
+        assert found == [2] and contents(tmp_path / "there") == contents(tmp_path / "here")
+        with Workspace(tmp_path / "there").lock():
+            assert not list((tmp_path / "there").rglob("*.tmp"))
+    finally:
+        cluster.close()
+
+
 def test_a_lost_scheduler_ends_the_run_in_words_and_what_was_done_is_kept(
     tmp_path: Path, cluster: DaskCluster, run: Run
 ) -> None:
@@ -158,6 +193,7 @@ def test_a_lost_scheduler_ends_the_run_in_words_and_what_was_done_is_kept(
         run(cluster, (*PLAIN, "s/waits"))
     done = set(status(tmp_path / "ws"))
     assert "s/waits" not in done
+    cluster.wait(lambda: cluster.workers[0].poll() is not None)  # it ends with its scheduler
     (tmp_path / "marks" / "go").touch()
     run(None, (*PLAIN, "s/waits"))
     assert set(status(tmp_path / "ws").values()) == {"ok"} and len(status(tmp_path / "ws")) == 13
@@ -179,7 +215,7 @@ def test_a_job_that_kills_every_worker_is_named_and_the_others_are_done(
 ) -> None:
     for _ in range(3):
         cluster.add_worker()
-    with pytest.raises(WorkerDiedError, match=r"hazards-d-\d\d: .*2 workers lost"):
+    with pytest.raises(WorkerDiedError, match=r"hazards-d-\d\d.*: .*2 workers lost"):
         run(cluster, (*PLAIN, "s/kills_workers"))
     found = status(tmp_path / "ws")
     assert "s/kills_workers" not in found and len(found) >= 11  # a neighbour may share its chunk
