@@ -25,6 +25,7 @@ from data.stages.workspace import Workspace
 from tasks.carriers import LocalCarrier, Share
 from tasks.cluster.carrier import ClusterError, connected
 from tasks.cluster.site import SiteError
+from tasks.prefect_executor import PrefectExecutor
 from tasks.request import RunRequest
 from tests.fakes import hazards
 from tests.fakes.dask_cluster import DaskCluster
@@ -245,9 +246,32 @@ def test_gpus_of_workers_are_shared_out_one_job_each(tmp_path: Path, cluster: Da
         with connected(request) as carrier:
             assert carrier.devices("auto") == ("cuda", "cuda") and carrier.own_gpus("auto") == ()
             jobs = [Placed(n) for n in range(6)]
-            found = list(carrier.carry(where, jobs, label=str, share=Share(1)))
+            told = Told()
+            executor = PrefectExecutor(carrier, told)  # type: ignore[arg-type]
+            found = list(executor.map(where, jobs, str, Share(1)))
             assert carrier.ask(max, 3, 7, gpu=True) == 7
     assert {place for _, place, _ in found} == {"cuda:0", "cuda:1"} and len(found) == 6
+    names = [f"job-{n}" for n in range(6)]
+    assert sorted(told.begun) == names and sorted(told.ended) == names
+    assert told.most < 6, "a task run begins when a worker begins, not when it is queued"
+
+
+class Told:
+    """What Prefect is told of task runs."""
+
+    def __init__(self) -> None:
+        self.begun: list[str] = []
+        self.ended: list[str] = []
+        self.most = 0
+
+    def begin_task(self, name: str) -> str:
+        self.begun.append(name)
+        self.most = max(self.most, len(self.begun) - len(self.ended))
+        return name
+
+    def end_task(self, task: str, error: BaseException | None = None) -> None:
+        assert error is None
+        self.ended.append(task)
 
 
 class Placed:
