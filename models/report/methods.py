@@ -22,7 +22,7 @@ NAMES = {
     "casme2": "CASME II", "casme": "CASME", "casme3": "CAS(ME)³", "casme3_c": "CAS(ME)³ part C",
     "cas_me2": "CAS(ME)²", "samm": "SAMM", "samm_lv": "SAMM Long Videos", "smic": "SMIC",
     "smic_e": "SMIC-E long", "mmew": "MMEW", "4dme": "4DME", "dfme": "DFME",
-    "hsta": "HSTA", "me_tst": "ME-TST", "me_tst_plus": "ME-TST+",
+    "hsta": "HSTA", "ststnet": "STSTNet", "me_tst": "ME-TST", "me_tst_plus": "ME-TST+",
 }  # fmt: skip
 ALSO = {"casme3_c": "casme3", "smic_e": "smic"}  # described in another's paper
 ALIGNED = {
