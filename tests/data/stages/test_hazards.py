@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 
 from data.errors import ConfigError
-from data.stages import crew, limits, planning, pool, stores
+from data.stages import buckets, crew, limits, planning, pool, stores
 from data.stages.inputs import StageInputs
 from data.stages.limits import WorkerStoppedError
 from data.stages.parts import ChunkJob
@@ -29,7 +29,7 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., pd.Dat
     register(monkeypatch, hazards.STAGE, hazards.SETTINGS)
     monkeypatch.setattr(crew, "LOOK_S", 0.1)
     monkeypatch.setattr(crew, "STOPPED_S", 1.0)
-    monkeypatch.setattr(planning, "BUCKETS", 1)
+    monkeypatch.setattr(buckets, "BUCKETS", 1)
     os.mkfifo(tmp_path / "pipe")
 
     def run(*videos: str, time_limit_s: float = 60.0, **how: Any) -> pd.DataFrame:
