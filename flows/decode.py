@@ -36,7 +36,7 @@ def decode(
 ) -> None:
     """Would another threshold, smoothing or half-width spot better? Seconds, no training.
 
-    Scores the saved curves of a run under hundreds of decoders. The decoder of each person is
+    Scores the saved curves of a run under 126 decoders. The decoder of each person is
     chosen on the other people; beside it stand the recipe's own decoder and, labelled as
     flattering, the best on all. Differences come with paired intervals over people, counts under
     three matchers. Writes a table and a page beside the run.

@@ -66,6 +66,9 @@ optical_flow = _stage_flow("flow", "Compute TV-L1 optical flow and strain of eac
 motion = _stage_flow(
     "motion", "Compute ME-TST's motion series of facial regions, window by window."
 )
+flow_pictures = _stage_flow(
+    "flow_pictures", "Read optical flow that somebody else computed and kept as pictures."
+)
 train = _stage_flow("train", "Train one network per fold; finished folds are kept.")
 evaluate = _stage_flow("evaluate", "Pool all folds' predictions into scores and the report.")
 

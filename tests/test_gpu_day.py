@@ -124,6 +124,7 @@ def test_parts_but_the_flow_stage_need_few_packages() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.ci
 def test_dry_run_of_all_parts(tmp_path: Path) -> None:
     words = ["--dry-run", "--out", str(tmp_path), "--minutes", "12"]
     code = gpu_day.main(words)

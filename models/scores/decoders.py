@@ -1,7 +1,7 @@
 """Decoders: ways from a network's curves to intervals, and the counts that each of them gives.
 
 A decoder changes what follows the network (box, threshold, half-width, synergy), never its curves,
-so a finished run is scored under hundreds of them without training. A curve is stitched once, its
+so a finished run is scored under a hundred of them without training. A curve is stitched once, its
 boxes are shared between decoders, and each interval list is counted under three matchers:
 
     one_to_one  the largest set of pairs (the headline here)

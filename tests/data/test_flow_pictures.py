@@ -89,6 +89,7 @@ def invoke() -> Callable[..., Any]:
 
 
 @pytest.mark.slow
+@pytest.mark.ci
 def test_one_command_from_pictures_to_scores(
     folder: Path, tmp_path: Path, invoke: Callable[..., Any]
 ) -> None:
