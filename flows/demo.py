@@ -35,7 +35,7 @@ def run_demo(folder: Path, *, port: int | None, seed: int, with_server: bool) ->
 
         state = server.start_worker(state)  # a stage can be run from its form at once
     return _closing_text(
-        records, state, time.perf_counter() - started, (folder / "workspace").absolute()
+        records, state, time.perf_counter() - started, (folder / "workspace").absolute(), data
     )
 
 
@@ -87,7 +87,11 @@ def _run_recipes(
 
 
 def _closing_text(
-    records: dict[str, list[dict[str, Any]]], state: Any, seconds: float, workspace: Path
+    records: dict[str, list[dict[str, Any]]],
+    state: Any,
+    seconds: float,
+    workspace: Path,
+    data: dict[str, str],
 ) -> str:
     from flows.launch import summary
 
@@ -103,8 +107,9 @@ def _closing_text(
     if state is not None:
         lines += [
             f"Look at the run: {state.url}",
-            f"A worker is up: under Deployments, `stage` or any one stage runs again from its form "
-            f"(recipe {RECIPES[0]}, workspace {workspace}, the data as above).",
+            "A worker is up: under Deployments, any stage runs again from its form, with",
+            f"  recipe {RECIPES[0]}, workspace {workspace},",
+            f"  data {', '.join(f'{n} = {Path(r).absolute()}' for n, r in data.items())}",
             "Stop both: python -m flows down",
         ]
     return "\n".join(lines)

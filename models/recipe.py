@@ -131,6 +131,13 @@ class Recipe(Settings):
         "and scores are means over them. Empty: `seed` alone.",
     )
     epoch_scores: EpochScores = EpochScores()
+    chunk_minutes: float = Field(
+        15.0,
+        ge=0.1,
+        le=10_000,
+        description="Minutes of one core that a chunk of a new store may take.",
+        json_schema_extra=ASIDE,
+    )
     strict: bool = Field(
         False, description="Stop at the first unit that fails.", json_schema_extra=ASIDE
     )

@@ -172,6 +172,7 @@ def scopes(
         only_failed=request.only_failed,
         max_gpu_memory_mb=request.max_gpu_memory_mb,
         time_limit_s=request.time_limit_s,
+        chunk_minutes=recipe.chunk_minutes,
     )
     return [replace(whole, dataset=name) for name in names] if step.per_dataset else [whole]
 

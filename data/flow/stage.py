@@ -20,7 +20,7 @@ ledger row; an event without two such frames is dropped.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import cv2
@@ -34,6 +34,7 @@ from data.flow.fields import FlowField, quantise
 from data.flow.settings import FlowConfig
 from data.optical_flow import choose_backend, tvl1, tvl1_sequence
 from data.registration.store import EventCrops, open_event
+from data.stages.buckets import span
 from data.stages.contract import Batching, Stage, Unit
 from data.stages.inputs import StageInputs, UnitInputs
 from data.stages.limits import FAKE_GPUS
@@ -323,6 +324,18 @@ def pictures(shown: Shown) -> Iterator[Drawn]:
     yield from stage_pictures(shown)
 
 
+def weigh(unit: Unit, frames: int, configs: Mapping[str, Any]) -> tuple[float, float]:
+    """Nominal seconds and bytes, for chunks: TV-L1 by pixels, field and strain."""
+    config = configs[NAME]
+    pairs = sum(
+        {"sampled": config.samples, "consecutive": span(unit, frames)}.get(kind, 1)
+        for kind in config.pairs
+    )
+    pixels = (config.size or configs["align"].size) ** 2
+    wide = 10 if config.store == "float32" else 6
+    return pairs * pixels * 1e-6, float(pairs * pixels * wide)
+
+
 STAGE = Stage(
     name=NAME,
     version=VERSION,
@@ -337,4 +350,5 @@ STAGE = Stage(
     title="Flow: how the face moved, and its strain",
     pictures=pictures,
     warm_up=warm_up,
+    weigh=weigh,
 )

@@ -63,7 +63,7 @@ def motion_figure(
         vmax=max(float(np.quantile(length, 0.995)), 1e-6),
     )
     scale = fig.colorbar(shown, ax=[above, below], fraction=0.02, pad=0.01, aspect=30)
-    scale.set_label("px since the window's first frame", fontsize=8, color=MUTED)
+    scale.set_label("moved, px", fontsize=8, color=MUTED)
     scale.outline.set_visible(False)
     scale.ax.tick_params(colors=MUTED, labelsize=8, length=0)
     half = features.shape[2] // 2

@@ -8,8 +8,8 @@ shorter than one window is dropped, reason `too_short`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -107,6 +107,11 @@ def _write(part: PartWriter, unit: Unit, motion: Motion, view: Index, config: Mo
     part.done(unit.id, windows=windows, frames=len(view), no_face=int(counts[NO_FACE]))
 
 
+def weigh(unit: Unit, frames: int, configs: Mapping[str, Any]) -> tuple[float, float]:
+    """Nominal seconds and bytes, for chunks: 20 ms a frame, 36 channels."""
+    return 0.02 * frames, 4.0 * 36 * configs[NAME].k * frames / 4
+
+
 STAGE = Stage(
     name=NAME,
     version=VERSION,
@@ -118,4 +123,5 @@ STAGE = Stage(
     title="Motion: what the spotting network sees",
     pictures=pictures,
     warm_up=warm_up,
+    weigh=weigh,
 )

@@ -48,6 +48,7 @@ from data.registration.events import (
     register_event,
 )
 from data.registration.settings import RegistrationConfig
+from data.stages.buckets import span
 from data.stages.contract import Stage, Unit
 from data.stages.inputs import StageInputs, UnitInputs
 from data.stages.parts import PartWriter
@@ -307,6 +308,13 @@ def pictures(shown: Shown) -> Iterator[Drawn]:
         yield Drawn(residual_figure(facts, STATUS), caption)
 
 
+def weigh(unit: Unit, frames: int, configs: Mapping[str, Any]) -> tuple[float, float]:
+    """Nominal seconds and bytes, for chunks: 10 ms and a crop a frame."""
+    align, own = configs["align"], span(unit, frames)
+    crop = align.size**2 * (3 if align.colour else 1)
+    return 0.01 * own, own * (120.0 + (crop if configs[NAME].store == "crops" else 0))
+
+
 STAGE = Stage(
     name=NAME,
     version=VERSION,
@@ -317,4 +325,5 @@ STAGE = Stage(
     process=process,
     title="Registration: every event on its own onset",
     pictures=pictures,
+    weigh=weigh,
 )

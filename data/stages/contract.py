@@ -76,6 +76,8 @@ class Stage:
     pictures: Callable[[Any], Iterable[Any]] | None = None
     shows_faces: bool = False  # its pictures are of faces
     warm_up: Callable[[Any], float] | None = None  # settings → seconds spent compiling, in parent
+    # (unit, its video's frames, all stages' settings) → nominal core seconds, bytes of its result
+    weigh: Callable[[Unit, int, Mapping[str, Any]], tuple[float, float]] | None = None
 
 
 class RecipeLike(Protocol):
@@ -142,6 +144,7 @@ class Scope:
     max_gpu_memory_mb: float | None = None  # what training may take of a GPU
     machines: Machines | None = None  # where its jobs are done; None: here
     expect: bool = False  # plan as if all that is to be made before were made, and well
+    chunk_minutes: float = 15.0  # of one core that a chunk may take, where a store is begun
     time_limit_s: float = 0.0  # what one unit of preprocessing may take; 0: by its history
 
     @property

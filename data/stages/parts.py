@@ -28,7 +28,7 @@ from data.stages.inputs import ChunkInputs, UnitInputs
 from data.stages.limits import peak_mb
 from data.stages.registry import find_stage
 from data.stages.signs import working_on
-from data.stages.stores import RECORDS, group_digest
+from data.stages.stores import BUCKETS, CHUNKS, RECORDS, group_digest
 
 NAMED = 2  # subjects in a chunk's label
 BATCH_BYTES = 1 << 28  # of results that units computed at once may have
@@ -38,8 +38,9 @@ NOT_A_UNITS_FAULT = ("damaged_part", "damaged_table", "undeclared_input", "no_ra
 class PartWriter:
     """Collects what one chunk writes: HDF5 groups or Parquet rows, statuses, ledger rows."""
 
-    def __init__(self, path: Path, stage: Stage, dataset: str) -> None:
+    def __init__(self, path: Path, stage: Stage, dataset: str, buckets: int = BUCKETS) -> None:
         self._stage, self._dataset, self._path = stage, dataset, path
+        self._chunks = {} if buckets == BUCKETS else {CHUNKS: str(buckets)}
         # the default file format: newer ones store creation times in group headers
         self._file = h5py.File(path, "w") if stage.suffix == ".h5" else None
         self._rows: list[dict[str, Any]] = []
@@ -115,6 +116,7 @@ class PartWriter:
             "dataset": self._dataset,
             "settings": settings,
             "records": json.dumps({"units": rows, "ledger": self.ledger}, sort_keys=True),
+            **self._chunks,
         }
         if self._file is not None:
             for name, text in facts.items():
@@ -175,6 +177,7 @@ class ChunkJob:
     need_mb: float = 0.0  # memory that chunks of this stage took so far; 0: unknown
     troubles: tuple[Trouble, ...] = ()
     device: str = ""  # a GPU of its own, where its stage computes on one
+    buckets: int = BUCKETS  # chunks that its store has
 
     @property
     def label(self) -> str:
@@ -238,7 +241,7 @@ def compute_chunk(job: ChunkJob) -> ChunkResult:
     stage = find_stage(job.stage)
     folder = job.inputs.folder(job.stage)
     temporary = temporary_name(folder / job.part, f"{job.token}-{secrets.token_hex(4)}")
-    writer = PartWriter(temporary, stage, job.inputs.dataset)
+    writer = PartWriter(temporary, stage, job.inputs.dataset, job.buckets)
     try:
         units = _not_given_up(job, writer)
         if stage.batching is not None and stage.batching.when(job.config):
@@ -252,6 +255,7 @@ def compute_chunk(job: ChunkJob) -> ChunkResult:
                 with _failures_recorded(unit, writer):
                     stage.process(unit, view, job.config, writer)
                 _note_other_sizes(unit, view, writer)
+                _note_raw_bytes(unit, view, writer)
         for unit in job.units:
             if unit.id not in writer.status:
                 writer.drop(unit.id, "no_result", "the stage neither finished nor dropped it")
@@ -293,6 +297,12 @@ def _note_other_sizes(unit: Unit, view: UnitInputs, writer: PartWriter) -> None:
     if odd:
         shown = ", ".join(map(str, odd[:5])) + (", ..." if len(odd) > 5 else "")
         writer.note(unit.id, "size_differs", f"{len(odd)} frames are of another size: {shown}")
+
+
+def _note_raw_bytes(unit: Unit, view: UnitInputs, writer: PartWriter) -> None:
+    """Whoever read all of a video's files records their digest: `--verify=inputs` compares."""
+    if found := view.raw_bytes():
+        writer.counts[unit.id] = {**writer.counts.get(unit.id, {}), "raw": found}
 
 
 @contextmanager

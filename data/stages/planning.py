@@ -19,6 +19,7 @@ import pandas as pd
 from data.errors import ConfigError, StoreError, StrictError
 from data.recordings import note_root
 from data.settings import Settings
+from data.stages.buckets import MINUTES, buckets_of
 from data.stages.contract import Page, RecipeLike, Scope, StepPlan, Unit
 from data.stages.identity import bucket_of, file_digest, stable_hash
 from data.stages.inputs import ChunkInputs, StageInputs, shared_inputs
@@ -26,10 +27,8 @@ from data.stages.limits import unit_limit
 from data.stages.parts import ChunkJob, ChunkResult, compute_chunk
 from data.stages.rates import Rate, rate_key, remember, work_of
 from data.stages.registry import STAGES, find_stage
-from data.stages.stores import Entry, entries, plain_columns, read_records, read_timings
+from data.stages.stores import BUCKETS, Entry, entries, plain_columns, read_records, read_timings
 from data.stages.writing import StoreWriter
-
-BUCKETS = 64  # chunks per stage and dataset, fixed so that new videos never move old ones
 
 
 def why_not_fresh(
@@ -151,7 +150,7 @@ class StageStep:
 
     def jobs(self, scope: Scope, plan: StepPlan) -> list[ChunkJob]:
         """The plan's work as chunks; a part is named after its bucket and exactly its units."""
-        return stage_jobs(plan, scope.token, scope.time_limit_s)
+        return stage_jobs(plan, scope.token, scope.time_limit_s, scope.chunk_minutes)
 
     def make(self, job: ChunkJob) -> ChunkResult:
         """Compute a chunk."""
@@ -282,7 +281,9 @@ def _say_what_is_gone(plan: StepPlan, manifest: pd.DataFrame, inputs: StageInput
         plan.gone[words] = units
 
 
-def stage_jobs(plan: StepPlan, token: str, time_limit_s: float = 0.0) -> list[ChunkJob]:
+def stage_jobs(
+    plan: StepPlan, token: str, time_limit_s: float = 0.0, chunk_minutes: float = MINUTES
+) -> list[ChunkJob]:
     """The plan's work as chunks. Call while holding the workspace lock.
 
     `time_limit_s`: what one unit may take; 0: many times what the slowest chunk so far took.
@@ -291,14 +292,18 @@ def stage_jobs(plan: StepPlan, token: str, time_limit_s: float = 0.0) -> list[Ch
     inputs, stage = work.inputs, find_stage(plan.step)
     folder = inputs.workspace.stage(plan.dataset, plan.step)
     folder.mkdir(parents=True, exist_ok=True)
+    number = BUCKETS
     if plan.todo or work.trouble:
-        work.writer = StoreWriter(inputs.workspace, folder, token)
+        number = buckets_of(
+            folder, stage, work.units.values(), inputs.configs, inputs.recordings, chunk_minutes
+        )
+        work.writer = StoreWriter(inputs.workspace, folder, token, number)
     if inputs.root is not None:
         note_root(inputs.workspace, plan.dataset, inputs.root)
     buckets: dict[int, list[Unit]] = {}
     for name in sorted(plan.todo):
         unit = work.units[name]
-        buckets.setdefault(bucket_of(unit.video, BUCKETS), []).append(unit)
+        buckets.setdefault(bucket_of(unit.video, number), []).append(unit)
     upstream = {
         name: {e.unit: e for e in entries(inputs.store(name).manifest)}
         for name in stage.needs
@@ -319,11 +324,20 @@ def stage_jobs(plan: StepPlan, token: str, time_limit_s: float = 0.0) -> list[Ch
         videos = inputs.recordings.videos if any(u.frames for u in units) else {}
         own = {u.video: videos[u.video] for u in units if u.video in videos}
         sources = ChunkInputs(inputs.workspace.path, plan.dataset, inputs.root, found, own)
-        part = f"part-{bucket:02d}-{digest}{stage.suffix}"
+        part = f"part-{bucket:0{len(str(number - 1))}d}-{digest}{stage.suffix}"
         config = inputs.configs[plan.step]
         jobs.append(
             ChunkJob(
-                sources, plan.step, config, bucket, tuple(units), part, token, limit_s, need_mb
+                sources,
+                plan.step,
+                config,
+                bucket,
+                tuple(units),
+                part,
+                token,
+                limit_s,
+                need_mb,
+                buckets=number,
             )
         )
     return jobs

@@ -57,6 +57,7 @@ TIMINGS = {
 UNIT_RECORD = "unit.json"  # in a unit's own folder: its rows of the manifest
 RECORDS = ".records"  # dataset of an HDF5 part with what it says of itself
 ROWS, FORM = "apexflow_rows", "apexflow_form"
+BUCKETS, CHUNKS = 64, "apexflow_chunks"  # chunks of a store, where it does not say another number
 SUMS = "SHA256SUMS"  # of manifest and ledger, beside them
 
 
@@ -75,10 +76,11 @@ def rows_digest(table: pd.DataFrame) -> str:
     return digest.hexdigest()[:32]
 
 
-def save_manifest(manifest: pd.DataFrame, path: Path) -> None:
+def save_manifest(manifest: pd.DataFrame, path: Path, buckets: int = BUCKETS) -> None:
     """Write a manifest that vouches for its own rows."""
     table = manifest.astype(MANIFEST).sort_values(["key", "unit", "part"]).reset_index(drop=True)
-    save_parquet(table, path, {FORM: MANIFEST_FORM, ROWS: rows_digest(table)})
+    chunks = {} if buckets == BUCKETS else {CHUNKS: str(buckets)}
+    save_parquet(table, path, {FORM: MANIFEST_FORM, ROWS: rows_digest(table), **chunks})
 
 
 def save_sums(path: Path, tables: Mapping[str, Path]) -> None:

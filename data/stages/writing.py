@@ -16,8 +16,10 @@ from typing import Any
 import pandas as pd
 
 from data.schema import LEDGER, conform
+from data.stages.buckets import recorded_buckets
 from data.stages.files import commit, save_parquet, sync_file, sync_folder, temporary_name
 from data.stages.stores import (
+    BUCKETS,
     MANIFEST,
     SUMS,
     TIMINGS,
@@ -31,19 +33,24 @@ from data.stages.workspace import Workspace
 
 TABLES = ("ledger", "timings", "manifest")
 WRITE_EVERY_S = 5.0  # at least so long between two writings of a store's tables
+WRITE_SHARE = 0.05  # … and of the time at most so much
 
 
 class StoreWriter:
     """A store's tables while results are published into it."""
 
-    def __init__(self, workspace: Workspace, folder: Path, token: str) -> None:
+    def __init__(
+        self, workspace: Workspace, folder: Path, token: str, buckets: int | None = None
+    ) -> None:
+        """`buckets`: chunks of the store, where it is a stage's."""
         self.workspace, self.folder, self.token = workspace, folder, token
+        self.buckets = buckets or recorded_buckets(folder) or BUCKETS
         records = read_records(folder)
         self.trouble = records.trouble
         self.rows = _by_result(records.manifest.to_dict("records"))
         self.ledger: list[dict[str, Any]] = records.ledger.to_dict("records")
         self.times = {r["part"]: r for r in read_timings(folder).to_dict("records")}
-        self._written = time.monotonic()
+        self._written, self._spent = time.monotonic(), 0.0
 
     def add_part(
         self,
@@ -59,19 +66,22 @@ class StoreWriter:
         temporary.replace(final)
         sync_folder(self.folder)
         new = _by_result(rows)
+        if self.rows.keys() & new.keys():
+            self.ledger = [r for r in self.ledger if (r["unit"], r["key"]) not in new]
         self.rows |= new
-        self.ledger = [r for r in self.ledger if (r["unit"], r["key"]) not in new]
         self.ledger += [dict(row) for row in ledger]
         self.times[final.name] = {**timing, "mtime_ns": final.stat().st_mtime_ns}
         self.trouble = self.trouble or "parts not in the manifest"
-        if time.monotonic() - self._written > WRITE_EVERY_S:
+        if time.monotonic() - self._written > max(WRITE_EVERY_S, self._spent / WRITE_SHARE):
             self.flush()
 
     def flush(self) -> None:
         """Write the tables, where they do not say what is there."""
         if self.trouble:
+            begun = time.monotonic()
             self._commit(())
             self.trouble, self._written = "", time.monotonic()
+            self._spent = self._written - begun  # a table of a million rows takes seconds
 
     def enter(
         self,
@@ -114,7 +124,7 @@ class StoreWriter:
         table = pd.DataFrame(times, columns=list(TIMINGS)).astype(TIMINGS)
         save_parquet(table if times else blank(TIMINGS), made["timings"])
         manifest = pd.DataFrame(rows, columns=list(MANIFEST)) if rows else blank(MANIFEST)
-        save_manifest(manifest, made["manifest"])
+        save_manifest(manifest, made["manifest"], self.buckets)
         sums = temporary_name(self.folder / SUMS, self.token)
         save_sums(sums, {name: made[name] for name in ("ledger", "manifest")})
         moves = [*files, *((made[name], new[name]) for name in TABLES), (sums, self.folder / SUMS)]

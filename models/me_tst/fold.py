@@ -46,13 +46,13 @@ from models.me_tst.epochs import write_epochs
 from models.me_tst.fused import predict_many
 from models.me_tst.labels import EMOTIONS, require_positives, sample_windows
 from models.me_tst.many import fit_many
-from models.me_tst.scores import score_table
+from models.me_tst.scores import score_table, unit_rows
 from models.me_tst.settings import DecodeConfig, MeTstTrainConfig
 from models.me_tst.stacked import biases_without_gradient
 from models.me_tst.training import FoldTraining, Windows, predict
 from models.recipe import Recipe
 from models.registry import find_network
-from models.runs.files import FoldJob, RunFiles, Sample
+from models.runs.files import FoldJob, RunFiles, Sample, read_tables
 from models.scores.spotting import Protocol, VideoCurves, VideoResult, evaluate
 from models.spotting import CLASS_NAMES, half_width
 from models.stacked.proof import Proof, compare, find_fold
@@ -338,7 +338,13 @@ def score(run: RunFiles) -> pd.DataFrame:
     recipe = run.recipe
     curves = [one for fold in run.folds for one in read_curves(fold / "curves.h5")]
     protocol = protocol_of(recipe.decode, _train_config(recipe))
-    return score_table(curves, protocol, draws=recipe.decode.draws, seed=recipe.each_seed[0])
+    table = score_table(curves, protocol, draws=recipe.decode.draws, seed=recipe.each_seed[0])
+    events = read_tables(run.workspace, recipe.data, "events")
+    micro = events[(events.type == "micro") & events.aus.notna()]
+    aus = dict(zip(zip(micro.dataset, micro.event, strict=True), micro.aus, strict=True))
+    rows = unit_rows(evaluate(curves, protocol), aus) if aus else []
+    more = pd.DataFrame(rows, columns=table.columns).astype(table.dtypes)
+    return pd.concat([table, more], ignore_index=True) if rows else table
 
 
 @dataclass(frozen=True)

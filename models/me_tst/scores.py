@@ -11,11 +11,13 @@ Scopes of the rows (columns name scope value low high chance majority count note
     errors:...          how many events and intervals went wrong, and how
     iou:<t>             spotting F1 and average precision at other overlaps; 0.5:0.95 is a mean
     megc:<dataset> ...  the challenge's counts over all videos: micro, macro, overall
+    unit:<AU>           spotting_recall of the events with that action unit, where sheets have units
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -42,6 +44,7 @@ from models.scores.spotting import (
     statistics,
     total,
 )
+from models.targets import numbers_of, unit_text
 
 COLUMNS = {
     "name": "string",
@@ -221,6 +224,29 @@ def _errors(results: Sequence[VideoResult], classes: Sequence[str]) -> list[dict
         _row("share", f"errors:{kind}", n / max(1, of[kind][0]), count=n, note=of[kind][1])
         for kind, n in errors(results, classes).items()
     ]
+
+
+def unit_rows(
+    results: Sequence[VideoResult], aus: Mapping[tuple[str, str], str | None]
+) -> list[dict[str, Any]]:
+    """How many of the events with each action unit were found: (dataset, event) → units' text.
+
+    One row a unit of CD6ME that any event has; none where no sheet says units.
+    """
+    found: Counter[int] = Counter()
+    there: Counter[int] = Counter()
+    for result in results:
+        hit = set(result.gt_index[result.gt_index >= 0].tolist())
+        for number, event in enumerate(result.curves.truth.events):
+            text = unit_text(aus.get((result.curves.dataset, event)))
+            for unit in numbers_of(text) if text is not None else ():
+                there[unit] += 1
+                found[unit] += number in hit
+    return [
+        _row("spotting_recall", f"unit:AU{unit}", found[unit] / n, count=n,
+             note=f"{found[unit]} of {n} events found")
+        for unit, n in sorted(there.items())
+    ]  # fmt: skip
 
 
 def _megc(results: Sequence[VideoResult]) -> list[dict[str, Any]]:

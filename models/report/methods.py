@@ -7,6 +7,7 @@ It says what was done and nothing else: every number is the run's. Citations are
 from __future__ import annotations
 
 import re
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,8 @@ NAMES = {
     "casme2": "CASME II", "casme": "CASME", "casme3": "CAS(ME)³", "casme3_c": "CAS(ME)³ part C",
     "cas_me2": "CAS(ME)²", "samm": "SAMM", "samm_lv": "SAMM Long Videos", "smic": "SMIC",
     "smic_e": "SMIC-E long", "mmew": "MMEW", "4dme": "4DME", "dfme": "DFME",
-    "hsta": "HSTA", "me_tst": "ME-TST", "me_tst_plus": "ME-TST+",
+    "csv": "recordings of our own", "hsta": "HSTA", "me_tst": "ME-TST", "me_tst_plus": "ME-TST+",
+    "ststnet": "STSTNet", "flow_regression": "Logistic regression on the flow",
 }  # fmt: skip
 ALSO = {"casme3_c": "casme3", "smic_e": "smic"}  # described in another's paper
 ALIGNED = {
@@ -62,13 +64,17 @@ def cited(text: str) -> list[str]:
     return list(dict.fromkeys(found))
 
 
+@cache
+def entries() -> dict[str, str]:
+    """Key → entry of the bibliography."""
+    found = re.finditer(r"@\w+\{(\w+),.*?\n\}", BIBLIOGRAPHY.read_text(), re.S)
+    return {match[1]: match[0].strip() for match in found}
+
+
 def bibtex(keys: list[str]) -> str:
     """Entries of these keys; one that the bibliography lacks is a comment."""
-    entries = {
-        match[1]: match[0].strip()
-        for match in re.finditer(r"@\w+\{(\w+),.*?\n\}", BIBLIOGRAPHY.read_text(), re.S)
-    }
-    return "\n".join(entries.get(key, f"% {key}: not in the bibliography") for key in keys)
+    known = entries()
+    return "\n".join(known.get(key, f"% {key}: not in the bibliography") for key in keys)
 
 
 def _data(run: RunFiles) -> str:
@@ -83,7 +89,8 @@ def _data(run: RunFiles) -> str:
         videos = read_tables(run.workspace, (name,), "videos")
         source = "synthetic videos in the layout of " if _synthetic(videos) else ""
         what = "clips" if column == "event" else "videos"
-        cite = f" [{ALSO.get(name, name)}]" if name in NAMES else ""
+        key = ALSO.get(name, name)
+        cite = f" [{key}]" if key in entries() else ""
         parts.append(
             f"{len(tested)} {what} of {tested.person.nunique()} people of {source}"
             f"{NAMES.get(name, name)}{cite}"
@@ -125,12 +132,13 @@ def _preprocessing(run: RunFiles) -> str:
 def _network(run: RunFiles) -> str:
     recipe, train = run.recipe, run.recipe.train
     name = recipe.network_name
-    cite = f" [{name}]" if name in NAMES else ""
+    cite = f" [{name}]" if name in entries() else ""
     if name.startswith("me_tst"):
         cite = f" [{name}, mamba]"
     facts = {
         "epochs": "{} epochs", "batch_size": "batches of {}", "max_lr": "peak learning rate {:g}",
-        "base_lr": "learning rate {:g} per 256 clips", "weight_decay": "weight decay {:g}",
+        "lr": "learning rate {:g}", "base_lr": "learning rate {:g} per 256 clips",
+        "weight_decay": "weight decay {:g}",
     }  # fmt: skip
     told = [words.format(getattr(train, k)) for k, words in facts.items() if hasattr(train, k)]
     return (

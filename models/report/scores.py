@@ -315,7 +315,9 @@ def confusions(predictions: pd.DataFrame, labels: list[str] | None = None) -> li
 
 
 def label_word(recipe_labels: str) -> str:
-    """'label_3' → '3 classes'; other names as they are."""
+    """'label_3' → '3 classes', 'aus' → 'action units'; other names as they are."""
+    if recipe_labels == "aus":
+        return "action units"
     if recipe_labels not in EVENTS or not recipe_labels.startswith("label_"):
         return recipe_labels.replace("_", " ")
     return f"{recipe_labels.removeprefix('label_')} classes"

@@ -45,6 +45,7 @@ from models.runs.publishing import (
     write_setup,
 )
 from models.runs.samples import Samples, choose_samples, make_split, outside_split
+from models.runs.twins import twins_of
 
 if TYPE_CHECKING:
     from models.stacked.proof import Proof
@@ -96,7 +97,8 @@ class TrainStep:
     def jobs(self, scope: Scope, plan: StepPlan) -> list[PackJob]:
         """Make the run folder, write what identifies the run, take over what is trained.
 
-        The folds left come in packs, by `train.folds_at_once`.
+        The folds left come in packs, by `train.folds_at_once`. Raises SplitError `clips_shared`
+        before anything is trained, for a clip that two people have.
         """
         run: RunPlan = plan.work
         run.folder.mkdir(parents=True, exist_ok=True)
@@ -109,6 +111,8 @@ class TrainStep:
             left = [f for f in left if _asked(f, _names(scope))]
         if not left:
             return []
+        if said := twins_of(run):
+            plan.notes.append(said)
         devices = devices_of(scope)
         jobs = [telling(replace(run.jobs[fold], device=devices[0])) for fold in left]
         asked = (jobs, scope.max_gpu_memory_mb)

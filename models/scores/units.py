@@ -81,7 +81,8 @@ def score_table(table: pd.DataFrame) -> pd.DataFrame:
     for name in NAMES:
         found = subject_interval(people, lambda c, n=name: scores_of(c, total)[n])  # type: ignore[misc]
         rows.append(
-            _row(name, "pooled", found.value, len(table), note_of(total), chance[name], most[name],
+            _row(name, "pooled", found.value, len(table),
+                 "" if name == "accuracy" else note_of(total), chance[name], most[name],
                  found.low, found.high)
         )  # fmt: skip
     for fold, at in table.groupby("fold", sort=True).indices.items():

@@ -9,7 +9,9 @@ reference frame, over a grid inside the face's landmark hull:
     gain       displacement of the true expression field at the apex after alignment, over truth
     corr       correlation of that displacement with the true activation curve
 
-`rigid` repeats the residual with the stored 2×3 transforms alone, without the parallax.
+`rigid` repeats the residual with the stored 2×3 transforms alone, without the parallax. The mode
+`registration` is what later stages read: every event on its own onset, from `track`'s poses; its
+residual is against the onset.
 """
 
 from __future__ import annotations
@@ -37,14 +39,18 @@ from data.align.run import align_frames
 from data.align.settings import AlignConfig
 from data.align.store import FILTERS, StoredPoses, open_crops
 from data.faces import examine, face_finder
+from data.registration.settings import RegistrationConfig
+from data.registration.store import event_geometry_of
 from data.stages.inputs import StageInputs
+from data.stages.planning import run_stage as run_stages
+from data.stages.workspace import Workspace
 from data.synthetic import load_truth, write_dataset
 from data.synthetic.geometry import Head
 from data.synthetic.subjects import make_subject
 from tests.fakes.steps import ingest, one_part, write_tables
 
-MODES = ("first_crop", "landmarks", "landmarks_smooth", "ecc", "track")
-LAYOUT = "casme2"
+MODES = ("first_crop", "landmarks", "landmarks_smooth", "ecc", "track", "registration")
+LAYOUT, TOKEN = "casme2", "bench"
 
 
 def make_inputs(root: Path, config: AlignConfig, folder: Path) -> StageInputs:
@@ -101,8 +107,65 @@ def score_video(group: h5py.Group, truth: Any) -> dict[str, float]:
     }
 
 
+def score_event(group: h5py.Group, truth: Any) -> dict[str, float]:
+    """Accuracy figures of one registered event."""
+    geometry, poses = event_geometry_of(group), group["poses"][:]
+    first, onset = int(group.attrs["first"]), int(group.attrs["reference"])
+    landmarks = np.asarray(truth.landmarks)
+    face = hull_points(landmarks, step=max(2, round(truth.ipd / 18)))
+    head = Head.of(landmarks, truth.ipd, tuple(truth.record["size"]))
+    curve = truth.curve(0)
+    apex = int(truth.expressions[0]["apex"])
+    full = truth._read(truth.displacement(apex), face) / curve[apex]
+
+    def registered(points: np.ndarray, frame: int) -> np.ndarray:
+        seen = points + head.shift(points, truth.pose[frame])
+        return unplace(geometry, poses[frame - first], seen)
+
+    frames = range(first, first + len(poses))
+    left = np.array([registered(face, f) - registered(face, onset) for f in frames])
+    shown = []
+    for frame in frames:
+        rest = registered(face + curve[onset] * full, onset)
+        moved = registered(face + curve[frame] * full, frame) - rest
+        shown.append(float((moved * full).sum() / (full**2).sum()))
+    return {
+        "residual": float(np.sqrt((left**2).sum(-1).mean())),
+        "step": float(np.sqrt((np.diff(left, axis=0) ** 2).sum(-1).mean())),
+        "rigid": float("nan"),
+        "gain": shown[apex - first] / (curve[apex] - curve[onset]),
+        "corr": float(np.corrcoef(shown, curve[list(frames)])[0, 1]),
+    }
+
+
+def registration_accuracy(root: Path, folder: Path) -> dict[str, Any]:
+    """The row of `registration`; its ms are per event frame, without alignment's."""
+    workspace = Workspace(folder / f"registered-{root.name}")
+    configs = {
+        "align": AlignConfig(size=128, compression="none"),
+        "registration": RegistrationConfig(compression="none"),
+    }
+    ingest(workspace, LAYOUT, root)
+    inputs = StageInputs(workspace, LAYOUT, root, configs)
+    run_stages(inputs, "align", TOKEN)
+    started = time.process_time()
+    run_stages(inputs, "registration", TOKEN)
+    seconds = time.process_time() - started
+    truth, store = load_truth(root), inputs.store("registration")
+    video = inputs.recordings.table("events").set_index("event").video
+    rows, frames = [], 0
+    for event in video.index:
+        with store.open(event) as group:
+            frames += len(group["poses"])
+            rows.append(score_event(group, truth.video(video[event])))
+    store.close()
+    return {"mode": "registration", **summary(rows), "ms_per_frame": 1e3 * seconds / frames}
+
+
 def accuracy(root: Path, mode: str, folder: Path, **settings: Any) -> dict[str, Any]:
     """One row of the accuracy table."""
+    if mode == "registration":
+        return registration_accuracy(root, folder)
     out = folder / f"{mode}.h5"
     config = AlignConfig(mode=mode, size=128, compression="none", **settings)  # type: ignore[arg-type]
     seconds, frames, result = run_stage(root, config, out)
@@ -114,20 +177,27 @@ def accuracy(root: Path, mode: str, folder: Path, **settings: Any) -> dict[str, 
             if result.status.get(v) == "ok"
         ]
     out.unlink()
+    return {
+        "mode": mode,
+        **summary(rows),
+        "ms_per_frame": 1e3 * seconds / frames,
+        "digest": result.digest,
+    }
+
+
+def summary(rows: list[dict[str, float]]) -> dict[str, Any]:
+    """The figures of all clips: RMS over them, or mean with spread."""
     table = {name: np.array([r[name] for r in rows]) for name in rows[0]}
     rms = {
         name: float(np.sqrt((table[name] ** 2).mean())) for name in ("residual", "step", "rigid")
     }
     return {
-        "mode": mode,
         "clips": len(rows),
         **rms,
         "gain": float(table["gain"].mean()),
         "gain_sd": float(table["gain"].std()),
         "corr": float(table["corr"].mean()),
         "corr_min": float(table["corr"].min()),
-        "ms_per_frame": 1e3 * seconds / frames,
-        "digest": result.digest,
     }
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import cv2
@@ -94,3 +96,24 @@ def test_strange_names_stay_words(tmp_path: Path) -> None:
 def test_nothing_to_show_is_said(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="finished stages"):
         write_gallery(Workspace(tmp_path), "casme2")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs Chromium")
+def test_the_browser_sorts_and_searches(workspace: Workspace) -> None:
+    page = write_gallery(workspace, "casme2").parent / "flow.html"
+    clicked = page.with_name("clicked.html")
+    acts = (
+        "document.querySelector('[data-by=status]').click();"
+        "const i=document.querySelector('input');i.value='cas03';"
+        "i.dispatchEvent(new Event('input'))"
+    )
+    clicked.write_text(page.read_text().replace("</body>", f"<script>{acts}</script></body>"))
+    done = subprocess.run(
+        ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom", clicked.as_uri()],
+        capture_output=True, text=True, timeout=120, check=True,
+    )  # fmt: skip
+    states = re.findall(r'data-status="([^"]+)"', done.stdout)
+    assert states[0] != "ok" and set(states[1:]) == {"ok"}, "the lost unit comes first"
+    shown = re.search(r'id="count">(\d+)<', done.stdout)
+    assert shown is not None and shown[1] == str(done.stdout.count('data-subject="cas03"'))

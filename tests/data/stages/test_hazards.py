@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -11,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import psutil
 import pytest
 
 from data.errors import ConfigError
-from data.stages import crew, limits, planning, pool, stores
+from data.stages import buckets, crew, limits, planning, pool, stores
 from data.stages.inputs import StageInputs
 from data.stages.limits import WorkerStoppedError
 from data.stages.parts import ChunkJob
@@ -29,7 +31,7 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., pd.Dat
     register(monkeypatch, hazards.STAGE, hazards.SETTINGS)
     monkeypatch.setattr(crew, "LOOK_S", 0.1)
     monkeypatch.setattr(crew, "STOPPED_S", 1.0)
-    monkeypatch.setattr(planning, "BUCKETS", 1)
+    monkeypatch.setattr(buckets, "BUCKETS", 1)
     os.mkfifo(tmp_path / "pipe")
 
     def run(*videos: str, time_limit_s: float = 60.0, **how: Any) -> pd.DataFrame:
@@ -177,6 +179,16 @@ def test_when_a_child_is_given_up() -> None:
     assert overdue(119) is None and overdue(121).code == "timed_out", "no processor time"
     assert overdue(19, stopped_at=1.0) is None
     assert overdue(29, stopped_at=1.0, busy_at=29.0).code == "worker_stopped"
+
+
+def test_who_waits_for_a_core_is_not_silent() -> None:
+    assert crew.wants_to_run(os.getpid())
+    with subprocess.Popen(["sleep", "60"]) as sleeper:
+        while psutil.Process(sleeper.pid).status() != psutil.STATUS_SLEEPING:
+            time.sleep(0.01)
+        assert not crew.wants_to_run(sleeper.pid)
+        sleeper.kill()
+    assert not crew.wants_to_run(sleeper.pid)
 
 
 def test_time_in_which_all_were_stopped_is_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from models.me_tst.labels import SpottingTruth
-from models.me_tst.scores import score_table
+from models.me_tst.scores import score_table, unit_rows
 from models.metrics import recognition
 from models.scores.baselines import (
     flow_magnitude,
@@ -352,6 +352,22 @@ def test_score_table(videos: list[VideoCurves]) -> None:
     assert "m = 6" in value(table, "spotting_f1", "megc:casme3 micro")["note"]
     assert not table.duplicated(["name", "scope"]).any()
     pd.testing.assert_frame_equal(table, score_table(videos, Protocol(batch_size=32), draws=50))
+
+
+def test_recall_by_action_unit(videos: list[VideoCurves]) -> None:
+    """b-0 and e-0 are found, c-1 is not seen; a sheet without units gives no row."""
+    results = evaluate(videos, Protocol())
+    aus = {
+        ("casme3", "b-0"): "1+R2",
+        ("casme3", "c-1"): "1+38",
+        ("casme3", "e-0"): "12",
+        ("x", "a-0"): "4",
+    }
+    rows = {r["scope"]: r for r in unit_rows(results, aus)}
+    assert set(rows) == {"unit:AU1", "unit:AU2", "unit:AU12"}
+    assert rows["unit:AU1"]["value"] == 0.5 and rows["unit:AU1"]["count"] == 2
+    assert rows["unit:AU2"]["value"] == 1.0 and "1 of 1" in rows["unit:AU12"]["note"]
+    assert unit_rows(results, {}) == []
 
 
 def test_score_table_without_any_interval() -> None:
