@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from data.datasets.composite import is_megc2019, megc_differences
+from data.datasets.composite import cd6me_differences, is_megc2019, megc_differences
 from data.stages.identity import stable_hash
 from models.contract import Counted
 from models.family import Family, family_of
@@ -219,6 +219,8 @@ def sample_facts(run: RunFiles) -> dict[str, Any]:
         rows = micro.assign(label_3=micro.label)
         facts["official"] = is_megc2019(rows)
         facts["differences"] = megc_differences(rows)
+    if recipe.split.kind == "cd6me":
+        facts["differences"] = cd6me_differences(micro)
     return facts
 
 
