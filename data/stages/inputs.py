@@ -225,6 +225,16 @@ class UnitInputs:
         self.opened.append(self._chunk.recordings.frames(self._unit.video))
         return self.opened[-1]
 
+    def raw_bytes(self) -> dict[str, Any] | None:
+        """Whose files were read from first to last: video, identity, digest and size; else None."""
+        for source in self.opened:
+            if found := source.raw_bytes():
+                video = self._chunk.recordings.videos[self._unit.video]
+                digest, size = found
+                own = {"video": video.id, "listed": video.identity}
+                return {**own, "digest": digest, "bytes": size}
+        return None
+
     def _entry(self, stage: str, unit: str) -> Entry | None:
         if (stage, unit) not in self._unit.reads:
             raise self._undeclared(f"{stage}/{unit}", f"reads=(({stage!r}, {unit!r}), …)")
