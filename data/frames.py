@@ -8,9 +8,10 @@ All frames of a video have its first readable frame's size; another is refused, 
 
 from __future__ import annotations
 
+import hashlib
 import io
 import stat
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import cv2
@@ -49,18 +50,29 @@ def to_uint8(image: npt.NDArray[np.generic], who: str, depth: int | None = None)
     raise InputError(who, expected="an 8- or 16-bit image", got=str(image.dtype))
 
 
-def read_image(path: Path, *, colour: bool = False, depth: int | None = None) -> Image:
+def read_image(
+    path: Path,
+    *,
+    colour: bool = False,
+    depth: int | None = None,
+    note: Callable[[npt.NDArray[np.uint8]], None] | None = None,
+) -> Image:
     """Decode one image file to (H,W) grey or (H,W,3) RGB uint8; `depth` as for `to_uint8`.
+
+    `note` is given the file's bytes before they are decoded.
 
     Raises InputError, code `unreadable_frame`, when the file is missing, empty, truncated beyond
     decoding, a directory, a pipe, forbidden, or larger than MAX_PIXELS: its header is asked first.
     """
     flag = cv2.IMREAD_ANYDEPTH | (cv2.IMREAD_COLOR if colour else cv2.IMREAD_GRAYSCALE)
-    image = to_uint8(_decode(path, flag), path.name, depth)
+    image = to_uint8(_decode(path, flag, note), path.name, depth)
     return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8) if colour else image
 
 
-def _decode(path: Path, flag: int) -> npt.NDArray[np.generic]:
+def _decode(
+    path: Path, flag: int, note: Callable[[npt.NDArray[np.uint8]], None] | None = None
+) -> npt.NDArray[np.generic]:
+    """`note` is given the file's bytes."""
     who = path.name
     try:
         if not stat.S_ISREG(path.stat().st_mode):  # reading a pipe would wait without end
@@ -68,6 +80,8 @@ def _decode(path: Path, flag: int) -> npt.NDArray[np.generic]:
         raw = np.fromfile(path, np.uint8)
     except OSError as error:
         raise _no_frame(who, "a readable image file", str(error)) from error
+    if note:
+        note(raw)
     _refuse_huge(raw, who)
     try:
         image = cv2.imdecode(raw, flag) if raw.size else None
@@ -124,6 +138,7 @@ class FrameSource:
         self._depth = 0  # bit depth of the video, 0 until asked for
         self._shape: tuple[int, int] | None = None
         self.reasons: dict[int, str] = {}
+        self._bytes, self._size, self._next = hashlib.sha256(), 0, 0
 
     def __len__(self) -> int:
         return self._length
@@ -146,11 +161,26 @@ class FrameSource:
 
     def _read(self, index: int, colour: bool) -> Image:
         if self._video is None:
-            return read_image(self._paths[index], colour=colour, depth=self._bit_depth())
+            note = self._note if index == self._next else None
+            path, depth = self._paths[index], self._bit_depth()
+            return read_image(path, colour=colour, depth=depth, note=note)
         if self._file is None:
             self._file = VideoFile(self._video, self._length)
         image = self._file.read(index)
         return image if colour else np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.uint8)
+
+    def _note(self, raw: npt.NDArray[np.uint8]) -> None:
+        self._bytes.update(raw.data)
+        self._bytes.update(b"\x1e")
+        self._size, self._next = self._size + raw.size, self._next + 1
+
+    def raw_bytes(self) -> tuple[str, int] | None:
+        """Digest and size of the files of all frames, if they were read from first to last.
+
+        As `data.ingest.raw` makes them; None for a film.
+        """
+        whole = self._video is None and 0 < self._next == self._length
+        return (self._bytes.hexdigest()[:32], self._size) if whole else None
 
     def _check_size(self, index: int, image: Image) -> None:
         """Images: against the first readable one, whichever is read first; films: the first read.

@@ -86,7 +86,7 @@ def stopped_by_signals() -> Iterator[None]:
 
 def run_plain(request: RunRequest) -> list[dict[str, Any]]:
     """All stages without Prefect: the same steps, a process pool, a progress bar."""
-    from tasks.carriers import carrying
+    from tasks.carrying import carrying
     from tasks.context import PlainExecutor, open_context
     from tasks.steps import run_steps
 

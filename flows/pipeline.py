@@ -63,8 +63,14 @@ apex = _stage_flow(
     "apex", "Take labelled apex frames, spot the missing ones, and state the error against labels."
 )
 optical_flow = _stage_flow("flow", "Compute TV-L1 optical flow and strain of each event.")
+flow_pictures = _stage_flow(
+    "flow_pictures", "Read the pictures of flow that a dataset ships instead of frames."
+)
 motion = _stage_flow(
     "motion", "Compute ME-TST's motion series of facial regions, window by window."
+)
+flow_pictures = _stage_flow(
+    "flow_pictures", "Read optical flow that somebody else computed and kept as pictures."
 )
 train = _stage_flow("train", "Train one network per fold; finished folds are kept.")
 evaluate = _stage_flow("evaluate", "Pool all folds' predictions into scores and the report.")

@@ -14,7 +14,7 @@ from typing import Any
 
 from flows import planner
 from models.runs.listing import score_history
-from tasks.carriers import carrying
+from tasks.carrying import carrying
 from tasks.context import RunContext, open_context, resolve_recipe
 from tasks.ghosts import close_ghosts
 from tasks.prefect_api import PrefectApi, Refused, Unreachable

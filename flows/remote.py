@@ -38,7 +38,7 @@ def connect(url: str, *, auth_file: Path | None = None, name: str = "", limit: i
             expected="a server that takes this password",
             got=str(error)[:200],
             todo="`user:password` stands in `.prefect/auth` on the server's machine.",
-            code="refused",
+            code="server_refused",
         ) from error
     except Unreachable as error:
         raise ApexflowError(
@@ -46,7 +46,7 @@ def connect(url: str, *, auth_file: Path | None = None, name: str = "", limit: i
             expected="an answer",
             got=str(error)[:200],
             todo="Is it up, and started with --host? A firewall?",
-            code="unreachable",
+            code="server_unreachable",
         ) from error
     finally:
         api.close()

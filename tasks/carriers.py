@@ -7,7 +7,6 @@ neither. `tasks.cluster` has the carrier that hands jobs to Dask workers.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -105,18 +104,6 @@ class LocalCarrier:
             memory_bytes=self.memory_bytes,
             places=places,
         )
-
-
-@contextmanager
-def carrying(request: RunRequest) -> Iterator[Carrier]:
-    """The carrier of a request, while it is connected. Raises ConfigError, MissingExtraError."""
-    if not request.scheduler:
-        yield LocalCarrier.of(request)
-        return
-    from tasks.cluster.carrier import connected
-
-    with connected(request) as carrier:
-        yield carrier
 
 
 def clear(job: Any) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from data.errors import ConfigError
+from data.stages.registry import find_stage
 from models.steps import find_step, step_names
 from tasks.request import RunRequest
 
@@ -77,9 +78,16 @@ def _means_something(name: str, stage: str) -> bool:
         return stage not in (*LATER, "ingest")
     if name == "with_faces":
         return stage == "evaluate" or (stage not in LATER and find_step(stage).shows_faces)
-    if name == "landmark_model":  # of the inputs of all that comes after align, too
-        return stage != "ingest"
+    if name == "landmark_model":
+        return _reads_landmarks(stage)
     return stage not in IN_PARENT  # how jobs are carried out
+
+
+def _reads_landmarks(stage: str) -> bool:
+    """Whether it finds landmarks, or something that it was made from did."""
+    if stage in (*LATER, "align", "motion"):
+        return True
+    return stage != "ingest" and any(map(_reads_landmarks, find_stage(stage).needs))
 
 
 @cache

@@ -1,15 +1,17 @@
 """The bytes of raw recordings: recorded once when asked for, compared every time after.
 
 A video's identity costs no terabyte read: names, sizes, and the bytes of its first, middle and last
-file. `--verify=inputs` reads everything: the first time it records a digest per video, later it
-compares. A video whose bytes have changed gets another identity, so that what was made from it is
-made again; the other videos keep theirs.
+file. A stage that reads all of a video's files anyway (align) records their digest with its result.
+`--verify=inputs` reads everything: it compares with what was recorded by a stage or by itself, and
+records what was not. A video whose bytes have changed gets another identity, so that what was made
+from it is made again; the other videos keep theirs.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+import json
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,8 @@ import pandas as pd
 
 from data.stages.identity import stable_hash
 from data.stages.pool import cpu_count
+from data.stages.stores import read_records
+from data.stages.workspace import Workspace
 
 RAW = {
     "video": "string",
@@ -48,18 +52,32 @@ def with_raw_identity(videos: pd.DataFrame, raw: pd.DataFrame) -> pd.DataFrame:
     return videos.assign(identity=pd.array(identity, dtype="string"))
 
 
+def raw_read_by_stages(workspace: Workspace, dataset: str) -> dict[tuple[str, str], str]:
+    """(video, identity of its listing) → digest of all its bytes, as a stage read them first."""
+    found: dict[tuple[str, str], str] = {}
+    for folder in sorted(workspace.stage(dataset, "ingest").parent.glob("*/")):
+        manifest = read_records(folder).manifest
+        for text in manifest.counts:
+            raw = json.loads(text).get("raw") if '"raw"' in text else None
+            if raw:
+                found.setdefault((raw["video"], raw["listed"]), raw["digest"])
+    return found
+
+
 def read_raw(
     root: Path,
     videos: pd.DataFrame,
     frames: pd.DataFrame,
     before: pd.DataFrame,
+    told: Mapping[tuple[str, str], str],
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[pd.DataFrame, list[str]]:
     """Read every byte of every video; the new table, and the videos that have changed.
 
-    videos: with the identities of the listing. `before`: the table of the last reading.
+    videos: with the identities of the listing. `before`: the table of the last reading. `told`: see
+    `raw_read_by_stages`.
     """
-    known = {(r.video, r.listed): r.first for r in before.itertuples(index=False)}
+    known = {**told, **{(r.video, r.listed): r.first for r in before.itertuples(index=False)}}
     rows: list[dict[str, Any]] = []
     found = []
     files = list(_files(root, videos, frames))

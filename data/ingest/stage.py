@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from data.errors import DatasetError, StoreError
-from data.ingest.raw import RAW, blank_raw, read_raw
+from data.ingest.raw import RAW, blank_raw, raw_read_by_stages, read_raw
 from data.ingest.tables import VERSION, IngestTables, ingest, with_raw
 from data.recordings import note_root
 from data.schema import TABLES, conform
@@ -206,7 +206,8 @@ def _read(scope: Scope, plan: StepPlan, folder: Path) -> IngestTables:
         np.array([p in listed for p in zip(before.video, before.listed, strict=True)], bool)
     ]
     if scope.verify_inputs:
-        raw, changed = read_raw(scope.root, tables.videos, tables.frames, before)
+        told = raw_read_by_stages(scope.workspace, plan.dataset)
+        raw, changed = read_raw(scope.root, tables.videos, tables.frames, before, told)
         new = len(raw) - len(before)
         if changed:
             plan.notes.append(f"raw bytes changed: {', '.join(changed[:8])}")

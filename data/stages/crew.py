@@ -16,6 +16,7 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
+from pathlib import Path
 from typing import Any
 
 from data.errors import ApexflowError
@@ -196,7 +197,7 @@ class Crew:
             child.peak = max(child.peak, child.bytes)
             used = sum(process.cpu_times()[:2])
             idle = max(TICK_S, IDLE_SHARE * (now - child.busy_at))
-            if child.used < 0 or used - child.used > idle:
+            if child.used < 0 or used - child.used > idle or wants_to_run(child.process.pid):
                 child.used, child.busy_at = used, now
             stopped = process.status() == psutil.STATUS_STOPPED
             child.stopped_at = (child.stopped_at or now) if stopped else None
@@ -267,6 +268,15 @@ class Crew:
         self.idle.clear()
         self.busy.clear()
         return jobs
+
+
+def wants_to_run(pid: int) -> bool:
+    """Whether a thread of the process runs, or would if others left it a core."""
+    for stat in Path(f"/proc/{pid}/task").glob("*/stat"):
+        with contextlib.suppress(OSError, IndexError):  # a thread that has just ended
+            if stat.read_text().rpartition(")")[2].split()[0] == "R":
+                return True
+    return False
 
 
 def _mb(size: int) -> str:

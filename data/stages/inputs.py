@@ -8,6 +8,7 @@ depends on is missing from its key.
 from __future__ import annotations
 
 import functools
+import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -23,7 +24,7 @@ from data.recordings import Recordings, Video
 from data.settings import Settings
 from data.stages.contract import Stage, Unit
 from data.stages.files import read_table
-from data.stages.identity import stable_hash
+from data.stages.identity import KEY_LENGTH, plain_json, stable_hash
 from data.stages.registry import find_stage
 from data.stages.stores import Entry, OpenParts, StageStore, check_part, no_data
 from data.stages.workspace import Workspace
@@ -83,7 +84,8 @@ class StageInputs:
 
     def _key_maker(self, stage: Stage, config: Settings) -> Callable[[Unit], str]:
         """Unit → its key: stage, version, settings, its own rows, its inputs' keys, its frames'."""
-        settings, needs = config.identity(), set(stage.needs)
+        needs = set(stage.needs)
+        start = plain_json(stage.name, stage.version, config.identity())[:-1] + ","
         above = functools.cache(self.keys)
         videos = functools.cache(lambda: self.recordings.videos)
 
@@ -98,7 +100,8 @@ class StageInputs:
                 )
             upstream = [[name, of, above(name).get(of)] for name, of in unit.reads]
             frames = videos()[unit.video].identity if unit.frames else None
-            return stable_hash(stage.name, stage.version, settings, unit.facts, upstream, frames)
+            text = start + plain_json(unit.facts, upstream, frames)[1:]  # of one list: stable_hash
+            return hashlib.sha256(text.encode()).hexdigest()[:KEY_LENGTH]
 
         return key
 
@@ -221,6 +224,16 @@ class UnitInputs:
             raise self._undeclared("raw frames", "frames=True")
         self.opened.append(self._chunk.recordings.frames(self._unit.video))
         return self.opened[-1]
+
+    def raw_bytes(self) -> dict[str, Any] | None:
+        """Whose files were read from first to last: video, identity, digest and size; else None."""
+        for source in self.opened:
+            if found := source.raw_bytes():
+                video = self._chunk.recordings.videos[self._unit.video]
+                digest, size = found
+                own = {"video": video.id, "listed": video.identity}
+                return {**own, "digest": digest, "bytes": size}
+        return None
 
     def _entry(self, stage: str, unit: str) -> Entry | None:
         if (stage, unit) not in self._unit.reads:

@@ -255,6 +255,7 @@ def compute_chunk(job: ChunkJob) -> ChunkResult:
                 with _failures_recorded(unit, writer):
                     stage.process(unit, view, job.config, writer)
                 _note_other_sizes(unit, view, writer)
+                _note_raw_bytes(unit, view, writer)
         for unit in job.units:
             if unit.id not in writer.status:
                 writer.drop(unit.id, "no_result", "the stage neither finished nor dropped it")
@@ -296,6 +297,12 @@ def _note_other_sizes(unit: Unit, view: UnitInputs, writer: PartWriter) -> None:
     if odd:
         shown = ", ".join(map(str, odd[:5])) + (", ..." if len(odd) > 5 else "")
         writer.note(unit.id, "size_differs", f"{len(odd)} frames are of another size: {shown}")
+
+
+def _note_raw_bytes(unit: Unit, view: UnitInputs, writer: PartWriter) -> None:
+    """Whoever read all of a video's files records their digest: `--verify=inputs` compares."""
+    if found := view.raw_bytes():
+        writer.counts[unit.id] = {**writer.counts.get(unit.id, {}), "raw": found}
 
 
 @contextmanager

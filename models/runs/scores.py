@@ -138,8 +138,10 @@ def _over_seeds(each: Sequence[_Seed], seeds: Sequence[int], draws: int) -> pd.D
                 str(name),
                 f"seed:{SPREAD}",
                 float(values.std(ddof=1)),
+                low=float(values.min()),
+                high=float(values.max()),
                 count=len(values),
-                note=f"{values.min():.3f} to {values.max():.3f}; n is seeds",
+                note="in brackets the lowest and the highest seed; n is seeds",
             )
         )
     return _frame(rows)

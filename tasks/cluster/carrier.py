@@ -253,7 +253,9 @@ class DaskCarrier:
         futures: dict[str, Any] = {}
         waiting: dict[str, Any] = {}
         begun: set[int] = set()  # ids of jobs
-        tries: Counter[str] = Counter()
+        tries: Counter[int] = Counter()  # ids of jobs → how often given to others
+        suspects: list[tuple[int, Any]] = []  # (starts, job) whose workers were lost
+        starts: Counter[str] = Counter()  # keys → how often a worker said that it began
 
         def submit(job: Any, fit: Sequence[str]) -> None:
             key = f"{label(job)}-{self._site().token}-{next(_numbers)}"
@@ -273,13 +275,17 @@ class DaskCarrier:
         try:
             for job in jobs:
                 submit(job, list(workers))
-            while waiting:
+            while waiting or suspects:
+                if not waiting:  # whoever was seen to begin less often first
+                    suspects.sort(key=lambda pair: pair[0])
+                    submit(suspects.pop(0)[1], list(self._wait_for_workers()))
                 try:
                     kind, what = news.get(timeout=LOOK_S)
                 except queue.Empty:
                     self._look(len(waiting))
                     continue
                 if kind == "started":
+                    starts[what["key"]] += 1
                     begin(what["key"], what["host"])
                     continue
                 if what not in waiting:
@@ -289,11 +295,18 @@ class DaskCarrier:
                 if answer is None:
                     futures[what].add_done_callback(lambda future: news.put(("ended", future.key)))
                     continue
-                if isinstance(answer.error, SiteError) and tries[label(done)] < 3:
-                    tries[label(done)] += 1
-                    logger.warning("%s: its job goes to another worker", answer.error)
+                if isinstance(answer.error, SiteError) and tries[id(done)] < 3:
+                    tries[id(done)] += 1
+                    logger.warning("%s The job goes to another worker.", answer.error)
                     del waiting[what]
                     submit(done, list(self._wait_for_workers()))
+                    continue
+                if starts[what] < answer.lost and not tries[id(done)]:
+                    # it may only have waited on workers that another job has cost
+                    tries[id(done)] += 1
+                    logger.warning("%s It is tried again after the others, alone.", answer.error)
+                    del waiting[what]
+                    suspects.append((starts[what], done))
                     continue
                 begin(what, answer.who)
                 for said in answer.warnings:
@@ -310,7 +323,7 @@ class DaskCarrier:
             self._client.unsubscribe_topic(STARTED)
             if waiting:
                 self._give_up([futures[key] for key in waiting])
-                for left in waiting.values():
+                for left in (*waiting.values(), *(job for _, job in suspects)):
                     clear(left)
         if events.error is not None:
             raise events.error
@@ -332,7 +345,7 @@ class DaskCarrier:
             failure = self._failure(label, error)
             if isinstance(failure, ClusterError):
                 raise failure from error
-            return Answer(error=failure)
+            return Answer(error=failure, lost=getattr(error, "allowed_failures", -1) + 1)
         return found
 
     def _failure(self, label: str, error: BaseException) -> BaseException:

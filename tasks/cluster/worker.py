@@ -54,6 +54,7 @@ class Answer:
     error: BaseException | None = None
     warnings: list[str] = field(default_factory=list)
     who: str = ""
+    lost: int = 0  # workers that were lost with it, where that is why there is no result
 
 
 class _Leaving(Exception):

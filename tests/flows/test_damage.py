@@ -17,6 +17,7 @@ import pandas as pd
 import pytest
 
 from data.datasets import open_dataset
+from tasks.carriers import LocalCarrier
 from tasks.context import PlainExecutor, open_context
 from tasks.request import RunRequest
 from tasks.steps import run_steps
@@ -48,7 +49,7 @@ def requests(workspace: Path, root: Path, *names: str, **more: Any) -> list[RunR
 
 def run_all(asked: list[RunRequest]) -> None:
     for request in asked:
-        with open_context(request, PlainExecutor(0)) as context:
+        with open_context(request, PlainExecutor(LocalCarrier(0))) as context:
             run_steps(context)
 
 
@@ -161,3 +162,23 @@ def test_no_damage_is_silent_or_wedges(
         different = {str(p) for p in set(healed) | set(whole) if healed.get(p) != whole.get(p)}
         assert not different, f"{name}, {how}: not healed by run --verify: {different}"
         shutil.rmtree(workspace)
+
+
+def test_a_raw_frame_changed_behind_everybodys_back_is_found_by_verify_inputs(
+    finished: Path, root: Path, tmp_path: Path
+) -> None:
+    """The first time already: align has read every byte. Same size and time, not in the middle."""
+    workspace, mine = tmp_path / "ws", tmp_path / "few"
+    shutil.copytree(finished, workspace)
+    shutil.copytree(root, mine)
+    victim = mine / "sub01" / "EP02_53" / "img6.jpg"
+    damage(victim, "one bit, old time", None, 3)
+    before = contents(workspace)
+    run_all(requests(workspace, mine, "demo_hsta", verify="files"))
+    assert contents(workspace) == before, "files is not inputs"
+    run_all(requests(workspace, mine, "demo_hsta", verify="inputs"))
+    videos = pd.read_parquet(workspace / "csv" / "ingest" / "raw.parquet")
+    changed = videos[videos["first"] != videos["now"]].video.tolist()
+    assert changed == ["sub01/EP02_53"]
+    new = [p for p in contents(workspace) if p not in before and p.parts[1] == "align"]
+    assert len(new) == 1, "its crops are made again, nobody else's"

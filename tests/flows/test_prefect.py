@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from models.steps import step_names
 from tasks.prefect_api import PrefectApi, Refused
 from tests.fakes.prefect_server import Server, until
 
@@ -26,7 +27,7 @@ def test_up_takes_the_next_port_on_loopback_and_deploys_every_stage(server: Serv
     assert status["port"] != server.wanted and status["server"].startswith("http://127.0.0.1:")
     assert status["worker"] == "running"
     deployments = {d["name"]: d for d in server.post("deployments/filter", {})}
-    stages = {"ingest", "align", "registration", "apex", "flow", "motion", "train", "evaluate"}
+    stages = set(step_names())
     assert set(deployments) == {"full", "stage", *stages}
     form = deployments["full"]["parameter_openapi_schema"]
     request = form["definitions"]["FullForm"]["properties"]

@@ -18,7 +18,6 @@ from tasks.forms import FORMS, AnyStageForm, FullForm, fields
 from tasks.request import RunRequest
 
 PROJECT = Path(__file__).resolve().parents[2]
-PREPROCESSING = ("align", "registration", "apex", "flow", "motion")
 
 
 def test_fields_are_where_their_steps_use_them() -> None:
@@ -29,6 +28,8 @@ def test_fields_are_where_their_steps_use_them() -> None:
         assert ("subjects" in has) == (step.per_dataset and name != "ingest")
         assert ("with_faces" in has) == (step.shows_faces or name == "evaluate")
         assert set(FORMS[name].model_fields) == has | {"redo"}
+    landmarks = [name for name in step_names() if "landmark_model" in fields(name)]
+    assert landmarks == [n for n in step_names() if n not in ("ingest", "flow_pictures")]
     own = {field: [s for s in step_names() if field in fields(s)] for field in forms.ONLY_OF}
     assert own == {field: list(stages) for field, stages in forms.ONLY_OF.items()}
 

@@ -180,3 +180,24 @@ def test_a_changed_frame_in_the_middle_is_found_when_all_bytes_are_read(store):
     changed = {video for video, identity in keys().items() if identity != before[video]}
     assert changed == {video}, "only what was made from it is stale"
     assert ingest(workspace, "samm", root) == "", "and plain runs remember"
+
+
+def test_a_stage_that_read_all_frames_is_believed_the_first_time(store, monkeypatch):
+    """Its digest is that of `--verify=inputs`, so that the first reading already compares."""
+    workspace, root, _ = store
+    recordings = Recordings(workspace, "samm", root)
+    told = {}
+    for video in recordings.videos.values():
+        source = recordings.frames(video.id)
+        source.read(len(source) - 1)
+        assert source.raw_bytes() is None, "not all, not in order"
+        assert sum(image is not None for _, image in source.iter()) == len(source)
+        told[video.id, video.identity] = source.raw_bytes()[0]
+    monkeypatch.setattr("data.ingest.stage.raw_read_by_stages", lambda *_: told)
+    own = recordings.table("frames").sort_values(["video", "index"])
+    victim = root / own.path.iloc[1]
+    raw, when = victim.read_bytes(), victim.stat()
+    victim.write_bytes(raw[:-1] + bytes([raw[-1] ^ 1]))
+    os.utime(victim, ns=(when.st_atime_ns, when.st_mtime_ns))
+    plan = do(STEP, scope(workspace, "samm", root, verify_inputs=True))
+    assert plan.notes[0] == f"raw bytes changed: {own.video.iloc[0]}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import psutil
 import pytest
 
 from data.errors import ConfigError
@@ -177,6 +179,16 @@ def test_when_a_child_is_given_up() -> None:
     assert overdue(119) is None and overdue(121).code == "timed_out", "no processor time"
     assert overdue(19, stopped_at=1.0) is None
     assert overdue(29, stopped_at=1.0, busy_at=29.0).code == "worker_stopped"
+
+
+def test_who_waits_for_a_core_is_not_silent() -> None:
+    assert crew.wants_to_run(os.getpid())
+    with subprocess.Popen(["sleep", "60"]) as sleeper:
+        while psutil.Process(sleeper.pid).status() != psutil.STATUS_SLEEPING:
+            time.sleep(0.01)
+        assert not crew.wants_to_run(sleeper.pid)
+        sleeper.kill()
+    assert not crew.wants_to_run(sleeper.pid)
 
 
 def test_time_in_which_all_were_stopped_is_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
