@@ -25,7 +25,7 @@ DATABASES = ("casme2", "samm", "smic")
 
 
 @dataclass(frozen=True)
-class Clip:
+class ChallengeClip:
     """A clip's class, true or predicted, whatever the file holds."""
 
     database: str
@@ -46,9 +46,9 @@ def is_clip_file(path: Path) -> bool:
     return bool(re.match(r"(database\b|casme2|samm|smic)[, ]", first.strip().lower()))
 
 
-def read_clips(path: Path) -> tuple[Clip, ...]:
+def read_clips(path: Path) -> tuple[ChallengeClip, ...]:
     """Clips in order; of a log the predicted classes. Raises InputError `bad_challenge_file`."""
-    clips: list[Clip] = []
+    clips: list[ChallengeClip] = []
     fold: tuple[str, str] | None = None
     for number, line in enumerate(read_text(path).splitlines(), start=1):
         comma = "," in line
@@ -58,11 +58,13 @@ def read_clips(path: Path) -> tuple[Clip, ...]:
             continue
         where = f"{path.name}, line {number}"
         if comma and len(cells) >= 4 and cells[0].lower() in DATABASES:
-            clips.append(Clip(cells[0].lower(), cells[1], cells[2], _label(where, cells[3])))
+            clips.append(
+                ChallengeClip(cells[0].lower(), cells[1], cells[2], _label(where, cells[3]))
+            )
         elif not comma and len(cells) == 2 and cells[0].lower() in DATABASES:
             fold = (cells[0].lower(), cells[1])
         elif not comma and len(cells) == 3 and fold is not None:
-            clips.append(Clip(*fold, cells[0], _label(where, cells[2])))
+            clips.append(ChallengeClip(*fold, cells[0], _label(where, cells[2])))
         else:
             raise _bad(where, "database,subject,clip,class or a log line", line[:80])
     keys = [c.key for c in clips]

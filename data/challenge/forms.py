@@ -33,7 +33,7 @@ _TYPES = {
 
 
 @dataclass(frozen=True)
-class Interval:
+class SpottedInterval:
     """One interval of a video: frame numbers, inclusive; `type` me or mae; `emotion` "" if none."""
 
     video: str
@@ -43,12 +43,12 @@ class Interval:
     emotion: str = ""
     subject: str = ""
 
-    def moved(self, video: str) -> Interval:
+    def moved(self, video: str) -> SpottedInterval:
         """The same interval in another video."""
         return replace(self, video=video)
 
 
-def read_intervals(path: Path) -> tuple[Form, tuple[Interval, ...]]:
+def read_intervals(path: Path) -> tuple[Form, tuple[SpottedInterval, ...]]:
     """The form of a file and its rows in order.
 
     In the second form the video is known as `subject/video`, for names repeat between subjects.
@@ -68,7 +68,9 @@ def read_intervals(path: Path) -> tuple[Form, tuple[Interval, ...]]:
     return form, tuple(_interval(path, number, header, row, form) for number, row in lines)
 
 
-def _interval(path: Path, number: int, header: list[str], row: list[str], form: Form) -> Interval:
+def _interval(
+    path: Path, number: int, header: list[str], row: list[str], form: Form
+) -> SpottedInterval:
     where = f"{path.name}, line {number}"
     if len(row) != len(header):
         raise _bad(where, f"{len(header)} cells", f"{len(row)}")
@@ -83,11 +85,11 @@ def _interval(path: Path, number: int, header: list[str], row: list[str], form: 
         subject, emotion = cells["subject"], cells["emotion"].lower()
         if not emotion or not cells["video"]:
             raise _bad(where, "a video and an emotion", ",".join(row))
-        return Interval(f"{subject}/{cells['video']}", onset, offset, "me", emotion, subject)
+        return SpottedInterval(f"{subject}/{cells['video']}", onset, offset, "me", emotion, subject)
     kind = _TYPES.get(cells["type"].lower())
     if kind is None or not cells["vid"]:
         raise _bad(where, "a video, and type me or mae", ",".join(row))
-    return Interval(cells["vid"], onset, offset, kind)
+    return SpottedInterval(cells["vid"], onset, offset, kind)
 
 
 def _frame(where: str, name: str, cell: str) -> int:
@@ -96,14 +98,14 @@ def _frame(where: str, name: str, cell: str) -> int:
     return int(float(cell))
 
 
-def write_spotting(intervals: Iterable[Interval], path: Path) -> int:
+def write_spotting(intervals: Iterable[SpottedInterval], path: Path) -> int:
     """`vid,pred_onset,pred_offset,type`, sorted by video and onset; returns how many."""
     rows = sorted((i.video, i.onset, i.offset, i.type) for i in intervals)
     write_rows(path, SPOTTING, rows)
     return len(rows)
 
 
-def write_recognised(intervals: Iterable[Interval], path: Path) -> int:
+def write_recognised(intervals: Iterable[SpottedInterval], path: Path) -> int:
     """`subject,video,onset,offset,emotion` of the micro-expressions; returns how many.
 
     The video loses its subject where the reader put it in front. Raises InputError without an

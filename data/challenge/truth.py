@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from data.challenge.forms import Form, Interval, read_text
+from data.challenge.forms import Form, SpottedInterval, read_text
 from data.datasets.base import GENERATOR
 from data.datasets.label_maps import label_of
 from data.errors import InputError
@@ -14,7 +14,7 @@ KINDS = {"micro": "me", "macro": "mae"}
 LABELS = "dfme"  # all seven emotions in three classes
 
 
-def drawn_truth(path: Path, part: str, form: Form) -> tuple[Interval, ...]:
+def drawn_truth(path: Path, part: str, form: Form) -> tuple[SpottedInterval, ...]:
     """Events of the videos `part/...`, named and numbered as a submission names them.
 
     For "str" only micro-expressions, their emotion in three classes. Raises InputError
@@ -40,10 +40,10 @@ def drawn_truth(path: Path, part: str, form: Form) -> tuple[Interval, ...]:
             if kind is None or (form == "str" and kind != "me"):
                 continue
             if form == "spotting":
-                found.append(Interval(name, *ends, kind))
+                found.append(SpottedInterval(name, *ends, kind))
             else:
                 emotion = label_of(LABELS, "label_3", event["emotion"]) or "others"
-                found.append(Interval(f"{subject}/{name}", *ends, "me", emotion, subject))
+                found.append(SpottedInterval(f"{subject}/{name}", *ends, "me", emotion, subject))
     if not known:
         raise _bad(path, f"no video of part {part}")
     return tuple(found)

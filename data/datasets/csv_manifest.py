@@ -90,7 +90,7 @@ class CsvManifest(Adapter):
             raise no_videos(self, tree, report)
         return list(specs.values())
 
-    def spec(self, row: Row, tree: Tree) -> VideoSpec:
+    def spec(self, row: ManifestRow, tree: Tree) -> VideoSpec:
         """The video of a row that is not refused."""
         is_film = row.path.suffix.lower() in VIDEO_SUFFIXES and not (tree.root / row.path).is_dir()
         folder = (row.path.parent if is_film else row.path).as_posix()
@@ -153,7 +153,7 @@ def find_manifest(adapter: Adapter, tree: Tree, report: Report) -> Table:
 
 
 @dataclass(frozen=True)
-class Row:
+class ManifestRow:
     """A row of the manifest. `path` relative to the root; `video`: its id, unique for subject and
     path; `named`: the id as the manifest has it; `reason`: why it is refused, "" when it is not."""
 
@@ -184,7 +184,7 @@ class Row:
         return self.where if self.is_event or not safe_id(self.named) else self.named
 
 
-def manifest_rows(table: Table, tree: Tree) -> list[Row]:
+def manifest_rows(table: Table, tree: Tree) -> list[ManifestRow]:
     """All rows, refused ones with their reason, ids made unique for each subject and path."""
     base = table.sheet.path.parent
     rows = []
@@ -202,11 +202,13 @@ def manifest_rows(table: Table, tree: Tree) -> list[Row]:
         if not reason and not (safe_id(named) and safe_id(text(cells.get("event")) or named)):
             said = text(cells.get("event")) if safe_id(named) else named
             reason, detail = "bad_identifier", f"{where}: {said[:LONGEST_ID]!r}"
-        rows.append(Row(where, cells, subject, named, named, path, fps or 0.0, reason, detail))
+        rows.append(
+            ManifestRow(where, cells, subject, named, named, path, fps or 0.0, reason, detail)
+        )
     return _unique_videos(rows)
 
 
-def _unique_videos(rows: list[Row]) -> list[Row]:
+def _unique_videos(rows: list[ManifestRow]) -> list[ManifestRow]:
     """A video id that two subjects or two paths share gets one of them in front."""
     used: dict[str, list[tuple[str, PurePosixPath]]] = {}
     for row in rows:
@@ -229,7 +231,7 @@ def _unique_videos(rows: list[Row]) -> list[Row]:
     ]
 
 
-def _note_renamed(rows: Iterable[Row], report: Report) -> None:
+def _note_renamed(rows: Iterable[ManifestRow], report: Report) -> None:
     for new, old in {r.video: r.named for r in rows if not r.reason and r.video != r.named}.items():
         report.repair(
             new, "video", "repeated_key", column="video", old=old, new=new,
@@ -308,7 +310,7 @@ def rate(cell: Cell) -> float | None:
     return fps if not note and 0 < fps < 1e6 else None
 
 
-def read_row(row: Row, count: int, report: Report) -> Annotation:
+def read_row(row: ManifestRow, count: int, report: Report) -> Annotation:
     """One event row; its id is its own column, or the video and a running number."""
     cells, where = row.cells, row.where
     event = text(cells.get("event"))

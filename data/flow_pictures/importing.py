@@ -39,7 +39,7 @@ PEOPLE = (("casme2", re.compile(r"sub\d{2}")), ("smic", re.compile(r"s\d{1,2}"))
 
 
 @dataclass(frozen=True)
-class Picture:
+class FlowPicture:
     """One picture: whose it is, what it shows, where it lies."""
 
     subject: str
@@ -55,7 +55,7 @@ class Picture:
         return f"{space}:{number}"
 
 
-def import_pictures(root: Path, out: Path) -> list[Picture]:
+def import_pictures(root: Path, out: Path) -> list[FlowPicture]:
     """Write the dataset; returns its pictures in order of subject and clip.
 
     Raises DatasetError: no picture in either layout, a picture of one subject among another's, a
@@ -81,11 +81,11 @@ def import_pictures(root: Path, out: Path) -> list[Picture]:
     return found
 
 
-def find_pictures(root: Path) -> list[Picture]:
+def find_pictures(root: Path) -> list[FlowPicture]:
     """The pictures below `root`, each once. Raises as `import_pictures`."""
     if not root.is_dir():
         raise DatasetError(str(root), expected="a folder", got="none", code="no_such_folder")
-    sides: dict[str, list[Picture]] = {"": [], **{side: [] for side in SIDES}}
+    sides: dict[str, list[FlowPicture]] = {"": [], **{side: [] for side in SIDES}}
     for path in sorted(root.rglob("*")):
         parts = path.relative_to(root).parts
         if path.suffix.lower() not in IMAGE_SUFFIXES or not path.is_file() or len(parts) < 3:
@@ -95,7 +95,7 @@ def find_pictures(root: Path) -> list[Picture]:
         clip = path.stem.strip()
         clip = clip.removeprefix(f"{subject}_") if clip != subject else clip
         label = CLASSES.get(parts[-2], parts[-2].strip().lower())
-        sides[side].append(Picture(subject, clip, label, path))
+        sides[side].append(FlowPicture(subject, clip, label, path))
     own = sides["u_test"] or sides[""]
     if not own:
         raise DatasetError(
@@ -109,7 +109,7 @@ def find_pictures(root: Path) -> list[Picture]:
     return sorted(own, key=lambda p: (p.subject, p.clip))
 
 
-def _check_own(own: Iterable[Picture], root: Path) -> None:
+def _check_own(own: Iterable[FlowPicture], root: Path) -> None:
     """Every clip once, and none whose name says another subject."""
     often = Counter((_safe(p.subject), _safe(p.clip)) for p in own)
     if twice := sorted(key for key, count in often.items() if count > 1):
@@ -131,7 +131,9 @@ def _check_own(own: Iterable[Picture], root: Path) -> None:
             )
 
 
-def _check_training(training: Iterable[Picture], own: Iterable[Picture], root: Path) -> None:
+def _check_training(
+    training: Iterable[FlowPicture], own: Iterable[FlowPicture], root: Path
+) -> None:
     """Nobody's pictures are among those that their network is trained on."""
     names = {(p.subject, p.path.stem) for p in own}
     for picture in training:
@@ -145,7 +147,7 @@ def _check_training(training: Iterable[Picture], own: Iterable[Picture], root: P
             )
 
 
-def _row(picture: Picture, place: str) -> dict[str, str]:
+def _row(picture: FlowPicture, place: str) -> dict[str, str]:
     marks = dict.fromkeys(("onset", "apex", "offset"), "1")
     three = picture.label if picture.label in CLASSES.values() else ""
     clip = f"{_safe(picture.subject)}/{_safe(picture.clip)}"
@@ -170,7 +172,7 @@ def _safe(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9_.()-]+", "_", name).strip("_.") or "_"
 
 
-def summary(found: Iterable[Picture]) -> str:
+def summary(found: Iterable[FlowPicture]) -> str:
     """How many pictures of whom, by class and by database."""
     pictures = list(found)
     classes = Counter(p.label for p in pictures)

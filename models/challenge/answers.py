@@ -17,12 +17,12 @@ from statistics import median
 from data.challenge.facs import name_of, units_in
 from data.challenge.questions import Kind, Question, several
 from models.challenge.classes import COARSE, FINE, class_scores, majority
-from models.challenge.score import PRIORS, Score
+from models.challenge.score import PRIORS, ChallengeScore
 from models.challenge.words import (
     CORPUS,
     PAPER,
     SMOOTHED,
-    Recipe,
+    TextRecipe,
     bleu,
     corpus_bleu,
     rouge_1,
@@ -41,7 +41,7 @@ _MACRO = re.compile(r"^\s*(?:mae|macro)\b|macro[- ]?expression", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
-class Row:
+class AnswerRow:
     """A question with the true answer and the given one ("" for none); `prior`: the blind one."""
 
     asked: Question
@@ -50,10 +50,10 @@ class Row:
     prior: str = ""
 
 
-def paired(truth: Sequence[Question], given: Mapping[str, str]) -> list[Row]:
+def paired(truth: Sequence[Question], given: Mapping[str, str]) -> list[AnswerRow]:
     """Truth rows with the answers given to them, and with a blind answer each."""
     blind = prior_answers(truth, truth)
-    return [Row(q, q.answer, given.get(q.id, ""), blind[q.id]) for q in truth]
+    return [AnswerRow(q, q.answer, given.get(q.id, ""), blind[q.id]) for q in truth]
 
 
 def prior_answers(asked: Sequence[Question], learnt: Sequence[Question]) -> dict[str, str]:
@@ -102,9 +102,11 @@ def type_in(answer: str) -> str:
 # ------------------------------------------------------------------------------------ short clips
 
 
-def clip_scores(part: str, rows: Sequence[Row], fine: Sequence[str] = FINE) -> list[Score]:
+def clip_scores(
+    part: str, rows: Sequence[AnswerRow], fine: Sequence[str] = FINE
+) -> list[ChallengeScore]:
     """Coarse and fine UF1 and UAR, and the text measures, of one part or of all together."""
-    lines: list[Score] = []
+    lines: list[ChallengeScore] = []
     for kind, name, declared in (("coarse", "coarse", COARSE), ("fine", "fine", tuple(fine))):
         some = [r for r in rows if r.asked.kind == kind]
         truth = [r.truth.strip().lower() for r in some]
@@ -112,9 +114,9 @@ def clip_scores(part: str, rows: Sequence[Row], fine: Sequence[str] = FINE) -> l
     return lines + text_scores(part, rows)
 
 
-def text_scores(part: str, rows: Sequence[Row]) -> list[Score]:
+def text_scores(part: str, rows: Sequence[AnswerRow]) -> list[ChallengeScore]:
     """BLEU-4 and ROUGE-1 by recipe, of the answers and of the blind ones."""
-    lines: list[Score] = []
+    lines: list[ChallengeScore] = []
     for recipe in (PAPER, SMOOTHED, CORPUS):
         used = [r for r in rows if r.asked.kind == "free" or recipe.rows == "all"]
         for rule, pairs in (("", [(r.truth, r.answer) for r in used]),
@@ -123,14 +125,16 @@ def text_scores(part: str, rows: Sequence[Row]) -> list[Score]:
     return lines
 
 
-def _texts(part: str, recipe: Recipe, rule: str, pairs: list[tuple[str, str]]) -> list[Score]:
+def _texts(
+    part: str, recipe: TextRecipe, rule: str, pairs: list[tuple[str, str]]
+) -> list[ChallengeScore]:
     answered = [p for p in pairs if p[1].strip()]
     kept = pairs if recipe.empty else answered
     counts = {"rows": len(kept), "unanswered": len(pairs) - len(answered)}
     names = [f"{m}, {recipe.name}" for m in ("BLEU-4", "ROUGE-1 recall", "ROUGE-1 F1")]
     if not kept:
         why = f"no row for this recipe ({recipe.rows} questions)"
-        return [Score(part, name, None, counts, rule, why) for name in names]
+        return [ChallengeScore(part, name, None, counts, rule, why) for name in names]
     if recipe is CORPUS:
         value = corpus_bleu(kept)
     else:
@@ -140,7 +144,7 @@ def _texts(part: str, recipe: Recipe, rule: str, pairs: list[tuple[str, str]]) -
     values = (value, *(sum(r[i] for r in rouge) / len(kept) for i in (0, 2)))
     notes = (recipe.about, "stemmed words, mean over the same rows", "the same")
     return [
-        Score(part, name, v, counts, rule, note)
+        ChallengeScore(part, name, v, counts, rule, note)
         for name, v, note in zip(names, values, notes, strict=True)
     ]
 
@@ -148,9 +152,9 @@ def _texts(part: str, recipe: Recipe, rule: str, pairs: list[tuple[str, str]]) -
 # ------------------------------------------------------------------------------------ long videos
 
 
-def long_scores(part: str, rows: Sequence[Row]) -> list[Score]:
+def long_scores(part: str, rows: Sequence[AnswerRow]) -> list[ChallengeScore]:
     """Event counts, types and the inventory of action units of one part or of all together."""
-    lines: list[Score] = []
+    lines: list[ChallengeScore] = []
     for kind, name in COUNTED:
         lines += count_scores(part, name, [r for r in rows if r.asked.kind == kind])
     some = [r for r in rows if r.asked.kind == "event_type"]
@@ -160,7 +164,7 @@ def long_scores(part: str, rows: Sequence[Row]) -> list[Score]:
     return lines + unit_scores(part, [r for r in rows if r.asked.kind == "all_units"])
 
 
-def count_scores(part: str, name: str, rows: Sequence[Row]) -> list[Score]:
+def count_scores(part: str, name: str, rows: Sequence[AnswerRow]) -> list[ChallengeScore]:
     """MAE and RMSE of a number of events."""
     pairs = [(count_in(r.truth), count_in(r.answer)) for r in rows]
     known = [(t, a) for t, a in pairs if t is not None]
@@ -182,20 +186,22 @@ def _errors(
     counts: Mapping[str, float],
     rule: str,
     reason: str,
-) -> list[Score]:
+) -> list[ChallengeScore]:
     if not pairs:
-        return [Score(part, f"{m} {name}", None, counts, rule, reason) for m in ("MAE", "RMSE")]
+        return [
+            ChallengeScore(part, f"{m} {name}", None, counts, rule, reason) for m in ("MAE", "RMSE")
+        ]
     mae = sum(abs(t - a) for t, a in pairs) / len(pairs)
     rmse = math.sqrt(sum((t - a) ** 2 for t, a in pairs) / len(pairs))
     return [
-        Score(part, f"MAE {name}", mae, counts, rule),
-        Score(part, f"RMSE {name}", rmse, counts, rule),
+        ChallengeScore(part, f"MAE {name}", mae, counts, rule),
+        ChallengeScore(part, f"RMSE {name}", rmse, counts, rule),
     ]
 
 
-def unit_scores(part: str, rows: Sequence[Row]) -> list[Score]:
+def unit_scores(part: str, rows: Sequence[AnswerRow]) -> list[ChallengeScore]:
     """F1 and Jaccard index of sets of action units, mean over videos; both sets empty is 1."""
-    lines: list[Score] = []
+    lines: list[ChallengeScore] = []
     for rule in ("", PRIORS):
         given = [units_in(r.prior if rule else r.answer) for r in rows]
         pairs = [(units_in(r.truth)[0], units) for r, (units, _) in zip(rows, given, strict=True)]
@@ -205,13 +211,14 @@ def unit_scores(part: str, rows: Sequence[Row]) -> list[Score]:
         if not pairs:
             why = "no question for the action units of a video"
             lines += [
-                Score(part, m, None, counts, rule, why) for m in ("AU set F1", "AU set Jaccard")
+                ChallengeScore(part, m, None, counts, rule, why)
+                for m in ("AU set F1", "AU set Jaccard")
             ]
             continue
         scores = [set_scores(t, a) for t, a in pairs]
         for i, name in enumerate(("AU set F1", "AU set Jaccard")):
             value = sum(s[i] for s in scores) / len(scores)
-            lines.append(Score(part, name, value, counts, rule, note))
+            lines.append(ChallengeScore(part, name, value, counts, rule, note))
     return lines
 
 

@@ -12,7 +12,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
-from models.challenge.score import PRIORS, Score
+from models.challenge.score import PRIORS, ChallengeScore
 from models.metrics import Recognition, recognition
 
 COARSE = ("positive", "negative", "surprise")
@@ -38,7 +38,7 @@ def class_scores(
     answers: Sequence[str],
     declared: Sequence[str],
     prior: str | None = None,
-) -> list[Score]:
+) -> list[ChallengeScore]:
     """UF1 and UAR of `answers` (as long as `truth`; "" for none given), a line per rule.
 
     `prior`: the class answered by one who sees no video; by default the commonest of `truth`.
@@ -59,13 +59,13 @@ def class_scores(
     shown = {n: c for n, c in counts.items() if c or n in ("rows", "right")}
     if not kept:
         why = f"no row whose true class is one of {', '.join(declared)}"
-        return [Score(part, f"{name} {m}", None, shown, note=why) for m in ("UF1", "UAR")]
+        return [ChallengeScore(part, f"{name} {m}", None, shown, note=why) for m in ("UF1", "UAR")]
     support = [c for c in declared if c in set(true)]
-    lines: list[Score] = []
+    lines: list[ChallengeScore] = []
 
     def add(found: Recognition, rule: str, note: str) -> None:
         for measure, value in (("UF1", found.uf1), ("UAR", found.uar)):
-            lines.append(Score(part, f"{name} {measure}", value, shown, rule, note))
+            lines.append(ChallengeScore(part, f"{name} {measure}", value, shown, rule, note))
 
     add(recognition(true, given, support, "zero"), "", f"over {', '.join(support)}")
     every = f"all {len(declared)} declared classes"

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from data.challenge.clips import CLASSES, Clip
+from data.challenge.clips import CLASSES, ChallengeClip
 from models.challenge.classes import majority
-from models.challenge.score import PRIORS, Score
+from models.challenge.score import PRIORS, ChallengeScore
 from models.metrics import Recognition, confusion_counts, recognition
 
 DROPPED = "a class without a two-by-two table is dropped (MEAN, HTNet, STSTNet)"
@@ -21,11 +21,13 @@ WEIGHTED = "F1 weighted by samples (SAC2-Net)"
 UNANSWERED = "unanswered"
 
 
-def composite_scores(truth: Sequence[Clip], pred: Sequence[Clip]) -> list[Score]:
+def composite_scores(
+    truth: Sequence[ChallengeClip], pred: Sequence[ChallengeClip]
+) -> list[ChallengeScore]:
     """Lines of every database, then of all. A clip without a prediction is a wrong answer."""
     given = {c.key: c.label for c in pred}
     names = sorted({c.database for c in truth})
-    lines: list[Score] = []
+    lines: list[ChallengeScore] = []
     for part in [*names, *(["overall"] if len(names) > 1 else [])]:
         some = [c for c in truth if part in (c.database, "overall") and c.label in CLASSES]
         outside = sum(part in (c.database, "overall") for c in truth) - len(some)
@@ -35,7 +37,7 @@ def composite_scores(truth: Sequence[Clip], pred: Sequence[Clip]) -> list[Score]
     return lines
 
 
-def _of_part(part: str, true: list[str], answers: list[str], outside: int) -> list[Score]:
+def _of_part(part: str, true: list[str], answers: list[str], outside: int) -> list[ChallengeScore]:
     counts = {
         "clips": len(true),
         "right": sum(t == a for t, a in zip(true, answers, strict=True)),
@@ -46,13 +48,13 @@ def _of_part(part: str, true: list[str], answers: list[str], outside: int) -> li
     names = ("UF1", "UAR", "accuracy")
     if not true:
         why = f"no clip whose class is one of {', '.join(CLASSES)}"
-        return [Score(part, name, None, shown, note=why) for name in names]
+        return [ChallengeScore(part, name, None, shown, note=why) for name in names]
     seen = [c for c in CLASSES if c in true]
-    lines: list[Score] = []
+    lines: list[ChallengeScore] = []
 
     def add(found: Recognition, rule: str, note: str) -> None:
         for name, value in zip(names, (found.uf1, found.uar, found.accuracy), strict=True):
-            lines.append(Score(part, name, value, shown, rule, note))
+            lines.append(ChallengeScore(part, name, value, shown, rule, note))
 
     add(recognition(true, answers, seen, "zero"), "", f"over {', '.join(seen)}")
     if len(seen) < len(CLASSES):
@@ -60,17 +62,21 @@ def _of_part(part: str, true: list[str], answers: list[str], outside: int) -> li
         add(every, f"all {len(CLASSES)} classes", "a class without a clip counts 0")
     f1, recall = _dropping(true, answers)
     if f1:
-        lines.append(Score(part, "UF1", float(np.mean(f1)), shown, DROPPED, f"{len(f1)} classes"))
         lines.append(
-            Score(part, "UAR", float(np.mean(recall)), shown, DROPPED, f"{len(f1)} classes")
+            ChallengeScore(part, "UF1", float(np.mean(f1)), shown, DROPPED, f"{len(f1)} classes")
+        )
+        lines.append(
+            ChallengeScore(
+                part, "UAR", float(np.mean(recall)), shown, DROPPED, f"{len(f1)} classes"
+            )
         )
     else:
         why = "every class is dropped: the program divides by 0"
-        lines += [Score(part, n, None, shown, DROPPED, why) for n in ("UF1", "UAR")]
+        lines += [ChallengeScore(part, n, None, shown, DROPPED, why) for n in ("UF1", "UAR")]
     whole = recognition(true, answers, seen, "zero")
     support = confusion_counts(true, answers, seen).sum(axis=1)
     weighted = float((np.nan_to_num(whole.f1) * support).sum() / support.sum())
-    lines.append(Score(part, "UF1", weighted, shown, WEIGHTED, "this is no UF1"))
+    lines.append(ChallengeScore(part, "UF1", weighted, shown, WEIGHTED, "this is no UF1"))
     best = majority(true)
     add(recognition(true, [best] * len(true), seen, "zero"), PRIORS, f"always {best}")
     return lines

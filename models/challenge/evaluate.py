@@ -8,15 +8,15 @@ from dataclasses import replace
 from pathlib import Path
 
 from data.challenge.clips import is_clip_file, read_clips
-from data.challenge.forms import Form, Interval, read_intervals
+from data.challenge.forms import Form, SpottedInterval, read_intervals
 from data.challenge.questions import LONG, Question, read_questions
 from data.challenge.truth import drawn_truth
 from data.errors import ConfigError, InputError
-from models.challenge.answers import Row, clip_scores, long_scores, paired
+from models.challenge.answers import AnswerRow, clip_scores, long_scores, paired
 from models.challenge.classes import FINE
 from models.challenge.composite import composite_scores
-from models.challenge.score import Score, ScoreSheet
-from models.challenge.spotting import Part, spotting_scores
+from models.challenge.score import ChallengeScore, ScoreSheet
+from models.challenge.spotting import ChallengePart, spotting_scores
 from models.challenge.str_task import CLASSES, str_scores
 
 PRIOR_NOTE = (
@@ -68,7 +68,7 @@ def evaluate_files(
 
 
 def _intervals(pred: Sequence[Path], truth: Sequence[Path], classes: Sequence[str]) -> ScoreSheet:
-    parts: list[Part] = []
+    parts: list[ChallengePart] = []
     form: Form | None = None
     for given, known in zip(pred, truth, strict=True):
         other, found = read_intervals(given)
@@ -106,17 +106,19 @@ def part_name(path: Path, taken: Sequence[str]) -> str:
     return f"{name}-{len(taken) + 1}" if name in taken else name
 
 
-def _spelled(name: str, truth: Sequence[Interval], pred: Sequence[Interval]) -> Part:
+def _spelled(
+    name: str, truth: Sequence[SpottedInterval], pred: Sequence[SpottedInterval]
+) -> ChallengePart:
     """Subjects without padding on both sides: 006 and 6 are one person."""
 
-    def plain(one: Interval) -> Interval:
+    def plain(one: SpottedInterval) -> SpottedInterval:
         if not one.subject:
             return one
         video = one.video.removeprefix(f"{one.subject}/")
         subject = one.subject.lstrip("0") if one.subject.isdigit() else one.subject
         return replace(one, subject=subject or "0", video=f"{subject or '0'}/{video}")
 
-    return Part(name, tuple(map(plain, truth)), tuple(map(plain, pred)))
+    return ChallengePart(name, tuple(map(plain, truth)), tuple(map(plain, pred)))
 
 
 def _questions(pred: Sequence[Path], truth: Sequence[Path], fine: Sequence[str]) -> ScoreSheet:
@@ -151,7 +153,7 @@ def _questions(pred: Sequence[Path], truth: Sequence[Path], fine: Sequence[str])
     missing = sum(not answers.get(i, "").strip() for i in ids)
     notes = [PRIOR_NOTE] + ([f"{missing} of {len(ids)} rows unanswered: wrong"] if missing else [])
     long = any(q.kind in LONG for q in known)
-    scores: list[Score] = []
+    scores: list[ChallengeScore] = []
     for part in _parts(known):
         some = [r for r in rows if part in (r.asked.part, "overall")]
         scores += _of_kind(part, some, long, fine)
@@ -163,7 +165,9 @@ def _parts(known: Sequence[Question]) -> list[str]:
     return [*parts, "overall"] if len(parts) > 1 else parts
 
 
-def _of_kind(part: str, rows: Sequence[Row], long: bool, fine: Sequence[str]) -> list[Score]:
+def _of_kind(
+    part: str, rows: Sequence[AnswerRow], long: bool, fine: Sequence[str]
+) -> list[ChallengeScore]:
     """Long videos of another's question set may be asked for emotions and text, too."""
     if not long:
         return clip_scores(part, rows, fine)

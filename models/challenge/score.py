@@ -17,7 +17,7 @@ RIGHT, PRIORS = "", "priors only"
 
 
 @dataclass(frozen=True)
-class Score:
+class ChallengeScore:
     """A measure of one part of the test set.
 
     `rule`: "" for the definition itself, `PRIORS` for an answer that looks at no video, else the
@@ -62,10 +62,10 @@ class ScoreSheet:
     """All lines of one evaluation: `form` of the files, `notes` on all of it."""
 
     form: str
-    scores: tuple[Score, ...]
+    scores: tuple[ChallengeScore, ...]
     notes: tuple[str, ...] = ()
 
-    def find(self, part: str, measure: str, rule: str = RIGHT) -> Score:
+    def find(self, part: str, measure: str, rule: str = RIGHT) -> ChallengeScore:
         """The one line of that name. Raises InputError naming those that exist."""
         found = [s for s in self.scores if (s.part, s.measure, s.rule) == (part, measure, rule)]
         if len(found) != 1:

@@ -15,10 +15,10 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
-from data.challenge.forms import Interval
+from data.challenge.forms import SpottedInterval
 from models import metrics
 from models.challenge.matchers import Rule, find
-from models.challenge.score import PRIORS, Score
+from models.challenge.score import PRIORS, ChallengeScore
 
 TYPES = {"me": "micro", "mae": "macro"}
 BASELINE_2020 = "baseline of 2020 (distinct truths, silent videos skipped)"
@@ -32,12 +32,12 @@ MATCHERS: dict[Rule, str] = {
 
 
 @dataclass(frozen=True)
-class Part:
+class ChallengePart:
     """Truth and predictions of one dataset of the test set."""
 
     name: str
-    truth: tuple[Interval, ...]
-    pred: tuple[Interval, ...]
+    truth: tuple[SpottedInterval, ...]
+    pred: tuple[SpottedInterval, ...]
 
     @property
     def videos(self) -> list[str]:
@@ -88,20 +88,20 @@ class Counts:
 
 
 @dataclass(frozen=True)
-class Pairs:
+class MatchedPairs:
     """Counts, and the matched (prediction, event) pairs behind them."""
 
     counts: Counts
-    matched: tuple[tuple[Interval, Interval], ...] = field(default=())
+    matched: tuple[tuple[SpottedInterval, SpottedInterval], ...] = field(default=())
 
 
 def count(
-    part: Part,
+    part: ChallengePart,
     rule: Rule = "optimal",
     *,
     strict: bool = False,
     skip: Callable[[str], bool] = lambda video: False,
-) -> Pairs:
+) -> MatchedPairs:
     """Counts of a part over its videos but those to `skip`, whatever the intervals' types."""
     total, matched = Counts(), []
     for video in part.videos:
@@ -112,16 +112,18 @@ def count(
         found = find(_array(pred), _array(truth), rule, strict=strict)
         total += Counts(found.tp, found.hits, found.num_pred, found.num_truth, 1)
         matched += [(pred[p], truth[t]) for p, t in found.pairs]
-    return Pairs(total, tuple(matched))
+    return MatchedPairs(total, tuple(matched))
 
 
-def of_type(part: Part, kind: str) -> Part:
+def of_type(part: ChallengePart, kind: str) -> ChallengePart:
     """The part's intervals of one type, `me` or `mae`."""
     truth, pred = (tuple(i for i in s if i.type == kind) for s in (part.truth, part.pred))
-    return Part(part.name, truth, pred)
+    return ChallengePart(part.name, truth, pred)
 
 
-def typed(part: Part, rule: Rule = "optimal", *, strict: bool = False) -> dict[str, Counts]:
+def typed(
+    part: ChallengePart, rule: Rule = "optimal", *, strict: bool = False
+) -> dict[str, Counts]:
     """Counts of micro, macro and both added, each matched within its type."""
     by_type = {
         word: count(of_type(part, kind), rule, strict=strict).counts for kind, word in TYPES.items()
@@ -130,10 +132,10 @@ def typed(part: Part, rule: Rule = "optimal", *, strict: bool = False) -> dict[s
     return {**by_type, "total": replace(both, videos=len(part.videos))}
 
 
-def spotting_scores(parts: Sequence[Part]) -> list[Score]:
+def spotting_scores(parts: Sequence[ChallengePart]) -> list[ChallengeScore]:
     """F1 of micro, macro and total, with and without types, of each part and of all together."""
-    lines: list[Score] = []
-    sheets: list[tuple[str, str, Callable[[Part], dict[str, Counts]]]] = [
+    lines: list[ChallengeScore] = []
+    sheets: list[tuple[str, str, Callable[[ChallengePart], dict[str, Counts]]]] = [
         ("", "", typed),
         ("", "", lambda part: {"total, types not compared": count(part).counts}),
         (BASELINE_2020, "the smaller of its two precisions", _as_in_2020),
@@ -152,16 +154,16 @@ def spotting_scores(parts: Sequence[Part]) -> list[Score]:
     return lines
 
 
-def _line(part: str, what: str, counts: Counts, rule: str, note: str) -> Score:
+def _line(part: str, what: str, counts: Counts, rule: str, note: str) -> ChallengeScore:
     f1 = counts.f1
     why = "neither an event nor a prediction"
     if rule == PRIORS and counts.videos < 0:
         f1, why = None, "one video only: there is no other to take intervals from"
     shown = {n: abs(c) for n, c in counts.shown().items()}
-    return Score(part, f"F1 {what}", f1, shown, rule, why if f1 is None else note)
+    return ChallengeScore(part, f"F1 {what}", f1, shown, rule, why if f1 is None else note)
 
 
-def _as_in_2020(part: Part) -> dict[str, Counts]:
+def _as_in_2020(part: ChallengePart) -> dict[str, Counts]:
     """A video of which a type was not predicted lost its events without a word."""
     found = {}
     for kind, word in TYPES.items():
@@ -172,7 +174,7 @@ def _as_in_2020(part: Part) -> dict[str, Counts]:
     return {**found, "total": found["micro"] + found["macro"]}
 
 
-def shifted(part: Part) -> dict[str, Counts]:
+def shifted(part: ChallengePart) -> dict[str, Counts]:
     """Counts summed over all ways to give each video the next ones' intervals.
 
     When and how many, without a look at the video. The sum over n - 1 shifts has the F1 of their
@@ -185,10 +187,10 @@ def shifted(part: Part) -> dict[str, Counts]:
     for step in range(1, len(videos)):
         place = {v: videos[(i + step) % len(videos)] for i, v in enumerate(videos)}
         moved = tuple(i.moved(place[i.video]) for i in part.pred)
-        for name, counts in typed(Part(part.name, part.truth, moved)).items():
+        for name, counts in typed(ChallengePart(part.name, part.truth, moved)).items():
             sums[name] += counts
     return sums
 
 
-def _array(intervals: Iterable[Interval]) -> npt.NDArray[np.int64]:
+def _array(intervals: Iterable[SpottedInterval]) -> npt.NDArray[np.int64]:
     return np.array([(i.onset, i.offset) for i in intervals], np.int64).reshape(-1, 2)

@@ -18,8 +18,8 @@ import numpy as np
 
 from models import metrics
 from models.challenge.classes import majority
-from models.challenge.score import PRIORS, Score, defined
-from models.challenge.spotting import Counts, Pairs, Part, count, of_type, shifted
+from models.challenge.score import PRIORS, ChallengeScore, defined
+from models.challenge.spotting import ChallengePart, Counts, MatchedPairs, count, of_type, shifted
 
 CLASSES = ("negative", "positive", "surprise")
 RELEASED = "STRS-Metric (genbing99)"
@@ -35,7 +35,7 @@ class Emotions:
     dropped: int = 0
 
 
-def emotions_of(pairs: Pairs, classes: Sequence[str] = CLASSES) -> Emotions:
+def emotions_of(pairs: MatchedPairs, classes: Sequence[str] = CLASSES) -> Emotions:
     """The pairs' emotions; one whose truth is outside `classes` stays a true positive only."""
     kept = [(t.emotion, p.emotion) for p, t in pairs.matched if t.emotion in classes]
     return Emotions(
@@ -43,10 +43,12 @@ def emotions_of(pairs: Pairs, classes: Sequence[str] = CLASSES) -> Emotions:
     )
 
 
-def str_scores(parts: Sequence[Part], classes: Sequence[str] = CLASSES) -> list[Score]:
+def str_scores(
+    parts: Sequence[ChallengePart], classes: Sequence[str] = CLASSES
+) -> list[ChallengeScore]:
     """All lines of all parts, then of the pooled ones."""
     parts = [of_type(p, "me") for p in parts]
-    lines: list[Score] = []
+    lines: list[ChallengeScore] = []
     found = [count(p) for p in parts]
     released = [released_pairs(p) for p in parts]
     blind = [_blind(p) for p in parts]
@@ -54,7 +56,7 @@ def str_scores(parts: Sequence[Part], classes: Sequence[str] = CLASSES) -> list[
     if len(parts) > 1:
         names.append("overall")
         for every in (found, released, blind):
-            every.append(Pairs(
+            every.append(MatchedPairs(
                 sum((one.counts for one in every), Counts()),
                 tuple(pair for one in every for pair in one.matched),
             ))  # fmt: skip
@@ -68,13 +70,13 @@ def str_scores(parts: Sequence[Part], classes: Sequence[str] = CLASSES) -> list[
 
 def scores_of(
     part: str, counts: Counts, emotions: Emotions, classes: Sequence[str] = CLASSES
-) -> list[Score]:
+) -> list[ChallengeScore]:
     """Every score of one part as defined."""
     spot, shown = counts.f1, counts.shown()
     why = "neither an event nor a prediction"
     recall, precision = counts.spotting.recall, counts.spotting.precision
     lines = [
-        Score(part, "F1 spotting", spot, shown, note="" if spot is not None else why),
+        ChallengeScore(part, "F1 spotting", spot, shown, note="" if spot is not None else why),
         _ratio(part, "precision spotting", precision, counts.num_pred, shown, "no prediction"),
         _ratio(part, "recall spotting", recall, counts.num_truth, shown, "no event"),
     ]
@@ -83,23 +85,25 @@ def scores_of(
     fixed = ("F1 emotion", "precision emotion", "recall emotion (UAR)", "UF1")
     if not emotions.true:
         why = NOTHING if not counts.tp else f"no pair whose truth is among {', '.join(classes)}"
-        lines += [Score(part, name, None, pairs, note=why) for name in fixed]
+        lines += [ChallengeScore(part, name, None, pairs, note=why) for name in fixed]
         zero = spot is not None and not counts.tp
-        return [*lines, Score(part, "STRS", 0.0 if zero else None, pairs, note=why)]
+        return [*lines, ChallengeScore(part, "STRS", 0.0 if zero else None, pairs, note=why)]
     found = metrics.recognition(emotions.true, emotions.pred, classes, "zero")
     values = (found.f1_of_means, found.macro_precision, found.macro_recall, found.uf1)
-    lines += [Score(part, n, v, pairs, note=said) for n, v in zip(fixed, values, strict=True)]
-    lines.append(Score(part, "STRS", (spot or 0.0) * found.f1_of_means, pairs, note=said))
+    lines += [
+        ChallengeScore(part, n, v, pairs, note=said) for n, v in zip(fixed, values, strict=True)
+    ]
+    lines.append(ChallengeScore(part, "STRS", (spot or 0.0) * found.f1_of_means, pairs, note=said))
     seen = [c for c in classes if c in emotions.true]
     only = metrics.recognition(emotions.true, emotions.pred, seen, "zero")
     rule, said = "classes spotted only", f"over {', '.join(seen)}"
     for name, value in (("F1 emotion", only.f1_of_means), ("recall emotion (UAR)", only.uar),
                         ("UF1", only.uf1), ("STRS", (spot or 0.0) * only.f1_of_means)):  # fmt: skip
-        lines.append(Score(part, name, value, pairs, rule, said))
+        lines.append(ChallengeScore(part, name, value, pairs, rule, said))
     return lines
 
 
-def released_pairs(part: Part) -> Pairs:
+def released_pairs(part: ChallengePart) -> MatchedPairs:
     """What the released program counts: only videos that have both sides, in row order.
 
     Its subjects come from the prediction file and its videos from the truth, so that the events of
@@ -112,18 +116,18 @@ def released_pairs(part: Part) -> Pairs:
 
 def released_scores(
     part: str, counts: Counts, emotions: Emotions, classes: Sequence[str] = CLASSES
-) -> list[Score]:
+) -> list[ChallengeScore]:
     """F1 of spotting, F1 of emotion, the "UAR" it prints and STRS, as the program prints them."""
     shown = counts.shown()
     spot = counts.f1
     lines = [
-        Score(part, "F1 spotting", spot, shown, RELEASED,
+        ChallengeScore(part, "F1 spotting", spot, shown, RELEASED,
               "" if spot is not None else "the program stops here"),
     ]  # fmt: skip
     names = ("F1 emotion", "recall emotion (UAR)", "STRS")
     if not emotions.true:
         why = "the program stops, or prints NaN, where nothing was spotted"
-        return [*lines, *(Score(part, n, None, shown, RELEASED, why) for n in names)]
+        return [*lines, *(ChallengeScore(part, n, None, shown, RELEASED, why) for n in names)]
     precision, recall = released_means(emotions, classes)
     f1 = 2 * precision * recall / (precision + recall) if precision + recall else float("nan")
     value, why = defined(f1, "it prints NaN: one class only among the pairs, or no emotion right")
@@ -135,7 +139,7 @@ def released_scores(
         ("recall emotion (UAR)", defined(printed, why)[0], why or "this is the mean precision"),
         ("STRS", None if value is None else (spot or 0.0) * value, why or said),
     ):
-        lines.append(Score(part, name, number, means, RELEASED, note))
+        lines.append(ChallengeScore(part, name, number, means, RELEASED, note))
     return lines
 
 
@@ -158,35 +162,40 @@ def released_means(emotions: Emotions, classes: Sequence[str]) -> tuple[float, f
     return float(np.mean(precisions)), float(np.mean(recalls))
 
 
-def _blind(part: Part) -> Pairs:
-    return Pairs(shifted(part)["micro"])
+def _blind(part: ChallengePart) -> MatchedPairs:
+    return MatchedPairs(shifted(part)["micro"])
 
 
 def _prior_scores(
     part: str, counts: Counts, found: Emotions, truths: Sequence[str], classes: Sequence[str]
-) -> list[Score]:
+) -> list[ChallengeScore]:
     """Another video's intervals; the commonest emotion of the truth on what was spotted."""
     one_video = counts.videos < 0
     spot = None if one_video else counts.f1
     why = "one video only" if one_video else "neither an event nor a prediction"
     moved = "each video answered with another's intervals, mean over all shifts"
     shown = {n: max(0, c) for n, c in counts.shown().items()}
-    line = Score(part, "F1 spotting", spot, shown, PRIORS, why if spot is None else moved)
+    line = ChallengeScore(part, "F1 spotting", spot, shown, PRIORS, why if spot is None else moved)
     known = [t for t in truths if t in classes]
     if not found.true or not known:
-        return [line, *(Score(part, n, None, {}, PRIORS, NOTHING) for n in ("F1 emotion", "STRS"))]
+        return [
+            line,
+            *(ChallengeScore(part, n, None, {}, PRIORS, NOTHING) for n in ("F1 emotion", "STRS")),
+        ]
     best = majority(known)
     always = metrics.recognition(found.true, [best] * len(found.true), classes, "zero")
     pairs = {"pairs": len(found.true)}
     strs = None if spot is None else spot * always.f1_of_means
     return [
         line,
-        Score(part, "F1 emotion", always.f1_of_means, pairs, PRIORS, f"always {best}"),
-        Score(part, "STRS", strs, pairs, PRIORS, why if strs is None else f"{moved}; {best}"),
+        ChallengeScore(part, "F1 emotion", always.f1_of_means, pairs, PRIORS, f"always {best}"),
+        ChallengeScore(
+            part, "STRS", strs, pairs, PRIORS, why if strs is None else f"{moved}; {best}"
+        ),
     ]
 
 
 def _ratio(
     part: str, name: str, value: float, of: int, shown: dict[str, float], reason: str
-) -> Score:
-    return Score(part, name, value if of else None, shown, note="" if of else reason)
+) -> ChallengeScore:
+    return ChallengeScore(part, name, value if of else None, shown, note="" if of else reason)

@@ -23,7 +23,7 @@ LONG_WORD = 3  # letters; words up to this length are not stemmed
 
 
 @dataclass(frozen=True)
-class Recipe:
+class TextRecipe:
     """`rows`: free (the last question only) or all; `empty`: whether unanswered rows count 0."""
 
     name: str
@@ -32,17 +32,17 @@ class Recipe:
     about: str
 
 
-PAPER = Recipe(
+PAPER = TextRecipe(
     "paper (MEWM)", "free", True,
     "sentence BLEU-4 of blank-separated words without smoothing, mean over the free question",
 )  # fmt: skip
-SMOOTHED = Recipe(
+SMOOTHED = TextRecipe(
     "Humphrey-0125",
     "all",
     False,
     "sentence BLEU-4 of blank-separated words, smoothing method 1, mean over all answered rows",
 )
-CORPUS = Recipe(
+CORPUS = TextRecipe(
     "null-xy", "all", True,
     "corpus BLEU-4 of words in a-z0-9 without smoothing, over all rows",
 )  # fmt: skip

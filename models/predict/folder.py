@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from data.challenge.forms import Interval, write_recognised, write_spotting
+from data.challenge.forms import SpottedInterval, write_recognised, write_spotting
 from data.datasets import get_adapter, open_dataset
 from data.datasets.listing import list_frames, walk
 from data.errors import ApexflowError, ConfigError, InputError
@@ -214,7 +214,7 @@ def _submission(
     videos: Sequence[Unlabelled], found: dict[str, Prediction], out: Path
 ) -> list[Path]:
     """Both forms, a file a part; videos that were refused have no rows."""
-    parts: dict[str, list[Interval]] = {}
+    parts: dict[str, list[SpottedInterval]] = {}
     for video in videos:
         rows = parts.setdefault(video.part, [])
         if video.key not in found:
@@ -223,7 +223,7 @@ def _submission(
         for one in found[video.key].intervals:
             emotion = one.hsta if one.hsta in _CHALLENGE else one.challenge_emotion
             rows.append(
-                Interval(
+                SpottedInterval(
                     video.name, video.number(one.start), video.number(one.end), "me",
                     emotion or "", subject,
                 )

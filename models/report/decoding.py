@@ -21,7 +21,7 @@ from models.family import family_of
 from models.report.scores import TITLES, number
 from models.runs.files import RunFiles, done_folds, fold_keys
 from models.scores.decoders import KINDS, MATCHERS, Kind
-from models.scores.decoding import KIND_WORDS, Row, Study, study
+from models.scores.decoding import KIND_WORDS, DecoderRow, Study, study
 
 if TYPE_CHECKING:
     from models.scores.bootstrap import Difference
@@ -195,7 +195,7 @@ def _known(word: str) -> Kind:
     raise ConfigError("decode --kind", expected=f"one of {known}", got=word[:80])
 
 
-def choice_figure(rows: Sequence[Row], title: str) -> Any:
+def choice_figure(rows: Sequence[DecoderRow], title: str) -> Any:
     """Nested choices with their intervals beside the native decoder and the flattering best."""
     from data.pictures import drawing
 
@@ -222,7 +222,7 @@ def choice_figure(rows: Sequence[Row], title: str) -> Any:
     return fig
 
 
-def _plain(row: Row) -> dict[str, Any]:
+def _plain(row: DecoderRow) -> dict[str, Any]:
     """A row of the CSV."""
     gap = row.against_native
     nan = float("nan")
@@ -251,7 +251,7 @@ def _difference(gap: Difference) -> dict[str, float | None]:
     return {name: _null(getattr(gap, name)) for name in names}
 
 
-def _cells(row: Row) -> list[str]:
+def _cells(row: DecoderRow) -> list[str]:
     gap = row.against_native
     between = f"{number(row.low, 3)}–{number(row.high, 3)}" if row.low == row.low else "–"
     known = gap is not None and gap.low == gap.low

@@ -225,7 +225,7 @@ def _facts(run: RunFiles) -> dict[str, Any]:
 def _spread(found: list[Score]) -> str:
     """How far a run's seeds lie apart, in words; '' with one seed."""
     words = [
-        f"{s.title} {number(s.value, 3)} ({s.note.partition(';')[0]})"
+        f"{s.title} {number(s.value, 3)} ({number(s.low, 3)} to {number(s.high, 3)})"
         for s in found
         if s.scope == "seed:standard deviation" and s.name in {h.name for h in headline(found)}
     ]

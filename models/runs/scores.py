@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from data.datasets.composite import is_megc2019, megc_differences
+from data.datasets.composite import cd6me_differences, is_megc2019, megc_differences
 from data.stages.identity import stable_hash
 from models.contract import Counted
 from models.family import Family, family_of
@@ -138,8 +138,10 @@ def _over_seeds(each: Sequence[_Seed], seeds: Sequence[int], draws: int) -> pd.D
                 str(name),
                 f"seed:{SPREAD}",
                 float(values.std(ddof=1)),
+                low=float(values.min()),
+                high=float(values.max()),
                 count=len(values),
-                note=f"{values.min():.3f} to {values.max():.3f}; n is seeds",
+                note="in brackets the lowest and the highest seed; n is seeds",
             )
         )
     return _frame(rows)
@@ -217,6 +219,8 @@ def sample_facts(run: RunFiles) -> dict[str, Any]:
         rows = micro.assign(label_3=micro.label)
         facts["official"] = is_megc2019(rows)
         facts["differences"] = megc_differences(rows)
+    if recipe.split.kind == "cd6me":
+        facts["differences"] = cd6me_differences(micro)
     return facts
 
 

@@ -111,7 +111,7 @@ def decoders_of(native: Protocol) -> dict[Kind, list[Decoder]]:
 
 
 @dataclass(frozen=True)
-class Counted:
+class DecoderCounts:
     """Counts of many decoders: (decoders, matchers, people, NUM_COUNTS), people sorted."""
 
     decoders: list[Decoder]
@@ -126,7 +126,7 @@ class Counted:
         return found
 
 
-def count(videos: Sequence[VideoCurves], decoders: Iterable[Decoder]) -> Counted:
+def count(videos: Sequence[VideoCurves], decoders: Iterable[Decoder]) -> DecoderCounts:
     """Count every decoder on every video. All must stitch alike and count the same videos."""
     chosen = list(dict.fromkeys(decoders))
     protocol = chosen[0].protocol
@@ -137,7 +137,7 @@ def count(videos: Sequence[VideoCurves], decoders: Iterable[Decoder]) -> Counted
     people = [curves.person for curves in kept]
     names, grouped = group_counts(people, np.moveaxis(counts, 2, 0))
     events = sum(len(curves.truth.intervals) for curves in kept)
-    return Counted(chosen, names, np.moveaxis(grouped, 0, 2), len(kept), events)
+    return DecoderCounts(chosen, names, np.moveaxis(grouped, 0, 2), len(kept), events)
 
 
 class _VideoDecoding:

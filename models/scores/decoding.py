@@ -22,7 +22,7 @@ import numpy.typing as npt
 from data.errors import ConfigError
 from models.me_tst.labels import EMOTIONS
 from models.scores.bootstrap import Difference, subject_weights
-from models.scores.decoders import KINDS, MATCHERS, Counted, Decoder, Kind, count, decoders_of
+from models.scores.decoders import KINDS, MATCHERS, Decoder, DecoderCounts, Kind, count, decoders_of
 from models.scores.spotting import Protocol, VideoCurves, scored_classes, spotting_of, statistics
 
 Counts = npt.NDArray[np.int64]
@@ -40,7 +40,7 @@ KIND_WORDS: Mapping[Kind, str] = {
 
 
 @dataclass(frozen=True)
-class Row:
+class DecoderRow:
     """A decoder, or a choice among a kind's, scored on all people.
 
     how: "as set", "nested" (chosen on other people) or "best" (chosen on the tested people).
@@ -66,7 +66,7 @@ class Row:
 class Study:
     """All kinds of decoders on one run's curves."""
 
-    rows: list[Row]
+    rows: list[DecoderRow]
     pairs: list[tuple[Kind, Kind, Difference]]  # nested choices of two kinds: first minus second
     objective: str
     matcher: str
@@ -167,7 +167,7 @@ class _Choosing:
     """Choices by the objective under one matcher."""
 
     def __init__(
-        self, counted: Counted, native: Protocol, objective: str, classes: Sequence[str]
+        self, counted: DecoderCounts, native: Protocol, objective: str, classes: Sequence[str]
     ) -> None:
         self.matcher = "one_to_one" if native.matcher == "one_to_one" else "soft"
         self.counted, self.objective, self.classes = counted, objective, classes
@@ -218,13 +218,13 @@ class _Scoring:
         value = self.values[a] - self.values[b]
         return Difference(value, float(low), float(high), share, len(gap))
 
-    def row(self, number: int, kind: Kind, how: str, each: Sequence[Decoder]) -> Row:
+    def row(self, number: int, kind: Kind, how: str, each: Sequence[Decoder]) -> DecoderRow:
         """One choice as a row; the native one is number 0."""
         total = self.own[number].sum(axis=0)
         spot = spotting_of(total)
         low, high = np.percentile(self.drawn[number], [2.5, 97.5])
         pooled = self.counts[number].sum(axis=1)
-        return Row(
+        return DecoderRow(
             kind,
             how,
             dict(Counter(decoder.label() for decoder in each).most_common()),

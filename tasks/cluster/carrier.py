@@ -24,7 +24,7 @@ from data.stages.limits import WorkerDiedError
 from data.stages.pool import Events
 from tasks.carriers import NO_GPU, Share, clear
 from tasks.cluster.site import Site, SiteError, processor
-from tasks.cluster.worker import EXPECTED, STARTED, Answer, Envelope, describe, dumps, loads
+from tasks.cluster.worker import EXPECTED, STARTED, Envelope, Reply, describe, dumps, loads
 from tasks.request import RunRequest
 
 Job = TypeVar("Job")
@@ -158,7 +158,7 @@ class DaskCarrier:
                 order = Envelope(site, describe, (), "describe", "", pooled=False)
                 answers = self._client.run(_trampoline(), dumps(order), on_error="return")
                 for name, text in answers.items():
-                    answer = loads(text) if isinstance(text, bytes) else Answer(error=text)
+                    answer = loads(text) if isinstance(text, bytes) else Reply(error=text)
                     if name in found and answer.error is not None:
                         self._refuse(name, answer.error)
                         refusals.append(answer.error)
@@ -210,7 +210,7 @@ class DaskCarrier:
         order = Envelope(self._site(), function, args, "a question", key, pooled=False)
         future = self._submit(order, {"GPU": 1.0} if gpu else {}, list(workers), priority=10)
         try:
-            answer: Answer = loads(future.result())
+            answer: Reply = loads(future.result())
         except Exception as error:
             raise self._failure("a question", error) from error
         if answer.error is not None:
@@ -328,7 +328,7 @@ class DaskCarrier:
         if events.error is not None:
             raise events.error
 
-    def _answer(self, label: str, future: Any) -> Answer | None:
+    def _answer(self, label: str, future: Any) -> Reply | None:
         """What a worker answered, or why there is none; None: lost with its worker, it comes again.
 
         Raises ClusterError.
@@ -338,14 +338,14 @@ class DaskCarrier:
         if future.status not in ("finished", "error"):
             return None
         try:
-            found: Answer = loads(future.result(timeout=ANSWER_S))
+            found: Reply = loads(future.result(timeout=ANSWER_S))
         except TimeoutError:
             return None
         except Exception as error:
             failure = self._failure(label, error)
             if isinstance(failure, ClusterError):
                 raise failure from error
-            return Answer(error=failure, lost=getattr(error, "allowed_failures", -1) + 1)
+            return Reply(error=failure, lost=getattr(error, "allowed_failures", -1) + 1)
         return found
 
     def _failure(self, label: str, error: BaseException) -> BaseException:

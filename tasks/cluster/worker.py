@@ -47,7 +47,7 @@ class Envelope:
 
 
 @dataclass
-class Answer:
+class Reply:
     """What came of it. An error travels as a value: Dask would repeat a job that raises."""
 
     result: Any = None
@@ -96,8 +96,8 @@ def carry_out(envelope: bytes) -> bytes:
         order: Envelope = loads(envelope)
     except Exception as error:  # other code: the job's classes are not the run's
         wrong = SiteError(f"worker on {who}", expected="the code of the run", got=repr(error))
-        return dumps(Answer(error=wrong, who=who))
-    answer = Answer(who=who)
+        return dumps(Reply(error=wrong, who=who))
+    answer = Reply(who=who)
     with _warnings_of_this_thread(answer.warnings):
         try:
             _check(order.site)

@@ -90,7 +90,7 @@ def test_two_workers_share_the_pool(team: Server, smoke: dict[str, Path], tmp_pa
             request = {
                 "recipe": "demo_hsta",
                 "workspace": str(tmp_path / f"ws{number}"),
-                "data": {"casme2": root},
+                "data": [{"dataset": "casme2", "folder": root}],
             }
             body = {"parameters": {"request": request}, "state": {"type": "SCHEDULED"}}
             made = team.post(f"deployments/{deployment}/create_flow_run", body)

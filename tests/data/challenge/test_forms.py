@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from data.challenge.clips import is_clip_file, read_clips
 from data.challenge.forms import (
-    Interval,
+    SpottedInterval,
     read_intervals,
     write_recognised,
     write_spotting,
@@ -29,7 +29,7 @@ def write(path: Path, text: str, encoding: str = "utf-8") -> Path:
 
 
 def test_spotting_file_goes_there_and_back(tmp_path: Path) -> None:
-    rows = [Interval("sub02", 5, 90, "mae"), Interval("sub01", 7, 19)]
+    rows = [SpottedInterval("sub02", 5, 90, "mae"), SpottedInterval("sub01", 7, 19)]
     path = tmp_path / "cas_pred.csv"
     assert write_spotting(rows, path) == 2
     assert path.read_bytes() == (SPOT + "sub01,7,19,me\nsub02,5,90,mae\n").encode()
@@ -40,18 +40,21 @@ def test_spotting_file_goes_there_and_back(tmp_path: Path) -> None:
 def test_both_headers_and_a_byte_order_mark(tmp_path: Path) -> None:
     text = "vid,onset,offset,type\n001_2,3,9,micro-expression\n\n"
     form, rows = read_intervals(write(tmp_path / "a.csv", text, "utf-8-sig"))
-    assert form == "spotting" and rows == (Interval("001_2", 3, 9),)
+    assert form == "spotting" and rows == (SpottedInterval("001_2", 3, 9),)
 
 
 def test_recognised_file_goes_there_and_back(tmp_path: Path) -> None:
-    rows = [Interval("6/006_1", 3, 9, "me", "Negative", "6"), Interval("v", 1, 40, "mae")]
+    rows = [
+        SpottedInterval("6/006_1", 3, 9, "me", "Negative", "6"),
+        SpottedInterval("v", 1, 40, "mae"),
+    ]
     path = tmp_path / "samm_pred.csv"
     assert write_recognised(rows, path) == 1
     assert path.read_text() == STR + "6,006_1,3,9,negative\n"
     form, back = read_intervals(path)
-    assert form == "str" and back == (Interval("6/006_1", 3, 9, "me", "negative", "6"),)
+    assert form == "str" and back == (SpottedInterval("6/006_1", 3, 9, "me", "negative", "6"),)
     with pytest.raises(InputError, match="an emotion"):
-        write_recognised([Interval("v", 1, 4)], path)
+        write_recognised([SpottedInterval("v", 1, 4)], path)
 
 
 @pytest.mark.parametrize(

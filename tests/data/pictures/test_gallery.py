@@ -18,17 +18,27 @@ from data.stages.workspace import Workspace
 from tests.fakes.fabricated_run import has_face, write_clip_stores, write_ingest
 
 
-@pytest.fixture
-def workspace(tmp_path: Path) -> Workspace:
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Clips of a free dataset and of a licensed one."""
-    made = Workspace(tmp_path / "ws")
+    space = Workspace(tmp_path_factory.mktemp("gallery") / "ws")
     for name, free in (("casme2", True), ("samm", False)):
-        write_clip_stores(made, name, write_ingest(made, name, show_faces=free, prefix=name[:3]))
-    return made
+        events = write_ingest(
+            space, name, subjects=3, per_subject=1, show_faces=free, prefix=name[:3]
+        )
+        write_clip_stores(space, name, events)
+    return space.path
 
 
-def faces(folder: Path) -> int:
-    return sum(has_face(cv2.imread(str(p), 0)) for p in folder.rglob("*.jpg"))
+@pytest.fixture
+def workspace(made: Path, tmp_path: Path) -> Workspace:
+    """A copy of it for one test."""
+    shutil.copytree(made, tmp_path / "ws")
+    return Workspace(tmp_path / "ws")
+
+
+def faces(folder: Path) -> bool:
+    return any(has_face(cv2.imread(str(p), 0)) for p in sorted(folder.rglob("*.jpg")))
 
 
 def test_every_unit_is_on_its_stages_page_and_one_click_from_its_own(workspace: Workspace) -> None:
@@ -67,9 +77,9 @@ def test_a_videos_page_has_strip_flow_curve_and_ledger(workspace: Workspace) -> 
 def test_faces_are_only_where_they_may_be_shown(workspace: Workspace) -> None:
     assert faces(write_gallery(workspace, "casme2").parent)
     hidden = write_gallery(workspace, "samm").parent
-    assert len(list(hidden.rglob("*.jpg"))) > 3 and faces(hidden) == 0
+    assert len(list(hidden.rglob("*.jpg"))) > 3 and not faces(hidden)
     assert faces(write_gallery(workspace, "samm", with_faces=True).parent)
-    assert faces(write_gallery(workspace, "samm").parent) == 0, "taken away again"
+    assert not faces(write_gallery(workspace, "samm").parent), "taken away again"
     assert "licence forbids" in next((hidden / "videos").glob("*.html")).read_text()
 
 
@@ -80,12 +90,14 @@ def test_what_did_not_change_is_not_drawn_again(workspace: Workspace) -> None:
     assert before == {p: p.stat().st_mtime_ns for p in (folder / "videos").rglob("*.*")}
     next((folder / "videos").glob("*.html")).unlink()
     write_gallery(workspace, "casme2")
-    assert len(list((folder / "videos").glob("*.html"))) == 12
+    assert len(list((folder / "videos").glob("*.html"))) == 3
 
 
 def test_strange_names_stay_words(tmp_path: Path) -> None:
     made = Workspace(tmp_path)
-    events = write_ingest(made, "casme2", prefix='"><script>alert(1)</script>')
+    events = write_ingest(
+        made, "casme2", subjects=1, per_subject=1, prefix='"><script>alert(1)</script>'
+    )
     write_clip_stores(made, "casme2", events)
     folder = write_gallery(made, "casme2").parent
     for page in folder.rglob("*.html"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from data.challenge.clips import Clip
+from data.challenge.clips import ChallengeClip
 from data.challenge.facs import units_in
 from data.challenge.questions import Question, kind_of, several
 from models.challenge.answers import (
@@ -26,12 +26,12 @@ from models.challenge.classes import (
     class_scores,
 )
 from models.challenge.composite import DROPPED, WEIGHTED, composite_scores
-from models.challenge.score import PRIORS, Score, ScoreSheet
+from models.challenge.score import PRIORS, ChallengeScore, ScoreSheet
 from models.challenge.stem import stem
 from models.challenge.words import bleu, corpus_bleu, rouge_1
 
 
-def sheet(scores: list[Score]) -> ScoreSheet:
+def sheet(scores: list[ChallengeScore]) -> ScoreSheet:
     return ScoreSheet("test", tuple(scores))
 
 
@@ -259,9 +259,9 @@ def test_clip_sheet_has_its_recipes() -> None:
 # ------------------------------------------------------------------------------------ composite
 
 
-def clips(labels: str, database: str = "casme2") -> list[Clip]:
+def clips(labels: str, database: str = "casme2") -> list[ChallengeClip]:
     full = {"n": "negative", "p": "positive", "s": "surprise"}
-    return [Clip(database, "1", f"c{i}", full[c]) for i, c in enumerate(labels)]
+    return [ChallengeClip(database, "1", f"c{i}", full[c]) for i, c in enumerate(labels)]
 
 
 def test_composite_numbers() -> None:

@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import pytest
 
-from data.challenge.forms import Interval
+from data.challenge.forms import SpottedInterval
 from data.errors import InputError
 from models.challenge.matchers import RULES, find, iou_2020
-from models.challenge.score import PRIORS, Score, ScoreSheet
-from models.challenge.spotting import BASELINE_2020, MATCHERS, STRICT, Counts, Part, spotting_scores
+from models.challenge.score import PRIORS, ChallengeScore, ScoreSheet
+from models.challenge.spotting import (
+    BASELINE_2020,
+    MATCHERS,
+    STRICT,
+    ChallengePart,
+    Counts,
+    spotting_scores,
+)
 from models.challenge.str_task import RELEASED, Emotions, released_scores, scores_of, str_scores
 from models.spotting import iou_matrix
 
 Pairs = list[tuple[str, str]]
 
 
-def sheet(scores: list[Score]) -> ScoreSheet:
+def sheet(scores: list[ChallengeScore]) -> ScoreSheet:
     return ScoreSheet("test", tuple(scores))
 
 
@@ -135,16 +142,20 @@ def test_entries_of_2022(
 # ------------------------------------------------------------------------------------ spotting
 
 
-def part(name: str, truth: list[Interval], pred: list[Interval]) -> Part:
-    return Part(name, tuple(truth), tuple(pred))
+def part(name: str, truth: list[SpottedInterval], pred: list[SpottedInterval]) -> ChallengePart:
+    return ChallengePart(name, tuple(truth), tuple(pred))
 
 
 def test_types_are_matched_apart_and_videos_without_either_side_count() -> None:
-    truth = [Interval("a", 10, 19), Interval("a", 50, 99, "mae"), Interval("b", 5, 14)]
+    truth = [
+        SpottedInterval("a", 10, 19),
+        SpottedInterval("a", 50, 99, "mae"),
+        SpottedInterval("b", 5, 14),
+    ]
     pred = [
-        Interval("a", 10, 19),
-        Interval("a", 50, 99, "me"),  # the wrong type
-        Interval("c", 1, 9, "mae"),  # a video without events
+        SpottedInterval("a", 10, 19),
+        SpottedInterval("a", 50, 99, "me"),  # the wrong type
+        SpottedInterval("c", 1, 9, "mae"),  # a video without events
     ]
     found = sheet(spotting_scores([part("cas", truth, pred)]))
     micro = found.find("cas", "F1 micro")
@@ -162,8 +173,12 @@ def test_types_are_matched_apart_and_videos_without_either_side_count() -> None:
 
 
 def test_parts_are_pooled_and_one_with_nothing_is_unavailable() -> None:
-    a = part("cas", [Interval("x", 0, 9)], [Interval("x", 0, 9), Interval("x", 30, 39)])
-    b = part("samm", [Interval("y", 0, 9)] * 1, [])
+    a = part(
+        "cas",
+        [SpottedInterval("x", 0, 9)],
+        [SpottedInterval("x", 0, 9), SpottedInterval("x", 30, 39)],
+    )
+    b = part("samm", [SpottedInterval("y", 0, 9)] * 1, [])
     found = sheet(spotting_scores([a, b]))
     assert found.find("cas", "F1 micro").value == pytest.approx(2 / 3)
     assert found.find("samm", "F1 micro").value == 0.0  # an event, no prediction: a plain zero
@@ -175,7 +190,7 @@ def test_parts_are_pooled_and_one_with_nothing_is_unavailable() -> None:
 
 
 def test_another_videos_intervals_are_the_prior() -> None:
-    truth = [Interval("a", 0, 9), Interval("b", 0, 9), Interval("c", 100, 109)]
+    truth = [SpottedInterval("a", 0, 9), SpottedInterval("b", 0, 9), SpottedInterval("c", 100, 109)]
     found = sheet(spotting_scores([part("p", truth, truth)]))
     assert found.find("p", "F1 micro").value == 1.0
     # Of the two shifts each brings a's or b's interval to the other once: 2 of 6.
@@ -258,8 +273,8 @@ def test_edges_of_str() -> None:
     assert empty.find("x", "STRS").value is None
 
 
-def one(video: str, a: int, b: int, emotion: str) -> Interval:
-    return Interval(video, a, b, "me", emotion, video.partition("/")[0])
+def one(video: str, a: int, b: int, emotion: str) -> SpottedInterval:
+    return SpottedInterval(video, a, b, "me", emotion, video.partition("/")[0])
 
 
 def test_row_order_changes_the_released_score_only() -> None:
@@ -296,7 +311,7 @@ def test_emotions_outside_the_list() -> None:
 
 
 def test_overall_strs_may_stand_above_both_parts() -> None:
-    def half(name: str, pairs: Pairs, fp: int, fn: int) -> Part:
+    def half(name: str, pairs: Pairs, fp: int, fn: int) -> ChallengePart:
         hit = [(one("1/v", 100 * i, 100 * i + 9, t), one("1/v", 100 * i, 100 * i + 9, p))
                for i, (t, p) in enumerate(pairs)]  # fmt: skip
         alone = [one("1/v", 5000 + 100 * i, 5009 + 100 * i, N) for i in range(fp)]
@@ -312,6 +327,6 @@ def test_overall_strs_may_stand_above_both_parts() -> None:
 
 def test_a_score_without_value_needs_a_reason() -> None:
     with pytest.raises(InputError, match="a reason"):
-        Score("x", "F1", None)
+        ChallengeScore("x", "F1", None)
     with pytest.raises(InputError, match="finite"):
-        Score("x", "F1", float("nan"))
+        ChallengeScore("x", "F1", float("nan"))

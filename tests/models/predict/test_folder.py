@@ -32,8 +32,8 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunFiles:
 def tests(tmp_path: Path) -> Path:
     """Two videos of SAMM (200 fps) and a slow one of CAS (30 fps), as the challenge files them."""
     root = tmp_path / "tests"
-    for name, at in (("001_2", 40), ("002_4", 70)):
-        write_pictures(root / "SAMM_data" / name, 120, name + "_{:05d}.png", at)
+    for name, at in (("001_2", 30), ("002_4", 50)):
+        write_pictures(root / "SAMM_data" / name, 80, name + "_{:05d}.png", at)
     write_pictures(root / "CAS_data" / "dzw_a1", 40, "{}.png")
     return root
 
@@ -91,6 +91,7 @@ def test_a_folder_of_ones_own(run: RunFiles, tmp_path: Path) -> None:
     assert {r.subject for r in rows} == {"anna", "ben"}
 
 
+@pytest.mark.slow
 def test_several_runs_are_averaged(run: RunFiles, tests: Path, tmp_path: Path) -> None:
     other = spotting_run(Workspace(tmp_path / "other"), seed=7)
     video = tests / "SAMM_data" / "001_2"

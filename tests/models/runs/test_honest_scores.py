@@ -131,6 +131,8 @@ def test_scores_are_means_over_seeds_and_their_spread_stands_beside(whole: RunFi
     assert [value(table, f"seed:{s}") for s in (0, 1)] == own
     assert value(table, "pooled") == pytest.approx(np.mean(own))
     assert value(table, "seed:standard deviation") == pytest.approx(np.std(own, ddof=1))
+    spread = table[table.scope == "seed:standard deviation"].set_index("name")
+    assert (spread.low["spotting_f1"], spread.high["spotting_f1"]) == (min(own), max(own))
     folds = [value(one, "fold:fold-00-fold_1") for one in each]
     assert value(table, "fold:fold-00-fold_1") == pytest.approx(np.mean(folds))
     counted = [family_of(r.recipe).count(r) for r in whole.each_seed]

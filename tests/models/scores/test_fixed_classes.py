@@ -133,16 +133,16 @@ def test_a_split_is_checked_by_our_own_people_and_videos(
 def test_probabilities_that_are_no_numbers_are_not_scored() -> None:
     from types import SimpleNamespace
 
-    from models.hsta.fold import _predictions
+    from models.hsta.fold import predictions_table
 
     events = pd.DataFrame({"dataset": "d", "subject": "s", "person": "p", "event": ["e1", "e2"],
                            "label": ["negative", "positive"]})  # fmt: skip
-    job: Any = SimpleNamespace(fold="fold-07-x")
+    job: Any = SimpleNamespace(fold="fold-07-x", recipe=SimpleNamespace(labels="label_3"))
     sound = np.array([[0.2, 0.5, 0.3]] * 2)
-    assert list(_predictions(job, events, LABELS, sound).predicted) == ["positive"] * 2
+    assert list(predictions_table(job, events, LABELS, sound).predicted) == ["positive"] * 2
     sound[1] = np.nan
     with pytest.raises(TrainingError, match=r"fold-07-x.*none for e2") as caught:
-        _predictions(job, events, LABELS, sound)
+        predictions_table(job, events, LABELS, sound)
     assert caught.value.code == "outputs_not_finite"
 
 
