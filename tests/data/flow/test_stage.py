@@ -80,6 +80,9 @@ class Inputs:
     def of(self, unit: Unit) -> Inputs:
         return self
 
+    def raw_bytes(self) -> None:
+        return None
+
     def folder(self, stage: str) -> Path:
         return self.folder_
 
