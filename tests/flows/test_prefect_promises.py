@@ -21,10 +21,6 @@ FREE = {"recipe", "workspace", "data", "overrides"}  # what every test of these 
 FINAL = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 
 
-def as_rows(roots: dict[str, Path]) -> list[dict[str, str]]:
-    return [{"dataset": name, "folder": str(root)} for name, root in roots.items()]
-
-
 @pytest.fixture(scope="module")
 def defaults(
     server: Server, smoke: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
@@ -34,9 +30,11 @@ def defaults(
 
     def of(name: str) -> dict[str, Any]:
         request = dict(server.deployment(name)["parameters"]["request"])
-        rows = [{"dataset": n, "folder": f"demo/data/{n}"} for n in ("casme2", "samm_lv")]
+        names = ("casme2", "samm_lv")
+        rows = [{"dataset": n, "folder": f"demo/data/{n}"} for n in names]
+        mine = [{"dataset": n, "folder": str(smoke[n])} for n in names]
         assert request["data"] == rows and request["workspace"] == "demo/workspace"
-        request |= {"workspace": str(workspace), "data": as_rows(smoke)}
+        request |= {"workspace": str(workspace), "data": mine}
         if request["recipe"] == "demo_hsta":
             request["overrides"] = OVERRIDES
         return request
