@@ -1,4 +1,4 @@
-"""What is deployed: one flow per stage and the full run, all with the same form.
+"""What is deployed: one flow per stage and the full run, each with a form of its own.
 
 Prefect's engine starts the process, keeps the top flow run and ends it; what is inside is done and
 told by `flows.recorded`, so that a server that dies meanwhile ends nothing.
@@ -68,9 +68,6 @@ flow_pictures = _stage_flow(
 )
 motion = _stage_flow(
     "motion", "Compute ME-TST's motion series of facial regions, window by window."
-)
-flow_pictures = _stage_flow(
-    "flow_pictures", "Read optical flow that somebody else computed and kept as pictures."
 )
 train = _stage_flow("train", "Train one network per fold; finished folds are kept.")
 evaluate = _stage_flow("evaluate", "Pool all folds' predictions into scores and the report.")

@@ -20,6 +20,7 @@ a set is an open file.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -134,7 +135,7 @@ class Folds:
         return [np.concatenate(arrays) for arrays in zip(*parts, strict=True)], owner
 
 
-class _FoldDataset(Dataset[Any]):
+class _FoldDataset(Dataset[Any], ABC):
     """What the three have in common: whose samples, on which side of which fold."""
 
     family: ClassVar[str]
@@ -156,9 +157,9 @@ class _FoldDataset(Dataset[Any]):
         self._own = self._train if side == "train" else self.source.rows(fold, side)
         self._prepare()
 
+    @abstractmethod
     def _prepare(self) -> None:
         """Read, and scale by the training side."""
-        raise NotImplementedError
 
     @classmethod
     def folds(

@@ -6,7 +6,6 @@ dataset that has lost many of its videos is more often a share that is not mount
 
 from __future__ import annotations
 
-import json
 import platform
 import time
 from collections.abc import Iterable, Iterator
@@ -23,11 +22,10 @@ from data.recordings import note_root
 from data.schema import TABLES, conform
 from data.stages.contract import Page, RecipeLike, Scope, StepPlan
 from data.stages.files import read_table, save_parquet, temporary_name
-from data.stages.identity import file_digest
 from data.stages.parts import versions_json
 from data.stages.planning import why_not_fresh
 from data.stages.stores import read_records
-from data.stages.writing import StoreWriter
+from data.stages.writing import StoreWriter, file_row
 
 NAMES = ("videos", "frames", "events", "findings", "raw")  # the ledger is the store's own
 QUICK_BYTES = 64 << 20  # tables up to this size are read and compared at every run
@@ -137,20 +135,8 @@ class IngestStep:
             made = temporary_name(final, scope.token)
             save_parquet(conform(table, name) if name in TABLES else table, made)
             files.append((made, final))
-            rows.append(
-                {
-                    "unit": dataset,
-                    "key": tables.key,
-                    "part": final.name,
-                    "status": "ok",
-                    "bytes": made.stat().st_size,
-                    "digest": file_digest(made),
-                    "content": "",
-                    "version": VERSION,
-                    "settings": "{}",
-                    "counts": json.dumps({"rows": len(table)}),
-                }
-            )
+            counts = {"rows": len(table)}
+            rows.append(file_row(dataset, tables.key, final.name, made, VERSION, counts))
         about = {"host": platform.node(), "versions": versions_json(), "units": 1}
         spent = time.perf_counter() - started
         writer = StoreWriter(scope.workspace, folder, scope.token)

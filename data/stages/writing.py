@@ -8,6 +8,7 @@ unit stays; rows of the same unit and key are replaced.
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ import pandas as pd
 from data.schema import LEDGER, conform
 from data.stages.buckets import recorded_buckets
 from data.stages.files import commit, save_parquet, sync_file, sync_folder, temporary_name
+from data.stages.identity import file_digest
 from data.stages.stores import (
     BUCKETS,
     MANIFEST,
@@ -129,6 +131,29 @@ class StoreWriter:
         save_sums(sums, {name: made[name] for name in ("ledger", "manifest")})
         moves = [*files, *((made[name], new[name]) for name in TABLES), (sums, self.folder / SUMS)]
         commit(self.folder, moves, self.token)
+
+
+def file_row(
+    unit: str,
+    key: str,
+    part: str,
+    path: Path,
+    version: int,
+    counts: Mapping[str, int] | None = None,
+) -> dict[str, Any]:
+    """Manifest row of a file that is a whole result, still at `path`, to be called `part`."""
+    return {
+        "unit": unit,
+        "key": key,
+        "part": part,
+        "status": "ok",
+        "bytes": path.stat().st_size,
+        "digest": file_digest(path),
+        "content": "",
+        "version": version,
+        "settings": "{}",
+        "counts": json.dumps(dict(counts or {})),
+    }
 
 
 def _by_result(rows: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], list[dict[str, Any]]]:

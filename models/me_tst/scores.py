@@ -44,19 +44,9 @@ from models.scores.spotting import (
     statistics,
     total,
 )
+from models.scores.table import metric_row, metric_table
 from models.targets import numbers_of, unit_text
 
-COLUMNS = {
-    "name": "string",
-    "scope": "string",
-    "value": "float64",
-    "low": "float64",
-    "high": "float64",
-    "chance": "float64",
-    "majority": "float64",
-    "count": "int64",
-    "note": "string",
-}
 HEADLINE = ("spotting_f1", "strs")
 BRIEF = ("spotting_f1", "spotting_precision", "spotting_recall", "f1_of_means", "strs")
 RECOGNITION = ("f1_of_means", "uf1", "uar", "accuracy")
@@ -82,7 +72,9 @@ def score_table(
     rows += _baselines(curves, protocol, classes, draws, seed)
     note = "as many intervals per video as the network predicts; mean of draws"
     rows += [
-        _row(name, "baseline:random intervals", chance[name], count=_events(results), note=note)
+        metric_row(
+            name, "baseline:random intervals", chance[name], count=_events(results), note=note
+        )
         for name in BRIEF
     ]
     rows += _errors(results, classes)
@@ -90,11 +82,11 @@ def score_table(
         found = evaluate(curves, replace(protocol, iou=iou))
         rows += _rows(found, f"iou:{iou}", classes, ("spotting_f1",))
         value = average_precision(found, iou)
-        rows.append(_row("average_precision", f"iou:{iou}", value, count=_events(found)))
+        rows.append(metric_row("average_precision", f"iou:{iou}", value, count=_events(found)))
     mean = float(np.mean([average_precision(results, iou) for iou in COCO_IOUS]))
-    rows.append(_row("average_precision", "iou:0.5:0.95", mean, count=_events(results)))
+    rows.append(metric_row("average_precision", "iou:0.5:0.95", mean, count=_events(results)))
     rows += _megc(results)
-    return pd.DataFrame(rows, columns=list(COLUMNS)).astype(COLUMNS)
+    return metric_table(rows)
 
 
 def _pooled(
@@ -166,7 +158,7 @@ def _classes(results: Sequence[VideoResult], classes: Sequence[str]) -> list[dic
     found = recognition_of(total(results), classes)
     support = found.confusion.sum(axis=1) + found.other
     return [
-        _row(key, f"class:{name}", float(values[i]), count=int(support[i]))
+        metric_row(key, f"class:{name}", float(values[i]), count=int(support[i]))
         for i, name in enumerate(classes)
         for key, values in (
             ("recall", found.recall),
@@ -221,7 +213,7 @@ def _errors(results: Sequence[VideoResult], classes: Sequence[str]) -> list[dict
         "wrong_emotion": (matched, "matched events with another emotion voted"),
     }
     return [
-        _row("share", f"errors:{kind}", n / max(1, of[kind][0]), count=n, note=of[kind][1])
+        metric_row("share", f"errors:{kind}", n / max(1, of[kind][0]), count=n, note=of[kind][1])
         for kind, n in errors(results, classes).items()
     ]
 
@@ -243,7 +235,7 @@ def unit_rows(
                 there[unit] += 1
                 found[unit] += number in hit
     return [
-        _row("spotting_recall", f"unit:AU{unit}", found[unit] / n, count=n,
+        metric_row("spotting_recall", f"unit:AU{unit}", found[unit] / n, count=n,
              note=f"{found[unit]} of {n} events found")
         for unit, n in sorted(there.items())
     ]  # fmt: skip
@@ -285,7 +277,9 @@ def _megc_rows(
         note = f"TP {s.tp}, FP {s.fp}, FN {s.fn}; m = {s.tp + s.fn}"
         if kind != "micro":
             note += "; no macro-expression is predicted"
-        rows.append(_row("spotting_f1", f"{scope} {kind}", s.f1, count=s.tp + s.fn, note=note))
+        rows.append(
+            metric_row("spotting_f1", f"{scope} {kind}", s.f1, count=s.tp + s.fn, note=note)
+        )
     return rows
 
 
@@ -309,7 +303,7 @@ def _rows(
         kind = "recognition" if name in RECOGNITION else "spotting"
         note = "; ".join(filter(None, [texts[kind], recog.note if kind == "recognition" else ""]))
         count = recog.num_samples if kind == "recognition" else spot.tp + spot.fn
-        rows.append(_row(name, scope, functions[name](counts), count=count, note=note))
+        rows.append(metric_row(name, scope, functions[name](counts), count=count, note=note))
     if bootstrap is not None and results:
         people = [r.curves.person for r in results]
         _, per_person = group_counts(people, np.stack([r.counts for r in results]))
@@ -323,8 +317,3 @@ def _rows(
 
 def _events(results: Sequence[VideoResult]) -> int:
     return sum(len(r.curves.truth.intervals) for r in results)
-
-
-def _row(name: str, scope: str, value: float, *, count: int = 0, note: str = "") -> dict[str, Any]:
-    empty = dict.fromkeys(("low", "high", "chance", "majority"), float("nan"))
-    return {"name": name, "scope": scope, "value": value, **empty, "count": count, "note": note}

@@ -19,11 +19,11 @@ from data.folds import Split
 from data.held_out import Fold
 from data.stages.contract import Scope
 from data.stages.files import save_parquet, temporary_name
-from data.stages.identity import file_digest, stable_hash
+from data.stages.identity import stable_hash
 from data.stages.parts import versions_json
 from data.stages.planning import why_not_fresh
 from data.stages.stores import UNIT_RECORD
-from data.stages.writing import StoreWriter
+from data.stages.writing import StoreWriter, file_row
 from models.family import family_of
 from models.recipe import Recipe
 from models.runs.files import QUICK_BYTES, SETUP, FoldJob, run_manifest
@@ -76,7 +76,7 @@ def write_setup(run: RunPlan, scope: Scope) -> None:
         made[name].write_text(text)
     made["inputs.parquet"] = temporary_name(run.folder / "inputs.parquet", scope.token)
     save_parquet(run.samples.inputs, made["inputs.parquet"])
-    rows = [_row(SETUP, key, name, path) for name, path in made.items()]
+    rows = [file_row(SETUP, key, name, path, VERSION) for name, path in made.items()]
     run.writer.ledger = []
     run.writer.enter(
         rows,
@@ -107,7 +107,7 @@ def publish_fold(run: RunPlan, fold: str, out: Path, result: PackResult | None) 
     shutil.rmtree(out / "resume", ignore_errors=True)
     files = [p for p in sorted(out.iterdir()) if p.is_file() and p.name != UNIT_RECORD]
     rows = [
-        _row(fold, run.keys[fold], f"{fold}/{path.name}", path)
+        file_row(fold, run.keys[fold], f"{fold}/{path.name}", path, VERSION)
         for path in files
         if path.name != TIMES  # seconds have no identity
     ]
@@ -117,7 +117,8 @@ def publish_fold(run: RunPlan, fold: str, out: Path, result: PackResult | None) 
     )
     (out / UNIT_RECORD).write_text(json.dumps({"units": rows}, indent=1))
     files.append(out / UNIT_RECORD)
-    rows = [*rows, _row(fold, run.keys[fold], f"{fold}/{UNIT_RECORD}", out / UNIT_RECORD)]
+    record = out / UNIT_RECORD
+    rows.append(file_row(fold, run.keys[fold], f"{fold}/{UNIT_RECORD}", record, VERSION))
     run.writer.enter(
         rows,
         files=[(path, run.folder / fold / path.name) for path in files],
@@ -128,21 +129,6 @@ def publish_fold(run: RunPlan, fold: str, out: Path, result: PackResult | None) 
     for folder in attempts(run.jobs[fold].out):
         shutil.rmtree(folder, ignore_errors=True)
     news_of(run.jobs[fold].out).unlink(missing_ok=True)
-
-
-def _row(unit: str, key: str, part: str, path: Path) -> dict[str, Any]:
-    return {
-        "unit": unit,
-        "key": key,
-        "part": part,
-        "status": "ok",
-        "bytes": path.stat().st_size,
-        "digest": file_digest(path),
-        "content": "",
-        "version": VERSION,
-        "settings": "{}",
-        "counts": "{}",
-    }
 
 
 def _timing(part: str, seconds: float, host: str, versions: str) -> dict[str, Any]:

@@ -32,7 +32,7 @@ from models.report.scores import test_samples
 from models.runs.files import RunFiles, read_tables
 from models.scores.bootstrap import mean_of_parts, subject_interval
 from models.scores.epochs import choices, pooled_epochs
-from models.scores.recognition import METRIC_COLUMNS
+from models.scores.table import METRIC_COLUMNS, metric_row, metric_table
 from models.targets import texts_of
 
 Ints = npt.NDArray[np.int64]
@@ -54,7 +54,7 @@ def score_run(run: RunFiles) -> pd.DataFrame:
     seeds = run.recipe.each_seed
     table = each[0].table if len(each) == 1 else _over_seeds(each, seeds, _draws(run))
     rows = list(_sample_rows(sample_facts(run)))
-    whole = pd.concat([table, _frame(rows)], ignore_index=True)
+    whole = pd.concat([table, metric_table(rows)], ignore_index=True)
     return whole.astype(METRIC_COLUMNS)
 
 
@@ -70,7 +70,7 @@ def _score_seed(run: RunFiles) -> _Seed:
             found.counts[f"dataset:{dataset}"] = (part, part.counts)
     if recipe.epoch_scores.record:
         rows += _epoch_rows(run, family, whole, found)
-    found.table = pd.concat([found.table, _frame(rows)], ignore_index=True)
+    found.table = pd.concat([found.table, metric_table(rows)], ignore_index=True)
     return found
 
 
@@ -90,7 +90,7 @@ def _epoch_rows(
     functions = whole.statistics(counts.sum(axis=(0, 1)))
     for epoch, own in zip(epochs, counts.sum(axis=1), strict=True):
         for name, function in functions.items():
-            yield _row(name, f"epoch:{epoch}", float(function(own)), count=len(whole.people))
+            yield metric_row(name, f"epoch:{epoch}", float(function(own)), count=len(whole.people))
 
 
 def _rows(
@@ -102,7 +102,7 @@ def _rows(
     for name, function in counted.statistics(total).items():
         interval = subject_interval(per_person, function, draws=draws)
         chance, majority = floors.get(name, (np.nan, np.nan))
-        yield _row(
+        yield metric_row(
             name,
             scope,
             interval.value,
@@ -134,7 +134,7 @@ def _over_seeds(each: Sequence[_Seed], seeds: Sequence[int], draws: int) -> pd.D
         for seed, own in zip(seeds, part.to_dict("records"), strict=True):
             rows.append({**own, "scope": f"seed:{seed}"})
         rows.append(
-            _row(
+            metric_row(
                 str(name),
                 f"seed:{SPREAD}",
                 float(values.std(ddof=1)),
@@ -144,7 +144,7 @@ def _over_seeds(each: Sequence[_Seed], seeds: Sequence[int], draws: int) -> pd.D
                 note="in brackets the lowest and the highest seed; n is seeds",
             )
         )
-    return _frame(rows)
+    return metric_table(rows)
 
 
 def _mean_row(name: str, scope: str, part: pd.DataFrame, seeds: int) -> dict[str, Any]:
@@ -160,7 +160,7 @@ def _mean_row(name: str, scope: str, part: pd.DataFrame, seeds: int) -> dict[str
     if len(part) < seeds:
         means["value"] = np.nan
         said.append(f"defined for {len(part)} of {seeds} seeds only")
-    return _row(
+    return metric_row(
         name,
         scope,
         means["value"],
@@ -235,7 +235,7 @@ def _sample_rows(facts: dict[str, Any]) -> Iterator[dict[str, Any]]:
                     f"; {'is' if facts['official'] else 'IS NOT'} the official list clip by clip"
                 )
         n = counts["samples"]
-        yield _row("samples", f"samples:{name}", float(n), count=n, note=said)
+        yield metric_row("samples", f"samples:{name}", float(n), count=n, note=said)
 
 
 def metadata(run: RunFiles) -> dict[str, str]:
@@ -248,23 +248,3 @@ def metadata(run: RunFiles) -> dict[str, str]:
 
 def _draws(run: RunFiles) -> int:
     return int(getattr(run.recipe.decode, "draws", 1000))
-
-
-def _frame(rows: Any) -> pd.DataFrame:
-    return pd.DataFrame(list(rows), columns=list(METRIC_COLUMNS)).astype(METRIC_COLUMNS)
-
-
-def _row(
-    name: str,
-    scope: str,
-    value: float,
-    *,
-    low: float = float("nan"),
-    high: float = float("nan"),
-    chance: float = float("nan"),
-    majority: float = float("nan"),
-    count: int = 0,
-    note: str = "",
-) -> dict[str, Any]:
-    facts = {"low": low, "high": high, "chance": chance, "majority": majority}
-    return {"name": name, "scope": scope, "value": value, **facts, "count": count, "note": note}

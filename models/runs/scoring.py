@@ -16,10 +16,10 @@ from typing import Any
 from data.errors import StoreError
 from data.stages.contract import Page, RecipeLike, Scope, StepPlan
 from data.stages.files import save_parquet, temporary_name
-from data.stages.identity import file_digest, stable_hash
+from data.stages.identity import stable_hash
 from data.stages.parts import versions_json
 from data.stages.planning import why_not_fresh
-from data.stages.writing import StoreWriter
+from data.stages.writing import StoreWriter, file_row
 from models.runs.files import QUICK_BYTES, REPORT, SCORES, RunFiles, run_manifest
 from models.runs.publishing import RunPlan
 from models.runs.scores import metadata, score_run
@@ -119,7 +119,8 @@ class EvaluateStep:
         """Enter the files in the run's manifest."""
         run: RunPlan = plan.work
         writer = StoreWriter(scope.workspace, run.folder, scope.token)
-        rows = [_row(result.unit, plan.detail["keys"][result.unit], *f) for f in result.files]
+        key = plan.detail["keys"][result.unit]
+        rows = [file_row(result.unit, key, to.name, at, VERSION) for at, to in result.files]
         about = {"host": platform.node(), "versions": versions_json(), "units": 1}
         timings = [{"part": row["part"], "seconds": result.seconds, **about} for row in rows]
         writer.enter(rows, files=result.files, timings=timings)
@@ -157,21 +158,6 @@ def _keys(run: RunPlan) -> dict[str, str]:
     scores = stable_hash("scores", VERSION, run.keys, run.recipe.decode.identity())
     shown = (run.recipe.with_faces, run.recipe.name, run.recipe.about, run.recipe.expected)
     return {SCORES: scores, REPORT: stable_hash("report", VERSION, scores, shown)}
-
-
-def _row(unit: str, key: str, path: Path, final: Path) -> dict[str, Any]:
-    return {
-        "unit": unit,
-        "key": key,
-        "part": final.name,
-        "status": "ok",
-        "bytes": path.stat().st_size,
-        "digest": file_digest(path),
-        "content": "",
-        "version": VERSION,
-        "settings": "{}",
-        "counts": "{}",
-    }
 
 
 STEP = EvaluateStep()

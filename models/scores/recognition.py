@@ -23,19 +23,9 @@ from models.metrics import (
     recognition_statistic,
 )
 from models.scores.bootstrap import group_counts, subject_interval
+from models.scores.table import metric_row, metric_table
 
 NAMES = ("uf1", "uar", "accuracy")
-METRIC_COLUMNS = {
-    "name": "string",
-    "scope": "string",
-    "value": "float64",
-    "low": "float64",
-    "high": "float64",
-    "chance": "float64",
-    "majority": "float64",
-    "count": "int64",
-    "note": "string",
-}
 
 
 def classes_of(table: pd.DataFrame) -> list[str]:
@@ -117,10 +107,10 @@ def score_table(table: pd.DataFrame) -> pd.DataFrame:
         support = int(counts[number].sum())
         values = {"f1": result.f1, "recall": result.recall, "precision": result.precision}
         rows += [
-            _row(key, f"class:{name}", float(value[number]), count=support)
+            metric_row(key, f"class:{name}", float(value[number]), count=support)
             for key, value in values.items()
         ]
-    return pd.DataFrame(rows).astype(METRIC_COLUMNS)
+    return metric_table(rows)
 
 
 def _pooled_rows(table: pd.DataFrame, classes: Sequence[str]) -> list[dict[str, Any]]:
@@ -143,7 +133,7 @@ def _score_rows(
     majority = _majority(counts, classes)
     used = known or max(1, int((counts.sum(axis=1) > 0).sum()))
     return [
-        _row(
+        metric_row(
             name,
             scope,
             float(getattr(result, name)),
@@ -158,19 +148,3 @@ def _score_rows(
 
 def _counts(table: pd.DataFrame, classes: Sequence[str]) -> npt.NDArray[np.int64]:
     return confusion_counts(list(table.label), list(table.predicted), list(classes))
-
-
-def _row(
-    name: str,
-    scope: str,
-    value: float,
-    *,
-    low: float = float("nan"),
-    high: float = float("nan"),
-    chance: float = float("nan"),
-    majority: float = float("nan"),
-    count: int = 0,
-    note: str = "",
-) -> dict[str, Any]:
-    facts = {"low": low, "high": high, "chance": chance, "majority": majority}
-    return {"name": name, "scope": scope, "value": value, **facts, "count": count, "note": note}

@@ -26,7 +26,8 @@ from data.stages.identity import stable_hash
 from models.contract import Counted
 from models.epoch_record import FoldEpochs
 from models.scores.bootstrap import group_counts, subject_interval
-from models.scores.recognition import METRIC_COLUMNS, NAMES
+from models.scores.recognition import NAMES
+from models.scores.table import metric_row, metric_table
 from models.targets import UNITS, truth_matrix
 
 Counts = npt.NDArray[np.int64]
@@ -71,7 +72,8 @@ def note_of(total: npt.NDArray[Any]) -> str:
 
 def score_table(table: pd.DataFrame) -> pd.DataFrame:
     """The metrics of predictions: scopes "pooled" with intervals over people, "fold:<id>",
-    "class:<AU>" (f1, recall, precision, and in the note TP, FP, FN); columns METRIC_COLUMNS.
+    "class:<AU>" (f1, recall, precision, and in the note TP, FP, FN);
+    columns of `models.scores.table`.
     """
     counts = each(table)
     total = counts.sum(axis=0)
@@ -81,15 +83,31 @@ def score_table(table: pd.DataFrame) -> pd.DataFrame:
     for name in NAMES:
         found = subject_interval(people, lambda c, n=name: scores_of(c, total)[n])  # type: ignore[misc]
         rows.append(
-            _row(name, "pooled", found.value, len(table),
-                 "" if name == "accuracy" else note_of(total), chance[name], most[name],
-                 found.low, found.high)
-        )  # fmt: skip
+            metric_row(
+                name,
+                "pooled",
+                found.value,
+                low=found.low,
+                high=found.high,
+                chance=chance[name],
+                majority=most[name],
+                count=len(table),
+                note="" if name == "accuracy" else note_of(total),
+            )
+        )
     for fold, at in table.groupby("fold", sort=True).indices.items():
         own = counts[at].sum(axis=0)
         floor, best = floors_of(own, [table.label.iloc[i] for i in at])
         rows += [
-            _row(n, f"fold:{fold}", v, len(at), note_of(own), floor[n], best[n])
+            metric_row(
+                n,
+                f"fold:{fold}",
+                v,
+                chance=floor[n],
+                majority=best[n],
+                count=len(at),
+                note=note_of(own),
+            )
             for n, v in scores_of(own).items()
         ]
     for unit, (tp, fp, fn, _) in zip(UNITS, total[:-1].tolist(), strict=True):
@@ -97,10 +115,10 @@ def score_table(table: pd.DataFrame) -> pd.DataFrame:
         parts = {"f1": (2 * tp, 2 * tp + fp + fn), "recall": (tp, tp + fn),
                  "precision": (tp, tp + fp)}  # fmt: skip
         rows += [
-            _row(n, f"class:{unit}", a / b if b else float("nan"), tp + fn, note)
+            metric_row(n, f"class:{unit}", a / b if b else float("nan"), count=tp + fn, note=note)
             for n, (a, b) in parts.items()
         ]
-    return pd.DataFrame(rows).astype(METRIC_COLUMNS)
+    return metric_table(rows)
 
 
 def floors_of(
@@ -163,18 +181,3 @@ def count_epochs(fold: str, table: pd.DataFrame) -> FoldEpochs:
         epochs.append(int(str(number)))
         counts.append(own)
     return FoldEpochs(fold, epochs, people, np.stack(counts))
-
-
-def _row(
-    name: str,
-    scope: str,
-    value: float,
-    count: int,
-    note: str = "",
-    chance: float = float("nan"),
-    majority: float = float("nan"),
-    low: float = float("nan"),
-    high: float = float("nan"),
-) -> dict[str, Any]:
-    return {"name": name, "scope": scope, "value": value, "low": low, "high": high,
-            "chance": chance, "majority": majority, "count": count, "note": note}  # fmt: skip

@@ -366,7 +366,7 @@ def phase_chunk(folder: Path) -> str:
         job = pickle.dumps(step.jobs(scope, plan)[0])
         del plan
     start = time.process_time()
-    chunk = pickle.loads(job)
+    chunk = pickle.loads(job)  # our own bytes of a moment ago, as a process pool hands them over
     inputs: ChunkInputs = chunk.inputs
     units = chunk.units[:200]
     for unit in units:
