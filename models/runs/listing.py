@@ -106,7 +106,7 @@ def side_by_side(found: list[Listed]) -> tuple[Listed, Listed] | None:
     last = RunFiles(scored[-1].folder)
     earlier = (run for run in reversed(scored[:-1]) if comparable(RunFiles(run.folder), last))
     one = next(earlier, None)
-    return one and (one, scored[-1])
+    return None if one is None else (one, scored[-1])
 
 
 def score_history(workspace: Path) -> list[dict[str, str]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import re
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -40,7 +41,7 @@ def test_the_documented_exit_codes_are_those_of_the_code() -> None:
 
 
 def test_no_command_ends_with_a_code_of_its_own() -> None:
-    for path in (ROOT / "flows").glob("*.py"):
+    for path in (ROOT / "flows").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             name = ast.unparse(node.func) if isinstance(node, ast.Call) else ""
             if name in ("typer.Exit", "sys.exit", "SystemExit") and isinstance(node, ast.Call):
@@ -107,6 +108,25 @@ def test_runs_are_listed_with_scores_chance_and_what_differs(workspace: Path) ->
     session = one["history"][0]
     assert {"began", "device", "host", "version", "commit", "versions"} <= set(session)
     assert "torch" in session["versions"]
+
+
+def test_the_pair_proposed_is_one_that_compare_takes(workspace: Path, tmp_path: Path) -> None:
+    """Also where the newest run but one is of another protocol; without a pair, the report."""
+    copy = tmp_path / "ws"
+    subprocess.run(["cp", "-r", str(workspace), str(copy)], check=True)
+    folders = run_folders(copy)
+    recipe = folders[-2] / "recipe.json"
+    recipe.write_text(json.dumps({**json.loads(recipe.read_text()), "labels": "label_native"}))
+    proposed = re.search(r"compare -w \S+ (\S+) (\S+)", call("runs", str(copy)).output)
+    assert proposed is not None
+    names = short_names(folders)
+    assert proposed.groups() == (names[folders[-3]], names[folders[-1]])
+    done = call("compare", "-w", str(copy), *proposed.groups())
+    assert done.exit_code == 0, done.output
+    for folder in folders[:-2]:
+        shutil.rmtree(folder)
+    said = call("runs", str(copy)).output
+    assert "compare" not in said and str(folders[-1] / "report.html") in said
 
 
 def test_a_damaged_run_is_listed_as_such(workspace: Path, tmp_path: Path) -> None:
