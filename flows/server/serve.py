@@ -12,7 +12,7 @@ import os
 import threading
 from pathlib import Path
 
-HOSTS = ["127.0.0.1", "localhost"]  # and what `up --host` adds, in $APEXFLOW_HOSTS
+HOSTS = "APEXFLOW_HOSTS"  # the names it goes by, set by whoever starts it
 
 
 def main() -> None:
@@ -24,13 +24,15 @@ def main() -> None:
     from prefect.settings import get_current_settings
     from starlette.middleware.trustedhost import TrustedHostMiddleware
 
+    from flows.server.pages import with_pages
     from tasks.ghosts import watch
     from tasks.prefect_api import PrefectApi
 
     api = get_current_settings().server.api
-    app = create_app(final=True)
+    app = with_pages(create_app(final=True), os.environ["PREFECT_SERVER_API_AUTH_STRING"])
     # around it, not inside: automations call the same application in this process by another name
-    guarded = TrustedHostMiddleware(app, allowed_hosts=HOSTS, www_redirect=False)
+    hosts = os.environ[HOSTS].split(",")
+    guarded = TrustedHostMiddleware(app, allowed_hosts=hosts, www_redirect=False)
     home = Path(os.environ["PREFECT_HOME"])
     watcher = threading.Thread(
         target=watch, args=(PrefectApi.from_environment(), home), daemon=True
