@@ -7,7 +7,8 @@
 
 A clip is known by its folder's name, anywhere. Several sheets may lie side by side (train, both
 tests, without and with labels): of a clip the row of the sheet with most columns is used, and what
-it leaves blank comes from the others; where two differ, the ledger says so. The frame rate is the sheet's, else the folder's; the letters of the zip parts are not the paper's groups.
+it leaves blank comes from the others; where two differ, the ledger says so. The frame rate is the
+sheet's, else the folder's; the letters of the zip parts are not the paper's groups.
 Numeric emotion ids are in two orders in circulation; they are read only where the counts of a whole
 training sheet tell which is which.
 """
