@@ -302,8 +302,8 @@ def main(argv: list[str] | None = None) -> int:
         for clip in clips:
             row = {"clip": clip.name, "events": len(lay_events(clip)), **apex_errors(clip)}
             report["planted"].append(row)
-            print("{clip:<28}{events:>4} events: apex {apex:.2f}, middle {middle:.2f}".format(**row),
-                  flush=True)  # fmt: skip
+            text = "{clip:<28}{events:>4} events: apex {apex:.2f}, middle {middle:.2f}"
+            print(text.format(**row), flush=True)
     if args.only in (None, "planted"):
         print(f"{'recording':<28}{'mode':<10}{'ipd':>5}{'events':>7}{'placed':>8}{'reach':>7}"
               f"{'gain (10-90 %)':>20}{'flow':>6}{'taken (10-90 %)':>22}"
