@@ -284,7 +284,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--cache", type=Path, default=CACHE)
     parser.add_argument("--clips", nargs="+", help="names of recordings; all by default")
     parser.add_argument("--modes", nargs="+", default=list(MODES), choices=MODES)
-    parser.add_argument("--plants", nargs="+", default=["brow"])
+    parser.add_argument("--plants", nargs="*", default=["brow"], help="none: only followed")
     parser.add_argument("--frames", type=int, default=10_000, help="of each recording, at most")
     parser.add_argument("--only", choices=("planted", "head", "apex"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2])
