@@ -18,7 +18,7 @@ from data.errors import LockedError
 from data.stages import heartbeat
 from data.stages.files import replacing
 from data.stages.heartbeat import Beat, read_beat, write_beat
-from data.stages.workspace import Workspace
+from data.stages.workspace import Workspace, _held
 from data.stages.writing import StoreWriter
 
 
@@ -146,14 +146,18 @@ class Disk:
         monkeypatch.setattr(Path, "read_text", read_text)
         monkeypatch.setattr(time, "monotonic", lambda: self.now)
         monkeypatch.setattr(time, "sleep", self.sleep)
-        monkeypatch.setattr(threading.Event, "wait", lambda *args: self.wait(*args))
 
-    def wait(self, event: threading.Event, timeout: float | None = None) -> bool:
-        self.sleep(0.0 if event.is_set() else timeout)
-        return event.is_set()
+    def set_clock_of(self, heart: heartbeat.Heart, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The heart waits by this clock too."""
 
-    def sleep(self, seconds: float | None) -> None:
-        self.now += seconds or 0.0
+        def wait(timeout: float) -> bool:
+            self.sleep(0.0 if heart._end.is_set() else timeout)
+            return heart._end.is_set()
+
+        monkeypatch.setattr(heart._end, "wait", wait)
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
 
 
 def test_a_disk_that_fails_for_a_moment_costs_nobody_the_workspace(
@@ -163,6 +167,7 @@ def test_a_disk_that_fails_for_a_moment_costs_nobody_the_workspace(
     monkeypatch.setattr(heartbeat.Heart, "_run", lambda heart: None)
     with workspace.lock():
         disk = Disk(monkeypatch, heartbeat.BEAT_NAME, ".lock")
+        disk.set_clock_of(_held[tmp_path].heart, monkeypatch)
         disk.fails_until = disk.now + 1.0
         workspace.check_hold()
         assert 101 < disk.now < 102, "it waited until it could read"
@@ -172,6 +177,7 @@ def test_a_disk_that_fails_for_a_moment_costs_nobody_the_workspace(
         assert caught.value.code == "lost_lock" and 120 < disk.now < 125
         disk.fails_until = 0.0
     heart = heartbeat.Heart(tmp_path, ours)
+    disk.set_clock_of(heart, monkeypatch)
     start, disk.fails_until = disk.now, disk.now + 1e9
     heart.stop()
     assert disk.now < start + 1, "an end does not wait for the disk"
