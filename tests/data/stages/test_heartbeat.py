@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import fcntl
 import logging
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -160,13 +159,14 @@ class Disk:
         self.now += seconds
 
 
-def test_a_disk_that_fails_for_a_moment_costs_nobody_the_workspace(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("names", [[heartbeat.BEAT_NAME], [".lock"]])
+def test_a_disk_that_fails_for_a_moment_costs_no_run_its_workspace(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, names: list[str]
 ) -> None:
-    workspace, ours = Workspace(tmp_path), Beat.new("aa", "run")
+    workspace = Workspace(tmp_path)
     monkeypatch.setattr(heartbeat.Heart, "_run", lambda heart: None)
     with workspace.lock():
-        disk = Disk(monkeypatch, heartbeat.BEAT_NAME, ".lock")
+        disk = Disk(monkeypatch, *names)
         disk.set_clock_of(_held[tmp_path].heart, monkeypatch)
         disk.fails_until = disk.now + 1.0
         workspace.check_hold()
@@ -176,13 +176,18 @@ def test_a_disk_that_fails_for_a_moment_costs_nobody_the_workspace(
             workspace.check_hold()
         assert caught.value.code == "lost_lock" and 120 < disk.now < 125
         disk.fails_until = 0.0
-    heart = heartbeat.Heart(tmp_path, ours)
+    heart = heartbeat.Heart(tmp_path, Beat.new("aa", "run"))
     disk.set_clock_of(heart, monkeypatch)
     start, disk.fails_until = disk.now, disk.now + 1e9
     heart.stop()
     assert disk.now < start + 1, "an end does not wait for the disk"
-    disk.fails_until = 0.0
-    for beat in (ours, elsewhere()):  # a contender does not take it for nobody's either
+
+
+def test_a_contender_waits_for_a_beat_that_it_cannot_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = Disk(monkeypatch, heartbeat.BEAT_NAME)
+    for beat in (Beat.new("aa", "run"), elsewhere()):
         write_beat(tmp_path, beat)
         start, disk.fails_until = disk.now, disk.now + 3.0
 
