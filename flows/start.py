@@ -10,7 +10,7 @@ import os
 import resource
 import sys
 
-from flows import last_resort  # while there is memory
+from flows.terminal import last_resort  # while there is memory
 
 LEAST_MB = 2400  # `check` of four videos reserves 2300; below 800 a library ends in a segfault
 RUN_MB = 4000  # a run of the demo reserves 3100 on two cores; it is more on more
