@@ -61,7 +61,7 @@ def guess_layouts(root: Path, besides: str = "") -> list[Guess]:
         except (ApexflowError, LookupError, ValueError):
             continue
     likely = sorted((n for n in found if found[n]), key=lambda n: -found[n])[:READ]
-    guesses = []
+    guesses: list[Guess] = []
     for name in likely:
         if guesses and time.monotonic() > until:
             break

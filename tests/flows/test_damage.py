@@ -160,7 +160,7 @@ def test_no_damage_is_silent_or_wedges(
         assert {p for p in after if after[p] != whole.get(p)} <= {path}, f"{name}, {how}"
         run_all(requests(workspace, root, *readers(name), verify="files"))
         healed = contents(workspace)
-        if path.name == "history.jsonl":  # news: nothing can make it again, a false line is not told
+        if path.name == "history.jsonl":  # cannot be made again; no line is false
             told, true = (read_history(place / path.parent) for place in (workspace, finished))
             assert all(session in true for session in told), how
         different = {str(p) for p in set(healed) | set(whole) if healed.get(p) != whole.get(p)}

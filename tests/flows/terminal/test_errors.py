@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import typer
 
-from flows.cli import _guard
 from flows import start
+from flows.cli import _guard
 from flows.terminal.last_resort import sentence
 
 
