@@ -204,7 +204,10 @@ def read_records(folder: Path) -> Records:
     trouble = ""
     if not sound.get("manifest"):  # its rows are whole, yet may be another store's
         trouble = "manifest damaged"
-        manifest = manifest[[(folder / part).exists() for part in manifest.part]]
+        told, _ = read_from_parts(folder, set())
+        here = [(folder / part).exists() for part in manifest.part]
+        own = manifest[np.array(here, bool) & ~manifest.part.isin(told.part).to_numpy(bool)]
+        manifest = pd.concat([own, told], ignore_index=True) if len(told) else own
     return _with_newer_parts(folder, Records(manifest, read_ledger(folder), trouble))
 
 

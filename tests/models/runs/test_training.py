@@ -240,7 +240,7 @@ def test_forged_scores_are_not_read(run: Run) -> None:
     }
 
 
-@pytest.mark.parametrize("how", ["damaged", "deleted"])
+@pytest.mark.parametrize("how", ["damaged", "deleted", "another run's"])
 def test_a_lost_manifest_costs_no_training(
     run: Run, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
@@ -250,7 +250,11 @@ def test_a_lost_manifest_costs_no_training(
     (folder / "manifest.parquet").write_bytes(b"PAR1")
     if how == "deleted":
         (folder / "manifest.parquet").unlink()
-    (folder / "SHA256SUMS").unlink()
+    if how == "another run's":
+        foreign = Path(train(workspace, recipe(seed=8)).detail["run"])
+        shutil.copy(foreign / "manifest.parquet", folder)
+    else:
+        (folder / "SHA256SUMS").unlink()
     monkeypatch.setattr(type(FAMILY), "fit", lambda self, jobs: pytest.fail("trained again"))
     train(workspace, first)
     evaluate(workspace, first)
