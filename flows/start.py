@@ -11,6 +11,7 @@ import resource
 import sys
 
 from flows.terminal import last_resort  # while there is memory
+from flows.terminal.exit_codes import Exit
 
 LEAST_MB = 2400  # `check` of four videos reserves 2300; below 800 a library ends in a segfault
 RUN_MB = 4000  # a run of the demo reserves 3100 on two cores; it is more on more
@@ -40,14 +41,14 @@ def start() -> None:
     if said:
         print(said, file=sys.stderr)  # noqa: T201
     if limit_mb < LEAST_MB:
-        sys.exit(1)
+        sys.exit(Exit.FAILED)
     try:
         from flows.cli import main
 
         main()
     except MemoryError:
         os.write(2, b"error: no memory was left. What was finished is whole and kept.\n")
-        os._exit(1)
+        os._exit(Exit.FAILED)
     except Exception as error:
         print(last_resort.sentence(error, "python -m flows"), file=sys.stderr)  # noqa: T201
-        sys.exit(1)
+        sys.exit(Exit.FAILED)
