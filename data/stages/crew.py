@@ -137,8 +137,8 @@ class Crew:
             return Answer(child.job, trouble=trouble, unit=child.unit)
         try:
             kind, *said = ForkingPickler.loads(message)  # multiprocessing's own, as `recv` does
-        except Exception as error:  # a result whose class cannot be made again from its parts
-            kind, said = "end", [None, RuntimeError(f"result not understood: {error!r}"), ""]
+        except Exception as why:  # a result whose class cannot be made again from its parts
+            kind, said = "end", [None, RuntimeError(f"result not understood: {why!r}"), ""]
         if kind == "at":
             child.begun, child.unit, child.since = True, said[0], time.monotonic()
             return None
