@@ -32,6 +32,7 @@ class WindowFamily:
     """See `models.contract.Family`."""
 
     name, spots, recognises = "spotting and recognition in videos", True, False
+    multi_label = False
 
     def training_facts(self, recipe: Recipe) -> dict[str, Any]:
         """Strategy 0 trains without a neutral class; the other two train alike."""
