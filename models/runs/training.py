@@ -101,8 +101,8 @@ class TrainStep:
             take_over(run, fold, twin)
         left = [f for f in plan.todo if f not in run.elsewhere]
         if scope.folds:
-            asked = _asked(scope, run)
-            left = [unit for unit in left if unit in asked]
+            wanted = _asked(scope, run)
+            left = [unit for unit in left if unit in wanted]
         if not left:
             return []
         if said := twins_of(run):
