@@ -15,7 +15,7 @@ from typing import Any
 
 import pandas as pd
 
-from data.folds import Split
+from data.folds import Split, event_ids
 from data.held_out import Fold
 from data.stages.contract import Scope
 from data.stages.files import save_parquet, temporary_name
@@ -62,6 +62,7 @@ def write_setup(run: RunPlan, scope: Scope) -> None:
             run.split,
             [fold_name(n, str(name)) for n, name in enumerate(run.split.folds)],
             {fold: chooses for fold, (_, chooses) in run.inner.items()},
+            frozenset(event_ids(run.samples.table)),
         ),
     }
     key = stable_hash(texts, run.samples.inputs.astype(str).to_numpy().tolist())
