@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from data.challenge.clips import ChallengeClip, is_clip_file, read_clips
-from data.challenge.forms import Form, SpottedInterval, read_intervals
+from data.challenge.forms import Form, SpottedInterval, read_intervals, unpadded
 from data.challenge.questions import LONG, Question, read_questions
 from data.challenge.truth import drawn_truth
 from data.errors import ConfigError, InputError
@@ -134,8 +134,8 @@ def _spelled(
         if not one.subject:
             return one
         video = one.video.removeprefix(f"{one.subject}/")
-        subject = one.subject.lstrip("0") if one.subject.isdigit() else one.subject
-        return replace(one, subject=subject or "0", video=f"{subject or '0'}/{video}")
+        subject = unpadded(one.subject)
+        return replace(one, subject=subject, video=f"{subject}/{video}")
 
     return ChallengePart(name, tuple(map(plain, truth)), tuple(map(plain, pred)))
 

@@ -40,8 +40,7 @@ from models.hsta.settings import HstaTrainConfig
 from models.hsta.training import Fit, FoldTraining, predict
 from models.recipe import Recipe
 from models.registry import find_network
-from models.runs.files import FoldJob, RunFiles, Sample, read_tables
-from models.scores.recognition import score_table
+from models.runs.files import FoldJob, Sample, read_tables
 from models.stacked.proof import Proof, compare, find_fold
 from models.stacked.trace import Trace
 from models.targets import AUS, CLASSES, UNITS, code_of, seen, texts_of
@@ -345,8 +344,3 @@ def _write(
     write_table(pd.DataFrame(result.history), job.out / "history.parquet")
     write_table(pd.DataFrame(result.timings), job.out / "timings.parquet")
     write_table(predictions, job.out / "predictions.parquet")
-
-
-def score(run: RunFiles) -> pd.DataFrame:
-    """The run's metrics table; see `models.scores.recognition.score_table`."""
-    return score_table(run.predictions())

@@ -1,8 +1,7 @@
 """What went into a run: datasets counted, accounts of stages, protocol, keys, versions.
 
 A stage's account is: in = kept + dropped, each drop with its reason, from the stage's own manifest
-and ledger. Nothing here reads a clock, a host name or a folder outside the workspace, so that the
-same run gives the same report.
+and ledger. Nothing here reads a clock, a host name or a folder outside the workspace.
 """
 
 from __future__ import annotations

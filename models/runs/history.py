@@ -16,7 +16,6 @@ from pathlib import Path
 
 from data.project import project_commit, project_version
 from data.stages.parts import versions_json
-from models.devices import resolve_device
 
 NAME = "history.jsonl"
 PACKAGES = ("torch", "prefect", "pandas", "scipy")  # beside those that stores record
@@ -53,6 +52,7 @@ def note_session(
 ) -> Session:
     """Add what has just ended to a run's history; returns it.
 
+    `device`: as `device_name` calls it where the work was done.
     `stages`: what was done before it in the same go, of how much.
     """
     began = datetime.now(UTC) - timedelta(seconds=seconds)
@@ -61,7 +61,7 @@ def note_session(
         began.isoformat(timespec="seconds"),
         round(seconds, 2),
         units,
-        device_name(device),
+        device,
         platform.node(),
         project_version(),
         project_commit(),
@@ -80,26 +80,18 @@ def note_session(
 def read_history(folder: Path) -> list[Session]:
     """The run's sessions, oldest first; lines that cannot be read are left out: it is only news."""
     try:
-        lines = (folder / NAME).read_text().splitlines()
+        lines = (folder / NAME).read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return []
     found = []
     for line in lines:
         try:
-            found.append(Session(**json.loads(line)))
-        except (ValueError, TypeError):
+            one = Session(**json.loads(line))
+            datetime.fromisoformat(one.began).timestamp()
+        except (ValueError, TypeError, OverflowError, RecursionError):
             continue
+        found.append(one)
     return found
-
-
-def device_name(device: str) -> str:
-    """'cpu', or a GPU with its maker's name for it: 'cuda (NVIDIA H100)'."""
-    resolved = resolve_device(device)
-    if resolved == "cpu":
-        return resolved
-    import torch
-
-    return f"{resolved} ({torch.cuda.get_device_name(resolved)})"
 
 
 def _versions() -> dict[str, str]:

@@ -97,8 +97,10 @@ class TrainStep:
         run.folder.mkdir(parents=True, exist_ok=True)
         run.writer = StoreWriter(scope.workspace, run.folder, scope.token)
         write_setup(run, scope)
-        for fold, twin in run.elsewhere.items():
-            take_over(run, fold, twin)
+        for fold, twin in list(run.elsewhere.items()):
+            if not take_over(run, fold, twin):
+                plan.notes.append(f"{fold} is trained: its weights in {twin.parent} are damaged")
+                del run.elsewhere[fold]
         left = [f for f in plan.todo if f not in run.elsewhere]
         if scope.folds:
             wanted = _asked(scope, run)

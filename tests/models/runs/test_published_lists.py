@@ -6,16 +6,20 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
+from data.errors import StoreError
 from data.stages.files import read_table
 from data.stages.workspace import Workspace
+from models.hsta.family import FAMILY as CLIPS
+from models.me_tst.family import FAMILY as WINDOWS
 from models.recipe import parse_recipe
 from models.report import scores as report
 from models.report.data import accounts
 from models.runs.files import RunFiles
-from models.runs.scores import sample_facts
+from models.runs.scores import sample_facts, score_run
 from tests.fakes import fabricated_run as made
 from tests.fakes.steps import evaluate, train
 
@@ -65,3 +69,25 @@ def test_the_account_counts_each_sample_once(run: RunFiles) -> None:
     ledger = read_table(run.folder / "ledger.parquet")
     assert ledger.unit.duplicated().any(), "without flow, and named in vain"
     assert (last.taken, last.kept, last.dropped) == (11, 8, 3)
+
+
+def test_a_dataset_of_which_nothing_was_scored_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both families; the others' scores are as without it."""
+    workspace = Workspace(tmp_path)
+    for name in ("casme2", "samm"):
+        events = made.write_ingest(workspace, name, prefix=name[:3])
+        made.write_clip_stores(workspace, name, events)
+    one = RunFiles(made.write_hsta_run(workspace, ("casme2", "samm")))
+    table = one.predictions()
+    monkeypatch.setattr(RunFiles, "predictions", lambda _: table[table.dataset == "casme2"])
+    rows = score_run(one).set_index(["scope", "name"])
+    assert np.isnan(rows.value["dataset:samm", "uf1"])
+    assert rows.note["dataset:samm", "uf1"] == "nothing of it was scored"
+    assert rows.value["dataset:casme2", "uf1"] == rows.value["pooled", "uf1"]
+    monkeypatch.setattr("models.report.spotting.results_of", lambda _: ([], 0))
+    for family in (CLIPS, WINDOWS):
+        with pytest.raises(StoreError) as caught:
+            family.count(one, "samm")
+        assert caught.value.code == "nothing_scored"
