@@ -1,7 +1,8 @@
 """The bytes of raw recordings: recorded once when asked for, compared every time after.
 
 A video's identity costs no terabyte read: names, sizes, and the bytes of its first, middle and last
-file. A stage that reads all of a video's files anyway (align) records their digest with its result.
+file (of a film, of its beginning, middle and end). A stage that reads all of a video's files anyway
+(align) records their digest with its result.
 `--verify=inputs` reads everything: it compares with what was recorded by a stage or by itself, and
 records what was not. A video whose bytes have changed gets another identity, so that what was made
 from it is made again; the other videos keep theirs.
@@ -9,7 +10,6 @@ from it is made again; the other videos keep theirs.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from data.frames import bytes_of_files
 from data.stages.identity import stable_hash
 from data.stages.pool import cpu_count
 from data.stages.stores import read_records
@@ -31,7 +32,6 @@ RAW = {
     "now": "string",  # … and when it was read last
     "bytes": "int64",
 }
-BLOCK = 1 << 20
 
 
 def blank_raw() -> pd.DataFrame:
@@ -82,7 +82,7 @@ def read_raw(
     found = []
     files = list(_files(root, videos, frames))
     with ThreadPoolExecutor(cpu_count()) as pool:
-        digests = pool.map(_digest, (paths for _, paths in files))
+        digests = pool.map(bytes_of_files, (paths for _, paths in files))
         for number, ((row, _), (digest, size)) in enumerate(zip(files, digests, strict=True), 1):
             first = known.get((row.video, row.identity), digest)
             rows.append(
@@ -111,18 +111,3 @@ def _files(
         else:
             own = paths[places.get(row.video, np.zeros(0, int))]
             yield row, [root / str(path) for path in own]
-
-
-def _digest(paths: list[Path]) -> tuple[str, int]:
-    """Digest and size of several files' bytes, in order; an unreadable file counts as that."""
-    digest, size = hashlib.sha256(), 0
-    for path in paths:
-        try:
-            with open(path, "rb") as file:
-                while block := file.read(BLOCK):
-                    digest.update(block)
-                    size += len(block)
-        except OSError as error:
-            digest.update(f"unreadable: {type(error).__name__}".encode())
-        digest.update(b"\x1e")
-    return digest.hexdigest()[:32], size

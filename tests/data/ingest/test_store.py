@@ -13,12 +13,14 @@ import pytest
 
 from data.datasets import open_dataset
 from data.errors import DatasetError
+from data.frames import bytes_of_files
 from data.ingest.stage import NAMES, STEP
 from data.recordings import Recordings
 from data.stages.stores import read_ledger, read_manifest, read_table
 from data.stages.workspace import Workspace
 from tests.benchmarks import bench_ingest
 from tests.fakes import dataset_trees as trees
+from tests.fakes.films import write_film
 from tests.fakes.steps import do, ingest, scope
 
 
@@ -201,3 +203,34 @@ def test_a_stage_that_read_all_frames_is_believed_the_first_time(store, monkeypa
     os.utime(victim, ns=(when.st_atime_ns, when.st_mtime_ns))
     plan = do(STEP, scope(workspace, "samm", root, verify_inputs=True))
     assert plan.notes[0] == f"raw bytes changed: {own.video.iloc[0]}"
+
+
+def test_the_bytes_between_a_films_ends_are_recorded_by_who_read_it(tmp_path, monkeypatch):
+    """Of a film above 3 MB the identity knows the ends and the middle; the digest knows it all."""
+    root, workspace = tmp_path / "films", Workspace(tmp_path / "work")
+    root.mkdir()
+    film = write_film(root / "a.avi", 400, "rawvideo")
+    assert film.stat().st_size > 4 << 20
+    (root / "manifest.csv").write_text("subject,path,fps,onset,offset\np,a.avi,25,2,9\n")
+    ingest(workspace, "csv", root)
+    recordings = Recordings(workspace, "csv", root)
+    [video] = recordings.videos.values()
+    source = recordings.frames(video.id)
+    source.read(7)
+    assert source.raw_bytes() is None, "not all"
+    assert sum(image is not None for _, image in source.iter()) == 400
+    digest, size = source.raw_bytes()
+    assert (digest, size) == (bytes_of_files([film])[0], film.stat().st_size)
+    told = {(video.id, video.identity): digest}
+    monkeypatch.setattr("data.ingest.stage.raw_read_by_stages", lambda *_: told)
+    same = do(STEP, scope(workspace, "csv", root, verify_inputs=True))
+    assert not any("changed" in note for note in same.notes)
+    shutil.rmtree(workspace.stage("csv", "ingest"))
+    ingest(workspace, "csv", root)
+    when, raw = film.stat(), bytearray(film.read_bytes())
+    raw[3 << 19] ^= 1  # at 1.5 MB
+    film.write_bytes(raw)
+    os.utime(film, ns=(when.st_atime_ns, when.st_mtime_ns))
+    assert ingest(workspace, "csv", root) == "", "a plain run does not read it"
+    plan = do(STEP, scope(workspace, "csv", root, verify_inputs=True))
+    assert plan.notes[0] == "raw bytes changed: a.avi"

@@ -188,7 +188,7 @@ def test_a_damaged_run_is_listed_as_such(workspace: Path, tmp_path: Path) -> Non
 def test_a_line_of_history_that_cannot_be_read_is_left_out(line: bytes, tmp_path: Path) -> None:
     note_session(tmp_path, "train", 2, 12.0, "cpu")
     good = (tmp_path / "history.jsonl").read_text()
-    one = json.loads(good)
+    one = {key: value for key, value in json.loads(good).items() if key != "check"}
     line = json.dumps({**one, "began": ""}).encode() if line == b"BEGAN" else line
     line = json.dumps({**one, "began": "0001-01-01"}).encode() if line == b"FAR" else line
     (tmp_path / "history.jsonl").write_bytes(line + b"\n" + good.encode())

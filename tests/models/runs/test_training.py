@@ -260,12 +260,21 @@ def test_forged_scores_are_not_read(run: Run) -> None:
     }
 
 
-def test_a_lost_manifest_costs_no_training(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("how", ["damaged", "deleted", "another run's"])
+def test_a_lost_manifest_costs_no_training(
+    run: Run, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
     workspace, first = run
     folder = Path(planned(run)[0].detail["run"])
     before = run_manifest(folder)
     (folder / "manifest.parquet").write_bytes(b"PAR1")
-    (folder / "SHA256SUMS").unlink()
+    if how == "deleted":
+        (folder / "manifest.parquet").unlink()
+    if how == "another run's":
+        foreign = Path(train(workspace, recipe(seed=8)).detail["run"])
+        shutil.copy(foreign / "manifest.parquet", folder)
+    else:
+        (folder / "SHA256SUMS").unlink()
     monkeypatch.setattr(type(FAMILY), "fit", lambda self, jobs: pytest.fail("trained again"))
     train(workspace, first)
     evaluate(workspace, first)
