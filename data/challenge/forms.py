@@ -136,6 +136,11 @@ def write_rows(path: Path, header: Sequence[str], rows: Iterable[Sequence[object
         temporary.write_text(text.getvalue(), encoding="utf-8")
 
 
+def unpadded(subject: str) -> str:
+    """A subject's number without padding, "6" of "006"; other names as they are."""
+    return (subject.lstrip("0") or "0") if subject.isdigit() else subject
+
+
 def read_text(path: Path) -> str:
     r"""A text file's content without a byte-order mark, its lines ended by \n and nothing else.
 

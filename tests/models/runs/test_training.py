@@ -173,6 +173,26 @@ def test_only_some_folds(run: Run) -> None:
     assert [pack.folds[0].unit for pack in TRAIN.jobs(both, plan)] == [plan.units[0]]
 
 
+def test_large_weights_that_are_damaged_are_not_taken_over(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One byte, size and time as before: only the digest can tell, and large files are not read."""
+    for module in ("publishing", "training", "files"):
+        monkeypatch.setattr(f"models.runs.{module}.QUICK_BYTES", 100)
+    for weights in run[0].path.glob("runs/*/*/*/weights.safetensors"):
+        stat, data = weights.stat(), bytearray(weights.read_bytes())
+        data[-1] ^= 1
+        weights.write_bytes(data)
+        os.utime(weights, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    other = recipe(name="damaged_twin")
+    where = scope(run[0], None, Path(), other)
+    plan = TRAIN.plan(where)
+    assert all("taken over" in why for why in plan.reasons.values()), plan.reasons
+    jobs = TRAIN.jobs(where, plan)
+    assert sorted(job.folds[0].unit for job in jobs) == sorted(plan.units)
+    assert len(plan.notes) >= len(plan.units) and "damaged" in plan.notes[0]
+
+
 FILES = [
     "predictions.parquet", "metrics.parquet", "report.html", "ledger.parquet", "manifest.parquet",
     "recipe.json", "split.json", "inputs.parquet", "SHA256SUMS", "fold/weights.safetensors",
