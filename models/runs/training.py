@@ -65,7 +65,8 @@ class TrainStep:
     def plan(self, scope: Scope, *, force: bool = False, verify: bool = False) -> StepPlan:
         """Choose samples, make the split, name the run; reads stores, writes nothing.
 
-        Raises SplitError when nothing is left to train on or people are shared between sides,
+        With folds asked for, its units are these. Raises SplitError when nothing is left to train
+        on or people are shared between sides,
         ConfigError for a fold asked for that the split does not have.
         """
         run = plan_run(scope, force=force)
@@ -91,6 +92,8 @@ class TrainStep:
             }  # fmt: skip
         else:
             _look_elsewhere(scope, run, plan)
+        if scope.folds:
+            _narrow(plan, _names(scope))
         plan.detail = {"run": str(run.folder), "run_id": run.folder.name, "device": scope.device}
         return plan
 
@@ -107,8 +110,6 @@ class TrainStep:
         for fold, twin in run.elsewhere.items():
             take_over(run, fold, twin)
         left = [f for f in plan.todo if f not in run.elsewhere]
-        if scope.folds:
-            left = [f for f in left if _asked(f, _names(scope))]
         if not left:
             return []
         if said := twins_of(run):
@@ -289,6 +290,26 @@ def _look_elsewhere(scope: Scope, run: RunPlan, plan: StepPlan) -> None:
                 own = wanted.pop(key)
                 run.elsewhere[own] = folder / unit
                 plan.reasons[own] = f"trained in {folder.parent.name}/{folder.name}: taken over"
+
+
+def _narrow(plan: StepPlan, names: tuple[str, ...]) -> None:
+    """Keep the folds asked for; what else is not trained is said."""
+    others = sum(
+        not _asked(f, names) and "taken over" not in why for f, why in plan.reasons.items()
+    )
+    plan.units = [fold for fold in plan.units if _asked(fold, names)]
+    plan.reasons = {fold: why for fold, why in plan.reasons.items() if _asked(fold, names)}
+    if others:
+        plan.notes.append(f"{others} other fold(s) of the run are not trained yet")
+
+
+def folds_to_come(scope: Scope) -> int:
+    """Folds that are not trained and were not asked for: without them a run has no scores."""
+    if not scope.folds:
+        return 0
+    found = STEP.plan(replace(scope, folds=()))
+    left = [fold for fold, why in found.reasons.items() if "taken over" not in why]
+    return sum(not _asked(fold, _names(scope)) for fold in left)
 
 
 def _names(scope: Scope) -> tuple[str, ...]:
