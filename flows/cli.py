@@ -309,7 +309,7 @@ def report(
     target = (out or found.folder / "report.html").absolute()
     if target.parent.is_dir() and not os.access(target.parent, os.W_OK):  # before minutes of work
         raise PermissionError(errno.EACCES, "not allowed to write there", str(target.parent))
-    with replacing(target, "report") as temporary:
+    with replacing(target) as temporary:
         write_report(found, temporary)
     typer.echo(str(target))
 

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.fakes.browser import CHROMIUM, FLAGS, open_page
+from tests.fakes.browser import CHROMIUM, FLAGS, named, open_page
 from tests.fakes.prefect_server import Server, until
 
 pytestmark = [
@@ -121,32 +121,23 @@ def test_the_owners_browser_is_asked_once_and_then_can_start_a_run(
 ) -> None:
     """Password, token and origin at work in Prefect's own pages; the form has our fields."""
     with open_page(server.url + "/", tmp_path / "owner") as page:
-        page.until("document.querySelector('input[type=password]') !== null")
-        page.script("document.querySelector('input[type=password]').focus()")
-        page.call("Input.insertText", text=server.auth)
-        page.script("document.querySelector('button[type=submit]').click()")
-        page.until("document.querySelector('input[type=password]') === null")
-        page.until("document.body.innerText.includes('Dashboard')")
+        where = page.log_in(server.auth)
         deployment = server.deployment("ingest")["id"]
-        where = f"{page.script('location.href').split('/dashboard')[0]}/deployments/deployment"
-        page.call("Page.navigate", url=f"{where}/{deployment}/run")
+        page.call("Page.navigate", url=f"{where}/deployments/deployment/{deployment}/run")
         for title in (
             "Recipe", "One of ours", "A YAML file", "Workspace", "Dataset", "Folder", "Add item",
             "Wait for the workspace", "Allow a dataset to shrink", "Redo",
         ):  # fmt: skip
-            page.until(f"document.body.innerText.includes('{title}')")
+            page.says(title)
         for title in ("Only these stages", "Only these folds", "Device", "Landmark model"):
             assert not page.script(f"document.body.innerText.includes('{title}')"), title
         values = "[...document.querySelectorAll('button')].map(b => b.innerText.trim())"
         assert {"demo_hsta", "casme2", "samm_lv"} <= set(page.script(values)), "no drop-downs"
         before = {run["id"] for run in server.runs()}
-        page.until(
-            "(b => b && (b.click(), true))"
-            "([...document.querySelectorAll('button')].find(b => b.innerText.trim() === 'Submit'))"
-        )
+        page.press(named("Submit"))
         made = until(lambda: [r for r in server.runs() if r["id"] not in before], "the run")
         assert made[0]["deployment_id"] == deployment
         page.script("location.reload()")
-        page.until("document.body.innerText.includes('Dashboard')")
+        page.says("Dashboard")
         assert page.script("document.querySelector('input[type=password]') === null")
     server.post(f"flow_runs/{made[0]['id']}/set_state", {"state": {"type": "CANCELLED"}})
