@@ -18,12 +18,13 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from data.errors import ApexflowError, ConfigError, MissingExtraError
+from data.errors import ApexflowError, ConfigError
 from data.stages.heartbeat import read_beat
 from data.stages.limits import WorkerDiedError
 from data.stages.pool import Events
 from tasks.carriers import NO_GPU, Share, clear
-from tasks.cluster.site import Site, SiteError, processor
+from tasks.cluster import require_distributed
+from tasks.cluster.site import Site, SiteError, processor, scheduler_address
 from tasks.cluster.worker import EXPECTED, STARTED, Envelope, Reply, describe, dumps, loads
 from tasks.request import RunRequest
 
@@ -47,15 +48,9 @@ class ClusterError(ApexflowError):
 @contextlib.contextmanager
 def connected(request: RunRequest) -> Iterator[DaskCarrier]:
     """A carrier for the scheduler that a request names. Raises ConfigError, MissingExtraError."""
-    try:
-        import distributed
-    except ImportError as error:
-        raise MissingExtraError(
-            "--scheduler",
-            expected="the package distributed",
-            got="none",
-            todo='Install the extra: pip install -c constraints.txt -e ".[cluster]".',
-        ) from error
+    require_distributed("--scheduler")
+    import distributed
+
     for name in ("distributed", "distributed.client"):  # what matters is said by us
         logging.getLogger(name).setLevel(logging.CRITICAL)
     if request.device not in ("auto", "cpu", "cuda"):
@@ -73,6 +68,7 @@ def connected(request: RunRequest) -> Iterator[DaskCarrier]:
         with started(Path(profile)) as cluster, distributed.Client(cluster) as client:
             yield DaskCarrier(client, address, request, patience_s=float("inf"))
         return
+    address = scheduler_address(address)
     where: dict[str, Any] = (
         {"address": address} if "://" in address else {"scheduler_file": address}
     )
