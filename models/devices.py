@@ -56,6 +56,16 @@ def resolve_device(device: str) -> str:
     return local_devices(device)[0]
 
 
+def device_name(device: str) -> str:
+    """'cpu', or a GPU of this machine with its maker's name: 'cuda:0 (NVIDIA H100)'."""
+    resolved = resolve_device(device)
+    if real_device(resolved) == "cpu":
+        return resolved
+    import torch
+
+    return f"{resolved} ({torch.cuda.get_device_name(resolved)})"
+
+
 def real_device(name: str) -> str:
     """A device of that name that computes: the CPU for one that $APEXFLOW_FAKE_GPUS made up."""
     return "cpu" if os.environ.get(FAKE_GPUS) else name

@@ -121,6 +121,7 @@ def _do(context: RunContext, step: Step, scope: Scope, record: StepRecord) -> No
         total = sum(job.count for job in jobs)
         context.executor.progress(name, 0, total, "starting")
     status: dict[str, str] = {}
+    devices: set[str] = set()  # that results were made on; the CPU where they do not say
     per_gpu = step.gpu(scope, plan) if jobs else 0
     gpus = len(context.carrier.own_gpus(scope.device)) if per_gpu else 0
     try:
@@ -131,6 +132,7 @@ def _do(context: RunContext, step: Step, scope: Scope, record: StepRecord) -> No
             for result in _results(context, step, jobs, Share(per_gpu, granted)):
                 done = step.publish(scope, plan, result)
                 status |= done
+                devices.add(getattr(result, "device", "cpu"))
                 news.done = len(status)
                 text = step.progress(scope, result)
                 if lost := sum(word != "ok" for word in status.values()):
@@ -151,7 +153,7 @@ def _do(context: RunContext, step: Step, scope: Scope, record: StepRecord) -> No
     if status and "run" in plan.detail:
         spent = time.perf_counter() - began
         run = Path(plan.detail["run"])
-        note_session(run, step.name, len(status), spent, scope.device, context.made)
+        note_session(run, step.name, len(status), spent, ", ".join(sorted(devices)), context.made)
     if plan.reasons:
         _show(context, step, scope, plan)
 

@@ -35,6 +35,7 @@ from data.stages.heartbeat import (
     Heart,
     file_system,
     lock_trouble,
+    patiently,
     wait_for_death,
 )
 
@@ -141,8 +142,8 @@ class Workspace:
         hold = _held[self.path]
         path = self.path / LOCK_NAME
         try:
-            mine = path.stat().st_ino == hold.inode
-            mine = mine and json.loads(path.read_text())["token"] == hold.token
+            inode, text = patiently(lambda: (path.stat().st_ino, path.read_text()), time.sleep)
+            mine = inode == hold.inode and json.loads(text)["token"] == hold.token
         except (OSError, ValueError, KeyError):
             mine = False
         if not mine or not hold.heart.owns():

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from data.errors import ApexflowError, ConfigError
-from data.stages.heartbeat import read_beat
+from data.stages.heartbeat import patiently, read_beat
 from data.stages.limits import WorkerDiedError
 from data.stages.pool import Events
 from tasks.carriers import NO_GPU, Share, clear
@@ -155,7 +155,7 @@ class DaskCarrier:
     def _site(self) -> Site:
         """What workers must agree on; workers there now are asked, and named if they differ."""
         if self._known is None:
-            beat = read_beat(self._workspace)
+            beat = patiently(lambda: read_beat(self._workspace), time.sleep)
             self._known = Site.of(self._workspace, beat.token if beat else "", self._roots)
             told = {**asdict(self._known)}
             self._client.set_metadata(list(EXPECTED), told)
