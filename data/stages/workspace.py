@@ -226,8 +226,9 @@ def sweep(root: Path) -> list[Path]:
     """Remove temporary files that dead runs left; call only while holding the lock."""
     gone = []
     for folder in _store_folders(root):
-        for pattern in (f".*{TEMP_SUFFIX}", f"*/.*{TEMP_SUFFIX}"):
-            for path in folder.glob(pattern):
+        depth = 3 if folder.is_relative_to(root / "runs") else 2  # folds keep resume points
+        for above in ("", "*/", "*/*/")[:depth]:
+            for path in folder.glob(f"{above}.*{TEMP_SUFFIX}"):
                 if path.is_file():
                     path.unlink()
                     gone.append(path)

@@ -24,7 +24,7 @@ from models.recipe import load_recipe
 from tasks import steps
 from tasks.carriers import LocalCarrier
 from tasks.context import PlainExecutor, forces, open_context, wanted_steps
-from tasks.request import RunRequest
+from tasks.request import PLACES, RunRequest
 from tasks.steps import StepRecord, run_steps
 from tests.fakes import dataset_trees as trees
 from tests.fakes.steps import register
@@ -157,6 +157,17 @@ def test_steps_of_a_request(lab: Path) -> None:
         steps(from_stage="second", until="align")
     with pytest.raises(ValidationError):
         asked(lab, workers=-1)
+
+
+def test_a_home_folder_is_one_in_every_field_that_is_a_place(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in PLACES:
+        assert getattr(RunRequest(**{name: "~/it"}), name) == str(tmp_path / "it")
+        assert getattr(RunRequest(**{name: "some/~it"}), name) == "some/~it"
+        with pytest.raises(ValidationError, match="home"):
+            RunRequest(**{name: "~nobody-of-that-name/it"})
 
 
 def test_force_redoes_a_stage_and_what_depends_on_it(lab: Path) -> None:
