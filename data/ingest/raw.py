@@ -5,7 +5,8 @@ file (of a film, of its beginning, middle and end). A stage that reads all of a 
 (align) records their digest with its result.
 `--verify=inputs` reads everything: it compares with what was recorded by a stage or by itself, and
 records what was not. A video whose bytes have changed gets another identity, so that what was made
-from it is made again; the other videos keep theirs.
+from it is made again; the other videos keep theirs. Results of one listing that read different
+bytes say the same: it changed between them.
 """
 
 from __future__ import annotations
@@ -52,15 +53,15 @@ def with_raw_identity(videos: pd.DataFrame, raw: pd.DataFrame) -> pd.DataFrame:
     return videos.assign(identity=pd.array(identity, dtype="string"))
 
 
-def raw_read_by_stages(workspace: Workspace, dataset: str) -> dict[tuple[str, str], str]:
-    """(video, identity of its listing) → digest of all its bytes, as a stage read them first."""
-    found: dict[tuple[str, str], str] = {}
+def raw_read_by_stages(workspace: Workspace, dataset: str) -> dict[tuple[str, str], set[str]]:
+    """(video, identity of its listing) → digests of all its bytes, as stages read them."""
+    found: dict[tuple[str, str], set[str]] = {}
     for folder in sorted(workspace.stage(dataset, "ingest").parent.glob("*/")):
         manifest = read_records(folder).manifest
         for text in manifest.counts:
             raw = json.loads(text).get("raw") if '"raw"' in text else None
             if raw:
-                found.setdefault((raw["video"], raw["listed"]), raw["digest"])
+                found.setdefault((raw["video"], raw["listed"]), set()).add(raw["digest"])
     return found
 
 
@@ -69,22 +70,24 @@ def read_raw(
     videos: pd.DataFrame,
     frames: pd.DataFrame,
     before: pd.DataFrame,
-    told: Mapping[tuple[str, str], str],
+    told: Mapping[tuple[str, str], set[str]],
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[pd.DataFrame, list[str]]:
     """Read every byte of every video; the new table, and the videos that have changed.
 
     videos: with the identities of the listing. `before`: the table of the last reading. `told`: see
-    `raw_read_by_stages`.
+    `raw_read_by_stages`. A video has changed if any of these is not what is read now.
     """
-    known = {**told, **{(r.video, r.listed): r.first for r in before.itertuples(index=False)}}
+    known = {(r.video, r.listed): r.first for r in before.itertuples(index=False)}
     rows: list[dict[str, Any]] = []
     found = []
     files = list(_files(root, videos, frames))
     with ThreadPoolExecutor(cpu_count()) as pool:
         digests = pool.map(bytes_of_files, (paths for _, paths in files))
         for number, ((row, _), (digest, size)) in enumerate(zip(files, digests, strict=True), 1):
-            first = known.get((row.video, row.identity), digest)
+            place = (row.video, row.identity)
+            others = [known.get(place, digest), *sorted(told.get(place, ()))]
+            first = next((other for other in others if other != digest), digest)
             rows.append(
                 {
                     "video": row.video,

@@ -20,7 +20,6 @@ from typing import Any
 
 from data.project import project_commit, project_version
 from data.stages.parts import versions_json
-from models.devices import resolve_device
 
 NAME = "history.jsonl"
 CHECK = "check"  # the field of a line that holds its digest
@@ -58,6 +57,7 @@ def note_session(
 ) -> Session:
     """Add what has just ended to a run's history; returns it.
 
+    `device`: as `models.devices.device_name` calls it where the work was done.
     `stages`: what was done before it in the same go, of how much.
     """
     began = datetime.now(UTC) - timedelta(seconds=seconds)
@@ -66,7 +66,7 @@ def note_session(
         began.isoformat(timespec="seconds"),
         round(seconds, 2),
         units,
-        device_name(device),
+        device,
         platform.node(),
         project_version(),
         project_commit(),
@@ -88,33 +88,26 @@ def note_session(
 def read_history(folder: Path) -> list[Session]:
     """The run's sessions, oldest first; lines that cannot be read are left out: it is only news."""
     try:
-        lines = (folder / NAME).read_text(errors="replace").splitlines()
+        lines = (folder / NAME).read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return []
     found = []
     for line in lines:
         try:
             told = json.loads(line)
-            if told.pop(CHECK, None) in (_digest(folder, told), None):
-                found.append(Session(**told))
-        except (ValueError, TypeError, AttributeError):
+            if told.pop(CHECK, None) not in (_digest(folder, told), None):
+                continue
+            one = Session(**told)
+            datetime.fromisoformat(one.began).timestamp()
+        except (ValueError, TypeError, AttributeError, OverflowError, RecursionError):
             continue
+        found.append(one)
     return found
 
 
 def _digest(folder: Path, told: dict[str, Any]) -> str:
     text = f"{folder.resolve().name} {json.dumps(told, sort_keys=True)}"
     return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:16]
-
-
-def device_name(device: str) -> str:
-    """'cpu', or a GPU with its maker's name for it: 'cuda (NVIDIA H100)'."""
-    resolved = resolve_device(device)
-    if resolved == "cpu":
-        return resolved
-    import torch
-
-    return f"{resolved} ({torch.cuda.get_device_name(resolved)})"
 
 
 def _versions() -> dict[str, str]:

@@ -165,12 +165,33 @@ def test_evaluate_without_all_folds_says_so(run: Run) -> None:
 def test_only_some_folds(run: Run) -> None:
     other = recipe(seed=6)
     plan = train(run[0], other, folds=("1",))
-    assert [folder.name for folder in RunFiles(Path(plan.detail["run"])).folds] == [plan.units[1]]
+    assert [folder.name for folder in RunFiles(Path(plan.detail["run"])).folds] == plan.units
     with pytest.raises(ConfigError, match="'nobody'"):
         train(run[0], other, folds=("1", "nobody"))
     both = scope(run[0], None, Path(), other, folds=("0,1",))
     plan = TRAIN.plan(both)
     assert [pack.folds[0].unit for pack in TRAIN.jobs(both, plan)] == [plan.units[0]]
+    assert len(plan.units) == 2 and plan.summary()["fresh"] == 1
+
+
+def test_large_weights_that_are_damaged_are_not_taken_over(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One byte, size and time as before: only the digest can tell, and large files are not read."""
+    for module in ("publishing", "training", "files"):
+        monkeypatch.setattr(f"models.runs.{module}.QUICK_BYTES", 100)
+    for weights in run[0].path.glob("runs/*/*/*/weights.safetensors"):
+        stat, data = weights.stat(), bytearray(weights.read_bytes())
+        data[-1] ^= 1
+        weights.write_bytes(data)
+        os.utime(weights, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    other = recipe(name="damaged_twin")
+    where = scope(run[0], None, Path(), other)
+    plan = TRAIN.plan(where)
+    assert all("taken over" in why for why in plan.reasons.values()), plan.reasons
+    jobs = TRAIN.jobs(where, plan)
+    assert sorted(job.folds[0].unit for job in jobs) == sorted(plan.units)
+    assert len(plan.notes) >= len(plan.units) and "damaged" in plan.notes[0]
 
 
 FILES = [
