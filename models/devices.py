@@ -33,6 +33,15 @@ def local_devices(asked: str) -> tuple[str, ...]:
     return wanted
 
 
+def gpus_for(asked: str) -> tuple[str, ...]:
+    """GPUs of this machine for work that was told to be done on one, as flow's backend can be.
+
+    Those asked for; all where that is the CPU.
+    """
+    found = local_devices(asked)
+    return found if found != ("cpu",) else local_devices("auto")
+
+
 def count_gpus() -> int:
     """GPUs that torch can use here; as many as $APEXFLOW_FAKE_GPUS says, where it is set."""
     if faked := os.environ.get(FAKE_GPUS):

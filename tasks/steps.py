@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -51,12 +51,30 @@ def run_steps(
     """
     do = do or run_step
     try:
-        return [do(context, name) for name in context.steps]
+        return _in_order(context, do)
     except StoreError as error:
         if error.code not in ("damaged_part", "damaged_table", "damaged_run"):
             raise
         logger.warning("%s Beginning again.", error)
-    return [do(context, name) for name in context.steps]
+    return _in_order(context, do)
+
+
+def _in_order(context: RunContext, do: Callable[[RunContext, str], StepRecord]) -> list[StepRecord]:
+    records, asked = [], bool(context.request.folds)
+    for name in context.steps:
+        if asked and name != context.recipe.steps[0]:  # from here on it takes hours
+            refuse_unknown_folds(context)
+            asked = False
+        records.append(do(context, name))
+    return records
+
+
+def refuse_unknown_folds(context: RunContext) -> None:
+    """ConfigError for a fold asked for that the split will not have; needs ingest's tables."""
+    for step in map(find_step, context.steps):
+        if not step.per_dataset:
+            for scope in context.scopes(step):
+                step.plan(replace(scope, expect=True))
 
 
 def run_step(context: RunContext, name: str) -> StepRecord:
@@ -78,7 +96,7 @@ def refuse_stale_inputs(context: RunContext, scope: Scope, step: Step) -> None:
     for needed in step.needs(context.recipe):
         upstream = find_step(needed)
         for place in context.scopes(upstream, scope.dataset):
-            plan = upstream.plan(place)
+            plan = upstream.plan(replace(place, folds=()))
             if plan.reasons:
                 raise StoreError(
                     f"{scope.label}/{step.name}",

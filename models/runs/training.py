@@ -64,8 +64,8 @@ class TrainStep:
     def plan(self, scope: Scope, *, force: bool = False, verify: bool = False) -> StepPlan:
         """Choose samples, make the split, name the run; reads stores, writes nothing.
 
-        Raises SplitError when nothing is left to train on or people are shared between sides,
-        ConfigError for a fold asked for that the split does not have.
+        With folds asked for, its units are these. Raises SplitError when nothing is left to train
+        on or people are shared between sides, ConfigError for a fold that the split does not have.
         """
         run = plan_run(scope, force=force)
         _asked(scope, run)
@@ -84,6 +84,8 @@ class TrainStep:
             }  # fmt: skip
         else:
             _look_elsewhere(scope, run, plan)
+        if scope.folds:
+            _narrow(scope, plan)
         plan.detail = {"run": str(run.folder), "run_id": run.folder.name, "device": scope.device}
         return plan
 
@@ -98,13 +100,12 @@ class TrainStep:
         run.writer = StoreWriter(scope.workspace, run.folder, scope.token)
         write_setup(run, scope)
         for fold, twin in list(run.elsewhere.items()):
-            if not take_over(run, fold, twin):
+            if take_over(run, fold, twin):
+                continue
+            del run.elsewhere[fold]
+            if fold in plan.reasons:
                 plan.notes.append(f"{fold} is trained: its weights in {twin.parent} are damaged")
-                del run.elsewhere[fold]
         left = [f for f in plan.todo if f not in run.elsewhere]
-        if scope.folds:
-            wanted = _asked(scope, run)
-            left = [unit for unit in left if unit in wanted]
         if not left:
             return []
         if said := twins_of(run):
@@ -285,6 +286,28 @@ def _look_elsewhere(scope: Scope, run: RunPlan, plan: StepPlan) -> None:
                 own = wanted.pop(key)
                 run.elsewhere[own] = folder / unit
                 plan.reasons[own] = f"trained in {folder.parent.name}/{folder.name}: taken over"
+
+
+def _narrow(scope: Scope, plan: StepPlan) -> None:
+    """Keep the folds asked for; what else is not trained is said."""
+    wanted = _asked(scope, plan.work)
+    others = _left(plan) - wanted
+    plan.units = [fold for fold in plan.units if fold in wanted]
+    plan.reasons = {fold: why for fold, why in plan.reasons.items() if fold in wanted}
+    if others:
+        plan.notes.append(f"{len(others)} other fold(s) of the run are not trained yet")
+
+
+def folds_to_come(scope: Scope) -> int:
+    """Folds that are not trained and were not asked for: without them a run has no scores."""
+    if not scope.folds:
+        return 0
+    found = STEP.plan(replace(scope, folds=()))
+    return len(_left(found) - _asked(scope, found.work))
+
+
+def _left(plan: StepPlan) -> set[str]:
+    return {fold for fold in plan.reasons if fold not in plan.work.elsewhere}
 
 
 def _asked(scope: Scope, run: RunPlan) -> set[str]:

@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import secrets
 import time
 from dataclasses import dataclass, field
@@ -132,6 +133,12 @@ class Site:
         finally:
             probe.unlink(missing_ok=True)
         return []
+
+
+def scheduler_address(text: str) -> str:
+    """`tcp://` before a plain HOST:PORT; anything else, a file's path included, as it is."""
+    plain = re.fullmatch(r"[^/\s:]+:\d{1,5}", text) and not Path(text).exists()
+    return f"tcp://{text}" if plain else text
 
 
 def _beat(folder: Path, instead: Beat | None = None) -> Beat | None:

@@ -165,12 +165,13 @@ def test_evaluate_without_all_folds_says_so(run: Run) -> None:
 def test_only_some_folds(run: Run) -> None:
     other = recipe(seed=6)
     plan = train(run[0], other, folds=("1",))
-    assert [folder.name for folder in RunFiles(Path(plan.detail["run"])).folds] == [plan.units[1]]
+    assert [folder.name for folder in RunFiles(Path(plan.detail["run"])).folds] == plan.units
     with pytest.raises(ConfigError, match="'nobody'"):
         train(run[0], other, folds=("1", "nobody"))
     both = scope(run[0], None, Path(), other, folds=("0,1",))
     plan = TRAIN.plan(both)
     assert [pack.folds[0].unit for pack in TRAIN.jobs(both, plan)] == [plan.units[0]]
+    assert len(plan.units) == 2 and plan.summary()["fresh"] == 1
 
 
 def test_large_weights_that_are_damaged_are_not_taken_over(
