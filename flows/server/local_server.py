@@ -36,7 +36,6 @@ DEFAULT_PORT = 4200
 START_LIMIT_S = 120.0
 PROFILE = "apexflow"
 DATABASE = "PREFECT_SERVER_DATABASE_CONNECTION_URL"
-_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 @dataclass
@@ -417,8 +416,9 @@ def _free_port(wanted: int, host: str, *, strict: bool) -> int:
 
 
 def _answers(state: ServerState) -> bool:
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with _DIRECT.open(f"{state.api}/health", timeout=2) as answer:
+        with direct.open(f"{state.api}/health", timeout=2) as answer:
             return bool(answer.status == 200)
     except (urllib.error.URLError, OSError):
         return False
