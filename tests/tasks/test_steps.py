@@ -17,9 +17,11 @@ from data.stages import stores
 from data.stages.contract import Stage, Unit
 from data.stages.inputs import StageInputs, UnitInputs
 from data.stages.parts import PartWriter
+from data.stages.planning import StageStep
 from data.stages.workspace import Workspace
 from flows.runs import planner, pruning
 from models.recipe import load_recipe
+from tasks import steps
 from tasks.carriers import LocalCarrier
 from tasks.context import PlainExecutor, forces, open_context, wanted_steps
 from tasks.request import PLACES, RunRequest
@@ -106,6 +108,31 @@ def redone(lab: Path, **words: Any) -> dict[str, int]:
 
 def videos(lab: Path) -> list[str]:
     return stores.StageStore(lab / "ws", "samm", "toy").units()
+
+
+def test_history_has_the_devices_that_results_carry(
+    lab: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not what was asked for: this machine may have none of the workers' GPUs."""
+    noted: list[str] = []
+    plan, results = StageStep.plan, steps._results
+
+    def planned(*of: Any, **words: Any) -> Any:
+        found = plan(*of, **words)
+        found.detail["run"] = str(lab)
+        return found
+
+    def made(*of: Any) -> Iterator[Any]:
+        for one in results(*of):
+            one.device = "cuda:1 (a worker's)"
+            yield one
+
+    monkeypatch.setattr(StageStep, "plan", planned)
+    monkeypatch.setattr(steps, "note_session", lambda *of: noted.append(of[4]))
+    run(lab, stages=["ingest", "toy"])
+    monkeypatch.setattr(steps, "_results", made)
+    run(lab, stages=["second"])
+    assert noted == ["cpu", "cuda:1 (a worker's)"]
 
 
 def test_steps_of_a_request(lab: Path) -> None:
