@@ -147,7 +147,7 @@ def run(
     show_log(verbose=not as_json)
     if prove:
         proof = launch.prove(request)
-        typer.echo(json.dumps(vars(proof)) if as_json else proof.sentence())
+        typer.echo(json.dumps(proof.facts()) if as_json else proof.sentence())
         raise typer.Exit(Exit.GOOD if proof.holds else Exit.FAILED)
     records = launch.run(request, runner)
     if mlflow is not None:
