@@ -6,6 +6,7 @@ import copy
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +18,7 @@ from models.hsta.fused import fit_fused, predict_fused
 from models.hsta.network import HSTA
 from models.hsta.settings import HstaTrainConfig
 from models.hsta.training import Fit, FoldTraining, fit_one, fusable, predict
-from models.stacked.proof import PROBES, Outputs, Rivals, fused_loop
+from models.stacked.proof import PROBES, Outputs, Rivals, fused_loop, nudged
 from models.stacked.trace import Loop, Trace, follow
 
 
@@ -113,7 +114,7 @@ def rivals(
     device: torch.device,
     kind: torch.dtype = torch.float32,
 ) -> Rivals:
-    """Fold `at` alone and beside the others, in float32 or float64, on copies of their networks.
+    """Fold `at` alone, twice, and beside the others, in float32 or float64, on copies.
 
     `tested`: each fold's positions in the bank to be asked. Raises ConfigError where the folds are
     not one program.
@@ -121,23 +122,27 @@ def rivals(
     config = config.model_copy(update={"precision": "fp32"})  # no autocast
     own = [replace(fold, model=copy.deepcopy(fold.model).to(kind)) for fold in folds]
     alone = replace(folds[at], model=copy.deepcopy(folds[at].model).to(kind))
-    [single], whole = (loops_of(group, config, device)[1] for group in ([alone], own))
+    twin = replace(alone, model=cast(HSTA, nudged(copy.deepcopy(alone.model))))
+    [first], [second], whole = (
+        loops_of(group, config, device)[1] for group in ([alone], [twin], own)
+    )
 
-    def outputs(few: bool) -> tuple[Outputs, Outputs]:
+    def outputs(few: bool) -> list[Outputs]:
         asked = [list(part[:PROBES] if few else part) for part in tested]
-        ours, theirs = (
-            predict_many(
+        found: list[Outputs] = []
+        for group in ([alone], own) if few else ([alone], [twin], own):
+            chances = predict_many(
                 [fold.model for fold in group],
                 folds[0].bank,
-                positions,
+                asked if group is own else [asked[at]],
                 config,
                 seeds=[fold.seed for fold in group],
                 device=device,
                 scales=[fold.scale for fold in group],
             )
-            for group, positions in (([alone], [asked[at]]), (own, asked))
-        )
-        alone.model.train()
-        return ours, [theirs[at]]
+            found.append([chances[at if group is own else 0]])
+            if group is not own:
+                group[0].model.train()
+        return found
 
-    return Rivals(single, fused_loop(whole, folds[at].who), at, outputs)
+    return Rivals(first, second, fused_loop(whole, folds[at].who), at, outputs)

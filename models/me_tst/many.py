@@ -25,7 +25,7 @@ from models.me_tst.training import (
     fit_one,
     predict,
 )
-from models.stacked.proof import PROBES, Outputs, Rivals, fused_loop
+from models.stacked.proof import PROBES, Outputs, Rivals, fused_loop, nudged
 from models.stacked.trace import Loop, Trace, follow
 
 
@@ -102,7 +102,7 @@ def rivals(
     device: str = "cpu",
     kind: torch.dtype = torch.float32,
 ) -> Rivals:
-    """Fold `at` alone and beside the others, in float32 or float64, on copies of their networks.
+    """Fold `at` alone, twice, and beside the others, in float32 or float64, on copies.
 
     `tested`: each fold's rows of the windows to be asked. Biases without a gradient are frozen.
     Raises ConfigError where the folds are not one program.
@@ -110,19 +110,23 @@ def rivals(
     windows = replace(windows, motion=_as(windows.motion, kind), spot=_as(windows.spot, kind))
     own = [replace(fold, network=_frozen(fold.network).to(kind)) for fold in folds]
     alone = replace(folds[at], network=_frozen(folds[at].network).to(kind))
-    [single], whole = (
+    twin = replace(alone, network=nudged(copy.deepcopy(alone.network)))
+    [first], [second], whole = (
         loops_of(group, windows, config, strategy=strategy, device=device)[1]
-        for group in ([alone], own)
+        for group in ([alone], [twin], own)
     )
 
-    def outputs(few: bool) -> tuple[Outputs, Outputs]:
+    def outputs(few: bool) -> list[Outputs]:
         rows = [part[:PROBES] if few else part for part in tested]
-        ours = predict(alone.network, windows.motion[rows[at]], config.batch_size, device)
-        alone.network.train()
+        found: list[Outputs] = []
+        for fold in (alone,) if few else (alone, twin):
+            found.append(predict(fold.network, windows.motion[rows[at]], config.batch_size, device))
+            fold.network.train()
         networks = [fold.network for fold in own]
-        return ours, predict_many(networks, windows.motion, rows, config.batch_size, device)[at]
+        many = predict_many(networks, windows.motion, rows, config.batch_size, device)
+        return [*found, many[at]]
 
-    return Rivals(single, fused_loop(whole, folds[at].who), at, outputs)
+    return Rivals(first, second, fused_loop(whole, folds[at].who), at, outputs)
 
 
 def _frozen(network: nn.Module) -> nn.Module:

@@ -32,7 +32,7 @@ def test_me_tst_fold_beside_others_is_the_fold_alone(kind: str) -> None:
         ),
         STEPS,
     )
-    assert proof.double.steps == STEPS and proof.holds, proof.sentence()
+    assert proof.free_double.steps == STEPS and proof.holds, proof.sentence()
 
 
 def test_hsta_fold_beside_others_is_the_fold_alone() -> None:
@@ -46,4 +46,4 @@ def test_hsta_fold_beside_others_is_the_fold_alone() -> None:
         lambda of: hsta.rivals(hsta_folds(bank, config), 2, config, asked, CUDA, of),
         STEPS,
     )
-    assert proof.double.steps == STEPS and proof.holds, proof.sentence()
+    assert proof.free_double.steps == STEPS and proof.holds, proof.sentence()

@@ -7,6 +7,7 @@ rates are high: the proof must tell rounding, which training enlarges, from a di
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,17 @@ from models.me_tst import fused as me_tst_fused
 from models.me_tst import many as me_tst
 from models.me_tst.settings import MeTstTrainConfig
 from models.stacked.optimiser import FoldAdam, Moment
-from models.stacked.proof import Gap, Proof, Rivals, find_fold, prove
+from models.stacked.proof import (
+    STEPWISE_DOUBLE,
+    Gap,
+    Proof,
+    Rivals,
+    find_fold,
+    nudged,
+    prove,
+    run_free,
+    run_stepwise,
+)
 from models.stacked.stack import Stack
 from tests.fakes.folds import ME_TST, hsta_folds, me_tst_folds, toy_bank, toy_windows
 
@@ -52,6 +63,7 @@ CHANGES: list[dict[str, Any]] = [
         ),
     },
 ]
+STEPS = 5  # into the second epoch of the smallest fold
 NETWORKS = [*ME_TST, "hsta", "hsta_all_settings"]
 
 
@@ -73,17 +85,25 @@ def rivals_of(network: str, fold: int, kind: torch.dtype) -> Rivals:
 
 @pytest.mark.parametrize("network", NETWORKS)
 def test_a_fold_beside_others_is_the_fold_alone(network: str) -> None:
-    proof = proof_of(network, 2, 12)
-    assert proof.holds and proof.double.steps == 12, proof.sentence()
+    proof = proof_of(network, 2, STEPS)
+    assert proof.holds and proof.free_double.steps == STEPS, proof.sentence()
+    assert proof.stepwise_double.within(1e-13), proof.sentence()
 
 
 @pytest.mark.slow
 @pytest.mark.ci
-@pytest.mark.parametrize("fold", [0, 3])
 @pytest.mark.parametrize("network", NETWORKS)
-def test_for_a_hundred_steps(network: str, fold: int) -> None:
+def test_for_a_hundred_steps(network: str) -> None:
+    proof = proof_of(network, 0, 100)
+    assert proof.holds and proof.stepwise.steps == 100, proof.sentence()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fold", [1, 2, 3])
+@pytest.mark.parametrize("network", NETWORKS)
+def test_every_fold_for_a_hundred_steps(network: str, fold: int) -> None:
     proof = proof_of(network, fold, 100)
-    assert proof.holds and proof.stepwise.steps == 80 if fold == 3 else 100, proof.sentence()
+    assert proof.holds and proof.stepwise.steps >= 80, proof.sentence()
 
 
 def other_folds_masks(patch: pytest.MonkeyPatch) -> None:
@@ -161,7 +181,11 @@ def biased_variance(patch: pytest.MonkeyPatch) -> None:
 def norm_of_all(patch: pytest.MonkeyPatch) -> None:
     """Gradients are clipped by the norm of all folds together."""
     whole = torch.linalg.vector_norm
-    patch.setattr(torch.linalg, "vector_norm", lambda x, **k: whole(x).expand(len(x), 1))
+    patch.setattr(
+        torch.linalg,
+        "vector_norm",
+        lambda x, *a, **k: whole(x).expand(len(x), 1) if k else whole(x, *a),
+    )
 
 
 @pytest.mark.parametrize(
@@ -184,27 +208,41 @@ def norm_of_all(patch: pytest.MonkeyPatch) -> None:
 def test_a_broken_program_is_found(
     broken: Callable[[pytest.MonkeyPatch], None], network: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fold = 1 if network.startswith("hsta") else 2
+    small = network == "hsta" and broken in (losses_of_padding, one_step_count)
+    fold = 1 if small else 2  # HSTA's second fold has fewer clips than a batch
     broken(monkeypatch)
-    proof = proof_of(network, fold, 9)
-    assert not proof.holds and "NOT the same" in proof.sentence(), proof.sentence()
+    gap = run_stepwise(rivals_of(network, fold, torch.float64), 6, with_state=True)
+    assert not gap.within(STEPWISE_DOUBLE), gap
 
 
 def test_the_words() -> None:
-    small, large, none = Gap(100, 1e-12, 2e-12), Gap(100, 0.07, 2.9), Gap(100, float("nan"), 0.0)
-    proof = Proof("fold-07", 4, small, Gap(100, 1e-6, 2e-6), large)
+    good, small = Gap(100, 1e-13, 2e-12, 3e-12), Gap(100, 1e-7, 1e-6)
+    far = Gap(100, 0.07, 2.9, twin=0.2)
+    large = Gap(100, 1e-6, 1e-6)
+    proof = Proof("fold-07", 4, good, small, Gap(100, 1e-10, 1e-9, twin=1e-12), far)
     text = proof.sentence()
     assert proof.holds and "fold-07 alone and beside 3 others: the same." in text
-    assert "100 steps in float64: equal (losses within 1.0e-12, outputs within 2.0e-12" in text
-    assert "rounding that training has enlarged (losses within 7.0e-02, outputs within 2.9" in text
+    assert "float64: equal (losses within 1e-13, outputs 2e-12, weights and moments 3e-12" in text
+    assert "on their own, float32: losses within 7e-02, outputs 3e+00 (no part" in text
+    assert "1e-12 in float64, 2e-01 in float32" in text and "tolerance 1e-07" in text
     assert proof.facts()["holds"] and proof.facts()["free"]["outputs"] == 2.9
-    for other in (Proof("f", 4, large, small, small), Proof("f", 4, none, small, small)):
-        assert not other.holds and "NOT the same" in other.sentence()
-        assert "float64: NOT equal" in other.sentence()
-    wrong = Proof("f", 4, small, large, large)
-    assert not wrong.holds and "same weights: NOT equal" in wrong.sentence()
-    assert "enlarged" not in wrong.sentence()
-    assert "equal here too" in Proof("f", 4, small, small, small).sentence()
+    chaotic = Proof("f", 4, good, small, Gap(100, 1e-6, 1e-5, twin=1e-7), far)
+    assert chaotic.holds and "as its twin, within 1e-04" in chaotic.sentence()
+    for number, bad in ((0, small), (0, Gap(1, 0.0, 0.0, 1e-8)), (1, far), (2, large)):
+        gaps = [good, small, good, large]
+        gaps[number] = bad
+        wrong = Proof("f", 4, *gaps)
+        assert not wrong.holds and "NOT the same" in wrong.sentence(), number
+        assert "NOT equal" in wrong.sentence()
+    assert not Gap(1, float("nan"), 0.0).within(1.0)
+
+
+def test_the_twin_differs_in_the_last_digit() -> None:
+    network = ME_TST["me_tst"]()
+    before = [p.detach().clone() for p in network.parameters()]
+    for old, new in zip(before, nudged(network).parameters(), strict=True):
+        torch.testing.assert_close(new, old, rtol=3e-7, atol=0)
+    assert sum(float((a != b).sum()) for a, b in zip(before, network.parameters(), strict=True))
 
 
 def test_what_cannot_be_proved_is_refused() -> None:
@@ -223,9 +261,7 @@ def test_what_cannot_be_proved_is_refused() -> None:
 def test_a_longer_training_in_company_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """A loop that would go on where the other one ends is no proof of anything."""
     found = rivals_of("me_tst", 0, torch.float32)
-    short = Rivals((s for _, s in zip(range(3), found.alone, strict=False)), found.beside, 0,
-                   found.outputs)  # type: ignore[arg-type]  # fmt: skip
-    from models.stacked.proof import run_free
-
+    three = (step for _, step in zip(range(3), found.alone, strict=False))
+    short = replace(found, alone=three)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="as many steps"):
         run_free(short, 5)
