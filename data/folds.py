@@ -22,6 +22,7 @@ from data.held_out import Fold, HeldOut
 from data.stages.identity import bucket_of, stable_hash
 
 COLUMNS = ("dataset", "person", "video", "event")
+BY_DATASET = "leave_one_dataset_out"
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class Split:
     side when it is asked for (`data.held_out`).
     `people_shared`: fold name -> people on both sides; empty for a subject-independent split.
     `videos_shared`: the same for videos ("dataset:video").
+    `datasets_shared`: the same for datasets, where the split holds out whole ones.
     `digest`: changes when any id of any fold changes; two runs with one digest used the same split.
     """
 
@@ -39,6 +41,7 @@ class Split:
     folds: Mapping[str, Fold]
     people_shared: dict[str, tuple[str, ...]] = field(default_factory=dict)
     videos_shared: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    datasets_shared: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def digest(self) -> str:
@@ -133,7 +136,7 @@ def leave_one_dataset_out(events: pd.DataFrame) -> Split:
     datasets = sorted(table["dataset"].unique())
     if len(datasets) < 2:
         raise SplitError(
-            "leave_one_dataset_out",
+            BY_DATASET,
             expected="events of at least 2 datasets",
             got=", ".join(datasets),
             code="too_few_datasets",
@@ -146,7 +149,7 @@ def leave_one_dataset_out(events: pd.DataFrame) -> Split:
         tests[dataset] = np.flatnonzero(test)
         without[dataset] = np.flatnonzero(test | table["person"].isin(tested))
     folds = HeldOut(table["id"], tests, without)
-    return _proven("leave_one_dataset_out", folds, table)
+    return _proven(BY_DATASET, folds, table)
 
 
 def inner_people(
@@ -247,10 +250,13 @@ def _by_person(name: str, table: pd.DataFrame, groups: Mapping[str, Iterable[str
 
 
 def _proven(name: str, folds: HeldOut, table: pd.DataFrame) -> Split:
-    """The split of these folds. Raises SplitError when a person or a video is on both sides."""
-    people = dict(zip(table["id"], table["person"], strict=True))
-    videos = dict(zip(table["id"], table["video"], strict=True))
-    split = Split(name, folds, folds.shared(people), folds.shared(videos))
+    """The split of these folds. Raises SplitError when a person, a video or, where whole ones are
+    held out, a dataset is on both sides."""
+    people, videos, datasets = (
+        folds.shared(dict(zip(table["id"], table[of], strict=True)))
+        for of in ("person", "video", "dataset")
+    )
+    split = Split(name, folds, people, videos, datasets if name == BY_DATASET else {})
     prove_disjoint(split)
     return split
 
@@ -258,9 +264,10 @@ def _proven(name: str, folds: HeldOut, table: pd.DataFrame) -> Split:
 def with_training_events(split: Split, events: pd.DataFrame, extra: pd.DataFrame) -> Split:
     """The same folds with `extra` events, which nobody is tested on, added to training.
 
-    An extra event joins a fold unless its person is tested there. `events` are those the split was
-    made of; both need the columns dataset, person, video, event, and the same datasets. Raises
-    SplitError when that puts a person or a video on both sides.
+    An extra event joins a fold unless its person is tested there or, in a split that holds out
+    whole datasets, its dataset. `events` are those the split was made of; both need the columns
+    dataset, person, video, event, and the same datasets. Raises SplitError when that puts a person,
+    a video or a held-out dataset on both sides.
     """
     table = _checked(pd.concat([events, extra], ignore_index=True))
     before = split.folds
@@ -274,19 +281,21 @@ def with_training_events(split: Split, events: pd.DataFrame, extra: pd.DataFrame
     table = table.sort_values("id", kind="stable", ignore_index=True)
     ids = table["id"].tolist()
     here = {name: place for place, name in enumerate(ids)}
-    extras: dict[str, list[int]] = {}
-    people = table["person"].tolist()
-    for place, name in enumerate(ids):
-        if name in added:
-            extras.setdefault(people[place], []).append(place)
+    people, extras = table["person"].tolist(), table[table["id"].isin(added)]
+    of_person, of_dataset = (extras.groupby(of).indices for of in ("person", "dataset"))
+    datasets, places = table["dataset"].tolist(), extras.index.to_numpy()
     moved = np.array([here[i] for i in before.ids], np.int64)
     unused = [here[name] for name in known - set(before.ids)]
     tests = {fold: moved[own] for fold, own in before.tests.items()}
     without = {}
     for fold, own in before.without.items():
-        tested = {people[place] for place in tests[fold].tolist()}
-        left = [place for person in tested for place in extras.get(person, ())]
-        without[fold] = np.unique([*moved[own].tolist(), *left, *unused])
+        own_people = {people[place] for place in tests[fold].tolist()}
+        left = [of_person[person] for person in own_people & of_person.keys()]
+        if split.name == BY_DATASET:
+            held_out = {datasets[place] for place in tests[fold].tolist()}
+            left += [of_dataset[name] for name in held_out & of_dataset.keys()]
+        gone = places[np.concatenate(left)] if left else []
+        without[fold] = np.unique([*moved[own].tolist(), *gone, *unused])
     return _proven(split.name, HeldOut(ids, tests, without), table)
 
 
@@ -303,13 +312,14 @@ def shared(folds: Mapping[str, Fold], owner: Mapping[str, str]) -> dict[str, tup
 
 
 def prove_disjoint(split: Split) -> None:
-    """Raise SplitError naming the people, videos or events on both sides of a fold, or an empty
-    side. Our own splits are always proven; a published list need not pass."""
+    """Raise SplitError naming the people, videos, held-out datasets or events on both sides of a
+    fold, or an empty side. Our own splits are always proven; a published list need not pass."""
     for name in split.folds:
         sizes, both = _sizes_and_common(split.folds, name)
         for what, names in (
             ("people", split.people_shared.get(name, ())),
             ("videos", split.videos_shared.get(name, ())),
+            ("datasets", split.datasets_shared.get(name, ())),
             ("events", tuple(sorted(both))),
         ):
             if names:

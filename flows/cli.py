@@ -1,6 +1,6 @@
 """The command line. Imports what a command needs when it runs: `--help` answers at once.
 
-What a command ends with is in `flows.exit_codes`.
+What a command ends with is in `flows.terminal.exit_codes`.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from typing import Annotated, Any
 import typer
 
 from data.datasets import ADAPTERS
-from flows.asking import Faces, asks, with_plain_verify
-from flows.completing import VARIABLE, completion
-from flows.decode import decode
-from flows.evaluate import evaluate
-from flows.exit_codes import Exit
-from flows.export import export
-from flows.gallery import gallery
-from flows.inject import inject
-from flows.looking import RUN_HELP, WorkspaceOfRuns, complete_run, recipes, runs
-from flows.pictures import import_pictures
-from flows.predict import predict
-from flows.terminal import show_log, terminal_progress
-from flows.track import track
-from flows.up import up
-from flows.worker import worker
+from flows.commands.asking import Faces, asks, with_plain_verify
+from flows.commands.completing import VARIABLE, completion
+from flows.commands.decode import decode
+from flows.commands.evaluate import evaluate
+from flows.commands.export import export
+from flows.commands.gallery import gallery
+from flows.commands.inject import inject
+from flows.commands.looking import RUN_HELP, WorkspaceOfRuns, complete_run, recipes, runs
+from flows.commands.pictures import import_pictures
+from flows.commands.predict import predict
+from flows.commands.track import track
+from flows.commands.up import up
+from flows.commands.worker import worker
+from flows.terminal.exit_codes import Exit
+from flows.terminal.live import show_log, terminal_progress
 
 app = typer.Typer(
     name="apexflow",
@@ -107,7 +107,7 @@ def _guard(command: Callable[..., Any]) -> Callable[..., Any]:
         except (typer.Exit, typer.Abort, typer.BadParameter):
             raise
         except Exception as error:
-            from flows.last_resort import sentence
+            from flows.terminal.last_resort import sentence
 
             typer.secho(sentence(error, command.__name__), fg="red", err=True)
             raise typer.Exit(Exit.FAILED) from error
@@ -142,7 +142,7 @@ def run(
     as_json: Json = False,
 ) -> None:
     """Do what a recipe needs and is not up to date; say so in seconds when nothing is."""
-    from flows import launch
+    from flows.runs import launch
 
     show_log(verbose=not as_json)
     if prove:
@@ -173,7 +173,7 @@ def plan(
     Also before the first run: units from the sheets, hours from what this machine took before, or
     from one video measured now. Nothing of the workspace is written.
     """
-    from flows import planner
+    from flows.runs import planner
 
     del runner  # so that every word of a `run` can be planned
     say = partial(typer.echo, err=True) if measure and not as_json else None
@@ -195,7 +195,7 @@ def check(
     repairs listed; 4: unusable, with the layout it looks like instead. Ends with what to type next.
     """
     from data.ingest.check import check_dataset
-    from flows.looking import next_command
+    from flows.commands.looking import next_command
 
     with terminal_progress() as show:
         report = check_dataset(layout, root, deep=deep, progress=partial(show, layout))
@@ -259,7 +259,7 @@ def demo(
     server: Annotated[bool, typer.Option(help="Show the run in a Prefect server.")] = True,
 ) -> None:
     """Synthetic data → all stages → HSTA and ME-TST → report; leaves the run in the Prefect UI."""
-    from flows import demo as demo_flow
+    from flows.commands import demo as demo_flow
 
     show_log(verbose=True)
     typer.echo(demo_flow.run_demo(folder, port=port, seed=seed, with_server=server))
@@ -272,9 +272,9 @@ app.command()(_guard(up))
 @_guard
 def status(as_json: Json = False) -> None:
     """Whether the server and its worker run, and where."""
-    from flows import server
+    from flows.server import local_server
 
-    found = server.describe()
+    found = local_server.describe()
     text = "\n".join(f"{k}: {v}" for k, v in found.items())
     typer.echo(json.dumps(found, indent=1) if as_json else text)
 
@@ -283,9 +283,9 @@ def status(as_json: Json = False) -> None:
 @_guard
 def down() -> None:
     """Stop the worker and the server that this checkout started."""
-    from flows import server
+    from flows.server import local_server
 
-    stopped = server.stop()
+    stopped = local_server.stop()
     typer.echo("stopped " + ", ".join(stopped) if stopped else "nothing was running")
 
 
@@ -309,7 +309,7 @@ def report(
     target = (out or found.folder / "report.html").absolute()
     if target.parent.is_dir() and not os.access(target.parent, os.W_OK):  # before minutes of work
         raise PermissionError(errno.EACCES, "not allowed to write there", str(target.parent))
-    with replacing(target, "report") as temporary:
+    with replacing(target) as temporary:
         write_report(found, temporary)
     typer.echo(str(target))
 
@@ -344,7 +344,7 @@ def prune(
     as_json: Json = False,
 ) -> None:
     """List, then with --delete remove, files in the stores that nothing current needs."""
-    from flows import pruning
+    from flows.runs import pruning
 
     found = pruning.prune(workspace, delete=delete)
     typer.echo(json.dumps(found, indent=1) if as_json else pruning.to_text(found, delete))
@@ -387,7 +387,7 @@ def clip(
 
     Example: python -m flows clip work shake.gif --dataset casme2 --event sub01/EP02_01f --fps 10
     """
-    from flows.launch import export_before_after
+    from flows.runs.launch import export_before_after
 
     show_log(verbose=False)
     typer.echo(export_before_after(workspace, out, dataset, video=video, event=event, root=root,
@@ -410,7 +410,7 @@ def main() -> None:
     try:
         sys.exit(app(with_plain_verify(sys.argv[1:]), complete_var=VARIABLE))
     except Exception as error:  # before or outside a command
-        from flows.last_resort import sentence
+        from flows.terminal.last_resort import sentence
 
         print(sentence(error, "python -m flows"), file=sys.stderr)  # noqa: T201
         sys.exit(Exit.FAILED)

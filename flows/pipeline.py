@@ -1,7 +1,7 @@
 """What is deployed: one flow per stage and the full run, each with a form of its own.
 
 Prefect's engine starts the process, keeps the top flow run and ends it; what is inside is done and
-told by `flows.recorded`, so that a server that dies meanwhile ends nothing.
+told by `flows.runs.recorded`, so that a server that dies meanwhile ends nothing.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from prefect import Flow, flow
 from prefect.context import FlowRunContext
 from prefect.states import Cancelled
 
-from flows.output import outlive_reader
-from flows.recorded import run_recorded
-from flows.run_names import invented
+from flows.runs.recorded import run_recorded
+from flows.runs.run_names import invented
+from flows.terminal.output import outlive_reader
 from tasks.forms import FORMS, AnyStageForm, FullForm
 from tasks.request import RunRequest, StageName
 

@@ -129,7 +129,7 @@ def write_rows(path: Path, header: Sequence[str], rows: Iterable[Sequence[object
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(header)
     writer.writerows(rows)
-    with replacing(path, "export") as temporary:
+    with replacing(path) as temporary:
         temporary.write_text(text.getvalue(), encoding="utf-8")
 
 

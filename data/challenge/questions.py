@@ -120,7 +120,7 @@ def write_answers(asked: Sequence[Question], answers: Mapping[str, str], path: P
         json.dumps({**q.record, "answer": " ".join(answers[q.id].split())}, ensure_ascii=False)
         for q in asked
     ]
-    with replacing(path, "export") as temporary:
+    with replacing(path) as temporary:
         temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return len(lines)
 

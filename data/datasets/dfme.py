@@ -6,8 +6,9 @@
     DFME_data_coding.xlsx
 
 A clip is known by its folder's name, anywhere. Several sheets may lie side by side (train, both
-tests, without and with labels): of a clip the row of the sheet that says most is used. The frame
-rate is the sheet's, else the folder's; the letters of the zip parts are not the paper's groups.
+tests, without and with labels): of a clip the row of the sheet with most columns is used, and what
+it leaves blank comes from the others; where two differ, the ledger says so. The frame rate is the
+sheet's, else the folder's; the letters of the zip parts are not the paper's groups.
 Numeric emotion ids are in two orders in circulation; they are read only where the counts of a whole
 training sheet tell which is which.
 """
@@ -23,11 +24,11 @@ from data.datasets.checks import Annotation, Rules, read_units
 from data.datasets.grouping import no_videos
 from data.datasets.label_maps import normalise_emotion
 from data.datasets.listing import Folder, Tree
-from data.datasets.parsing import Cell, Number, frame_number, real_number, text
+from data.datasets.parsing import MISSING, Cell, Number, frame_number, real_number, text
 from data.datasets.report import Report
 from data.datasets.sheets import Table, find_sheets, header_word
 from data.datasets.tables import TableLayout, annotation_rows, near_misses, no_sheet
-from data.datasets.versions import by_choice
+from data.datasets.versions import by_choice, meaning
 
 CLIP = re.compile(r"(sub\d{4})(?:_\d+)+", re.IGNORECASE)
 PART = re.compile(r"USTC_MEv\d+_part[A-D]_sub\d+_sub\d+(?:_(\d+)fps)?", re.IGNORECASE)
@@ -51,7 +52,7 @@ USUAL_FPS = 200.0  # of 5,439 of the 7,526 clips
 # clips of each class in the training sheet: all different, so that counts tell the order of ids
 TRAIN = {"anger": 161, "contempt": 100, "disgust": 548, "fear": 265, "happiness": 206,
          "sadness": 278, "surprise": 298}  # fmt: skip
-Rows = dict[str, tuple[str, dict[str, Cell], Table]]
+Rows = dict[str, tuple[str, dict[str, Cell]]]
 
 
 class Dfme(Adapter):
@@ -99,7 +100,10 @@ class Dfme(Adapter):
         return specs
 
     def rows(self, tree: Tree, report: Report) -> Rows:
-        """Clip → (place, cells, table) of the sheet that says most of it; all sheets named."""
+        """Clip → (place, cells) of the sheet with most columns, its blanks filled from the others.
+
+        All sheets are named; one that contradicts what is used is flagged `sheets_differ`.
+        """
         search = find_sheets(tree, ROWS.accept)
         for error in search.damaged:
             report.flag(error.who, "file", error.code, error.got)
@@ -110,13 +114,20 @@ class Dfme(Adapter):
         rows: Rows = {}
         for table in tables:
             own: set[str] = set()
-            for where, cells in annotation_rows(table, ROWS, report):
+            odd: list[str] = []
+            for where, found in annotation_rows(table, ROWS, report):
+                cells = with_marked_units(found, table, where)
                 clip = text(cells["clip"]).lower()
                 if clip in own:
                     report.flag(clip, "row", "repeated_key", where)
-                elif clip not in rows:
-                    rows[clip] = (where, cells, table)
+                elif clip in rows:
+                    odd += fill(*rows[clip], cells)
+                else:
+                    rows[clip] = (where, cells)
                 own.add(clip)
+            if odd:
+                said = f"{len(odd)} cells say otherwise and are not used; first {odd[0]}"
+                report.flag(table.sheet.where, "file", "sheets_differ", said)
         return rows
 
     def read_annotations(
@@ -132,7 +143,6 @@ class Dfme(Adapter):
         clip: str,
         where: str,
         cells: dict[str, Cell],
-        table: Table,
         emotions: dict[str, str],
         tree: Tree,
         videos: dict[str, ListedVideo],
@@ -164,7 +174,7 @@ class Dfme(Adapter):
             subject=subject,
             video=clip,
             event=clip,
-            aus=units_of(cells, table, where, clip, report),
+            aus=read_units(cells["aus"], clip, where, report) if "aus" in cells else None,
             emotion=emotion,
             onset=numbers["onset"],
             apex=numbers["apex"],
@@ -192,15 +202,17 @@ def rate_of(cells: dict[str, Cell]) -> float | None:
 
 def emotion_ids(rows: Rows, report: Report) -> dict[str, str]:
     """Id → emotion, where the counts are those of the whole training sheet; else none, said."""
-    bare = [c for _, c, _ in rows.values() if text(c.get("id")) and not text(c.get("emotion"))]
-    counts = Counter(text(c["id"]) for c in bare)
-    if not counts:
+    numbered = [cells for _, cells in rows.values() if text(cells.get("id"))]
+    bare = [cells for cells in numbered if not text(cells.get("emotion"))]
+    if not bare:
         return {}
     by_count = {n: name for name, n in TRAIN.items()}
-    if sorted(counts.values()) == sorted(TRAIN.values()):
-        found = {i: by_count[n] for i, n in counts.items()}
-        report.variant["emotion_ids"] = ", ".join(f"{i} {e}" for i, e in sorted(found.items()))
-        return found
+    for those in (bare, numbered):  # another sheet may name the emotions of some
+        counts = Counter(text(cells["id"]) for cells in those)
+        if sorted(counts.values()) == sorted(TRAIN.values()):
+            found = {i: by_count[n] for i, n in counts.items()}
+            report.variant["emotion_ids"] = ", ".join(f"{i} {e}" for i, e in sorted(found.items()))
+            return found
     report.flag(
         "EmotionId", "file", "emotion_ids_unclear",
         f"{len(bare)} clips have a number for an emotion; two orders are in use, and the counts "
@@ -227,19 +239,28 @@ def check_folder(
         )  # fmt: skip
 
 
-def units_of(
-    cells: dict[str, Cell], table: Table, where: str, clip: str, report: Report
-) -> str | None:
-    """The units' cell, else the columns AU1, AU2, ... that hold a 1."""
-    if "aus" in cells:
-        return read_units(cells["aus"], clip, where, report)
+def with_marked_units(cells: dict[str, Cell], table: Table, where: str) -> dict[str, Cell]:
+    """The cells, units of the columns AU1, AU2, ... that hold a 1 where no column lists them."""
     header = [header_word(c) for c in table.sheet.rows[table.header]]
     marked = {at: int(w[2:]) for at, w in enumerate(header) if re.fullmatch(r"au\d{1,2}", w)}
-    if not marked:
-        return None
+    if "aus" in cells or not marked:
+        return cells
     line = table.sheet.rows[int(where.rpartition(" ")[2]) - 1]
     units = sorted(n for at, n in marked.items() if at < len(line) and text(line[at]) == "1")
-    return "+".join(map(str, units)) or None
+    return {**cells, "aus": "+".join(map(str, units))}
+
+
+def fill(where: str, cells: dict[str, Cell], more: dict[str, Cell]) -> list[str]:
+    """Blank cells of a clip's row get what another sheet says; returns where the two differ."""
+    odd = []
+    for name, cell in more.items():
+        if text(cell).lower() in MISSING:
+            continue
+        if text(cells.get(name)).lower() in MISSING:
+            cells[name] = cell
+        elif meaning(name, cells[name]) != meaning(name, cell):
+            odd.append(f"{where}: {name} {text(cells[name])!r}, here {text(cell)!r}")
+    return odd
 
 
 ADAPTER = Dfme()

@@ -9,6 +9,7 @@ sheet; cells merged downwards all hold the value that is seen.
 from __future__ import annotations
 
 import ast
+import functools
 import io
 import operator
 import re
@@ -29,6 +30,8 @@ from data.errors import DatasetError
 SUFFIXES = (".xlsx", ".xls", ".xlsm", ".csv")
 MAX_BYTES = 200 << 20  # unpacked; real sheets are below 2 MB
 HEADER_ROWS = 60  # prose may come before the header
+# columns, by our names, that hold numbers: a comma elsewhere, as in units 4,7, is no decimal comma
+_NUMBERS = re.compile(r"(fps|first|last|length|total|onset|apex|offset)(\d|_end)?")
 _OLE = b"\xd0\xcf\x11\xe0"  # the container of the old .xls
 
 
@@ -77,11 +80,14 @@ class Table:
         Rows of text with more cells than the header are left out: see `too_long`.
         """
         rows = self._rows()
-        commas = self.sheet.plain and any(has_decimal_comma(c) for _, row in rows for c in row)
+        numbers = {n for n in self.columns if self.sheet.plain and _NUMBERS.fullmatch(n)}
+        places = [self.columns[n] for n in numbers]
+        if not any(has_decimal_comma(row[c]) for _, row in rows for c in places if c < len(row)):
+            numbers = set()
         for at, row in rows:
             if not self._surplus(row):
                 cells = {n: row[c] if c < len(row) else None for n, c in self.columns.items()}
-                yield at, {n: unsure(c) for n, c in cells.items()} if commas else cells
+                yield at, {n: unsure(c) if n in numbers else c for n, c in cells.items()}
 
     def too_long(self) -> list[tuple[int, int]]:
         """(row number, cells too many) where nobody knows which cell belongs to which column: a
@@ -113,10 +119,15 @@ class Table:
         width = len(self.sheet.rows[self.header])
         if not self.sheet.plain or len(row) <= width:
             return 0
-        widths = Counter(len(r) for r in self.sheet.rows[self.header + 1 :])
         if any(text(c) for c in row[width:]):
             return len(row) - width
-        return max(0, len(row) - max(width, widths.most_common(1)[0][0]))
+        return max(0, len(row) - max(width, self._usual_width))
+
+    @functools.cached_property
+    def _usual_width(self) -> int:
+        """Cells that most rows below the header have."""
+        widths = Counter(len(row) for row in self.sheet.rows[self.header + 1 :])
+        return widths.most_common(1)[0][0]
 
 
 def read_workbook(path: Path) -> list[Sheet]:

@@ -70,7 +70,7 @@ def compare(best: Table, other: Table, fits: Fits) -> str:
     rows, example = 0, ""
     for name in sorted(mine.keys() & theirs.keys()):
         for old, new in zip(mine[name], theirs[name], strict=False):
-            odd = [c for c in shared if _meaning(c, old[c]) != _meaning(c, new[c])]
+            odd = [c for c in shared if meaning(c, old[c]) != meaning(c, new[c])]
             cells.update(odd)
             rows += bool(odd)
             if odd and not example:
@@ -95,7 +95,7 @@ def _rows(table: Table, names: list[str], fits: Fits) -> _Rows:
     return found
 
 
-def _meaning(column: str, cell: Cell) -> object:
+def meaning(column: str, cell: Cell) -> object:
     """What a cell says, whatever its spelling."""
     if column == "aus":
         return action_units(cell)[0]

@@ -57,7 +57,7 @@ def export_events(workspace: Workspace, datasets: Sequence[str], path: Path) -> 
             for number, row in enumerate(rows.to_dict("records"), start=1)
         ],
     }  # fmt: skip
-    with replacing(path, "export") as temporary:
+    with replacing(path) as temporary:
         temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
     return len(rows)
 

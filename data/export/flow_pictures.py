@@ -5,15 +5,16 @@
     OUT/samples.csv                                a line a picture
 
 CLASS is 0 negative, 1 positive, 2 surprise for label_3 (as MEGC 2019 numbers them), else the
-class's own word. Red, green and blue are u, v and strain, each stretched from its smallest to its
-largest value to 0 … 255, as theirs are: pixels are lost, the sign of u and v is where 0 fell.
+class's own word. The frames in samples.csv are those that the flow is of. Red, green and blue are
+u, v and strain, each stretched from its smallest to its largest value to 0 … 255, as theirs are:
+pixels are lost, the sign of u and v is where 0 fell.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import cv2
@@ -21,7 +22,8 @@ import numpy as np
 import numpy.typing as npt
 
 from data.errors import InputError
-from data.export.names import write_csv
+from data.export.names import safe_name, unique_names, write_csv
+from data.export.reading import OpenStores
 from data.export.samples import Sample, free_folder, labelled, with_flow
 from data.pictures.drawing import png_bytes
 from data.stages.workspace import Workspace
@@ -46,32 +48,32 @@ def export_flow_pictures(
         raise InputError("picture size", expected="8 to 512 px", got=str(size))
     free_folder(out)
     samples = labelled(workspace, datasets, label)
-    made: list[tuple[Sample, Path]] = []
-    for sample, field in with_flow(workspace, samples):
-        folder = out / sample.subject / "u_test" / class_folder(sample.label)
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / f"{sample.name}.png"
-        path.write_bytes(png_bytes(flow_picture(field, size)))
-        made.append((sample, path))
-    for person in dict.fromkeys(s.person for s, _ in made):
-        subjects = {s.subject for s, _ in made if s.person == person}
-        for subject in subjects:
-            for sample, path in made:
-                if sample.person != person:  # one person may have several subject names
-                    folder = out / subject / "u_train" / class_folder(sample.label)
-                    folder.mkdir(parents=True, exist_ok=True)
-                    _link(path, folder / path.name)
+    classes = class_folders({sample.label for sample in samples})
+    made: list[tuple[Sample, Path, tuple[int, int]]] = []
+    with OpenStores(workspace) as stores:
+        for sample, field, pair in with_flow(stores, samples):
+            folder = out / sample.subject / "u_test" / classes[sample.label]
+            folder.mkdir(parents=True, exist_ok=True)
+            path = folder / f"{sample.name}.png"
+            path.write_bytes(png_bytes(flow_picture(field, size)))
+            made.append((sample, path, pair))
+    for subject, person in dict.fromkeys((s.subject, s.person) for s, _, _ in made):
+        for sample, path, _ in made:
+            if sample.person != person:  # one person may have several subject names
+                folder = out / subject / "u_train" / classes[sample.label]
+                folder.mkdir(parents=True, exist_ok=True)
+                _link(path, folder / path.name)
     rows = [
-        (p.relative_to(out), s.dataset, s.event, s.subject, s.person, s.label, s.row.onset,
-         s.row.apex) for s, p in made
-    ]  # fmt: skip
+        (p.relative_to(out), s.dataset, s.event, s.subject, s.person, s.label, *pair)
+        for s, p, pair in made
+    ]
     write_csv(out / "samples.csv", COLUMNS, rows)
     return len(made)
 
 
-def class_folder(label: str) -> str:
-    """The folder of a class."""
-    return NUMBERS.get(label, label)
+def class_folders(labels: Iterable[str]) -> dict[str, str]:
+    """Class → the name of its folder, which leads nowhere else."""
+    return unique_names({label: NUMBERS.get(label) or safe_name(label) for label in labels})
 
 
 def flow_picture(field: npt.NDArray[np.float32], size: int) -> npt.NDArray[np.uint8]:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+import pandas as pd
 
 from data.errors import InputError
 from data.stages.files import replacing
 from data.stages.identity import stable_hash
 
+Key = TypeVar("Key", bound=Hashable)
 LONGEST_NAME = 80
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _NUMBER = re.compile(r"[+-]?[0-9]+([.,][0-9]+)?(e[+-]?[0-9]+)?", re.IGNORECASE)
@@ -51,6 +54,21 @@ def safe_folders(out: Path, ids: Iterable[str]) -> dict[str, Path]:
     return found
 
 
+def unique_names(wanted: Mapping[Key, str]) -> dict[Key, str]:
+    """Key → its name, no two the same, also where upper and lower case are one.
+
+    Keys that would share a name get a hash of theirs behind, but for the first of them.
+    """
+    taken, found = set[str](), dict[Key, str]()
+    for key in sorted(wanted, key=str):
+        name = wanted[key]
+        if name.casefold() in taken:
+            name += f"-{stable_hash(key)[:8]}"
+        taken.add(name.casefold())
+        found[key] = name
+    return found
+
+
 def defused(value: Any) -> Any:
     """A cell that no spreadsheet takes for a formula: a quote before what begins like one.
 
@@ -62,10 +80,10 @@ def defused(value: Any) -> Any:
 
 
 def write_csv(path: Path, header: Iterable[str], rows: Iterable[Iterable[Any]]) -> None:
-    """A CSV file at once, its cells defused."""
+    """A CSV file at once, its cells defused; what is missing is an empty cell."""
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(header)
-    writer.writerows([defused(cell) for cell in row] for row in rows)
-    with replacing(path, "export") as temporary:
+    writer.writerows(["" if pd.isna(cell) else defused(cell) for cell in row] for row in rows)
+    with replacing(path) as temporary:
         temporary.write_text(text.getvalue(), encoding="utf-8")

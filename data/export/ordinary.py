@@ -30,6 +30,7 @@ from data.export.reading import (
 from data.pictures.drawing import png_bytes
 from data.recordings import Recordings
 from data.stages.files import read_table, replacing
+from data.stages.registry import STAGES
 from data.stages.stores import StageStore
 from data.stages.workspace import Workspace
 
@@ -174,7 +175,7 @@ def export_tables(workspace: Workspace, dataset: str, out: Path) -> int:
     tables = {name: read_table(path) for name, path in found.items() if path.exists()}
     if not tables:
         raise no_data(dataset, "ingest")
-    for stage in ("align", "registration", "apex", "flow", "motion"):
+    for stage in STAGES:
         path = workspace.stage(dataset, stage) / "ledger.parquet"
         if path.exists():
             tables[f"{stage}_ledger"] = read_table(path)
@@ -188,7 +189,7 @@ def export_tables(workspace: Workspace, dataset: str, out: Path) -> int:
                 plain[column] = table[column].map(_json_list)
             elif not pd.api.types.is_numeric_dtype(table[column]):
                 plain[column] = table[column].map(defused)
-        with replacing(out / f"{name}.csv", "export") as temporary:
+        with replacing(out / f"{name}.csv") as temporary:
             plain.to_csv(temporary, index=False, lineterminator="\n")
     return len(tables)
 

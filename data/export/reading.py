@@ -26,6 +26,27 @@ def open_store(workspace: Workspace, dataset: str, stage: str) -> StageStore:
     return StageStore(workspace, dataset, stage)
 
 
+class OpenStores:
+    """Stores of several datasets, each opened when it is first asked for, closed at the end."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        self.workspace = workspace
+        self._found: dict[tuple[str, str], StageStore] = {}
+
+    def of(self, dataset: str, stage: str) -> StageStore:
+        """See `open_store`."""
+        if (dataset, stage) not in self._found:
+            self._found[dataset, stage] = open_store(self.workspace, dataset, stage)
+        return self._found[dataset, stage]
+
+    def __enter__(self) -> OpenStores:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for store in self._found.values():
+            store.close()
+
+
 def no_data(dataset: str, stage: str, more: str = "") -> StoreError:
     """The error for a dataset or stage without data."""
     return StoreError(

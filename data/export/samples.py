@@ -16,8 +16,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from data.errors import ConfigError, StoreError
-from data.export.names import safe_name
-from data.export.reading import known_dataset, open_store
+from data.export.names import safe_name, unique_names
+from data.export.reading import OpenStores, known_dataset, open_store
 from data.flow.fields import read_flow
 from data.recordings import LABELS
 from data.stages.files import read_table
@@ -29,20 +29,15 @@ TEXTS = (*LABELS, "emotion")
 
 @dataclass(frozen=True)
 class Sample:
-    """One event with a label: `subject` unique over the datasets, `clip` unique in the subject."""
+    """One event with a label: `subject` and `name` are names of files, unique over the datasets."""
 
     dataset: str
     event: str
     subject: str
     person: str
-    clip: str
+    name: str  # the subject, then what the event's id says besides
     label: str
     row: Any  # of ingest's events table
-
-    @property
-    def name(self) -> str:
-        """One file name that is unique over the datasets."""
-        return f"{self.subject}_{self.clip}"
 
 
 def labelled(
@@ -50,9 +45,9 @@ def labelled(
 ) -> list[Sample]:
     """Micro-expressions with this label (and flow, if asked), by dataset and event.
 
-    A subject's name that two datasets give to different people gets the dataset before it. Raises
-    ConfigError for an unknown label, StoreError `no_data` without ingest or flow, and where no
-    event has the label.
+    A subject's name that occurs in two datasets, of one person or two, gets the dataset before it;
+    names that would still be the same as files get a hash behind. Raises ConfigError for an unknown
+    label, StoreError `no_data` without ingest or flow, and where no event has the label.
     """
     if label not in TEXTS:
         raise ConfigError("--label", expected=f"one of {', '.join(TEXTS)}", got=label)
@@ -72,19 +67,32 @@ def labelled(
             got="none",
             code="no_data",
         )
-    owners = table.groupby("subject").person.nunique()
-    shared = set(owners[owners > 1].index)
-    rows = table.sort_values(["dataset", "event"]).itertuples()
-    return [_sample(row, str(getattr(row, label)), row.subject in shared) for row in rows]
-
-
-def _sample(row: Any, label: str, shared: bool) -> Sample:
-    subject = safe_name(f"{row.dataset}-{row.subject}" if shared else str(row.subject))
-    clip = str(row.event).removeprefix(f"{row.subject}/").removeprefix(f"{row.subject}_")
-    return Sample(
-        row.dataset, row.event, subject, row.person, safe_name(re.sub(r"[/\\]", "_", clip)),
-        label, row,
+    spelled = table.groupby("subject").dataset.nunique()
+    shared = set(spelled[spelled > 1].index)
+    rows = list(table.sort_values(["dataset", "event"]).itertuples())
+    subjects = unique_names(
+        {
+            (r.dataset, r.subject): safe_name(f"{r.dataset}-{r.subject}" if r.subject in shared
+                                              else str(r.subject))
+            for r in rows
+        }
     )  # fmt: skip
+    names = unique_names(
+        {(r.dataset, r.event): f"{subjects[r.dataset, r.subject]}_{_clip(r)}" for r in rows}
+    )
+    return [
+        Sample(
+            r.dataset, r.event, subjects[r.dataset, r.subject], r.person,
+            names[r.dataset, r.event], str(getattr(r, label)), r,
+        )
+        for r in rows
+    ]  # fmt: skip
+
+
+def _clip(row: Any) -> str:
+    """What an event's id says besides its subject."""
+    clip = str(row.event).removeprefix(f"{row.subject}/").removeprefix(f"{row.subject}_")
+    return safe_name(re.sub(r"[/\\]", "_", clip))
 
 
 def events_of(workspace: Workspace, dataset: str) -> pd.DataFrame:
@@ -98,11 +106,14 @@ def events_of(workspace: Workspace, dataset: str) -> pd.DataFrame:
 
 
 def with_flow(
-    workspace: Workspace, samples: Sequence[Sample]
-) -> Iterator[tuple[Sample, npt.NDArray[np.float32]]]:
-    """Samples with u, v (px of the crop) and strain of onset→apex, float32 (H, W, 3)."""
+    stores: OpenStores, samples: Sequence[Sample]
+) -> Iterator[tuple[Sample, npt.NDArray[np.float32], tuple[int, int]]]:
+    """Samples that have onset→apex, with that field and the two frames as flow took them.
+
+    A field is float32 (H, W, 3): u, v in px of the crop and strain.
+    """
     for dataset in dict.fromkeys(s.dataset for s in samples):
-        store = open_store(workspace, dataset, "flow")
+        store = stores.of(dataset, "flow")
         for sample in (s for s in samples if s.dataset == dataset):
             with store.open(sample.event) as group:
                 kinds = list(group["kind"].asstr()[:])
@@ -110,8 +121,9 @@ def with_flow(
                     continue
                 at = kinds.index(ONSET_APEX)
                 strain = group["strain"][at].astype(np.float32)
-                yield sample, np.concatenate([read_flow(group, at), strain[..., None]], axis=-1)
-        store.close()
+                field = np.concatenate([read_flow(group, at), strain[..., None]], axis=-1)
+                onset, apex = map(int, group["pairs"][at])
+                yield sample, field, (onset, apex)
 
 
 def free_folder(out: Path) -> None:

@@ -14,6 +14,7 @@ import io
 import json
 import tarfile
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from data.align.crops import CropReader
-from data.export.names import safe_name
-from data.export.reading import open_store, refuse_hidden_faces
+from data.export.names import safe_name, unique_names
+from data.export.reading import OpenStores, refuse_hidden_faces
 from data.export.samples import Sample, free_folder, labelled, with_flow
 from data.export.tim import interpolated
 from data.recordings import LABELS
@@ -54,35 +55,47 @@ def export_shards(
         for dataset in datasets:
             videos = {s.row.video for s in samples if s.dataset == dataset}
             refuse_hidden_faces(workspace, dataset, videos, with_faces)
-    people: dict[str, list[tuple[Sample, npt.NDArray[np.float32]]]] = {}
-    for sample, field in with_flow(workspace, samples):
-        people.setdefault(sample.person, []).append((sample, field))
+    keys = unique_names(
+        {
+            (s.dataset, s.event): safe_name(f"{s.dataset}_{s.name}").replace(".", "_")
+            for s in samples
+        }
+    )
+    people: dict[str, list[Sample]] = {}
+    for sample in samples:
+        people.setdefault(sample.person, []).append(sample)
     index: dict[str, Any] = {}
     out.mkdir(parents=True, exist_ok=True)
-    for number, (person, members) in enumerate(sorted(people.items())):
-        name = f"{safe_name(person.replace(':', '-').replace('.', '_'))}-{number:06d}.tar"
-        with replacing(out / name, "export") as temporary, tarfile.open(temporary, "w") as tar:
-            for sample, field in members:
-                _add(tar, workspace, sample, field, length, with_frames)
-        index[name] = {
-            "person": person,
-            "datasets": sorted({s.dataset for s, _ in members}),
-            "samples": len(members),
-        }
-    with replacing(out / "shards.json", "export") as temporary:
+    with OpenStores(workspace) as stores:
+        for person, own in sorted(people.items()):
+            members = with_flow(stores, own)
+            first = next(members, None)
+            if first is None:
+                continue
+            name = f"{safe_name(person.replace(':', '-').replace('.', '_'))}-{len(index):06d}.tar"
+            datasets_of: list[str] = []
+            with replacing(out / name) as temporary, tarfile.open(temporary, "w") as tar:
+                for sample, field, _ in chain([first], members):
+                    clip = _clip(stores, sample, length) if with_frames else None
+                    _add(tar, keys[sample.dataset, sample.event], sample, field, clip)
+                    datasets_of.append(sample.dataset)
+            index[name] = {
+                "person": person,
+                "datasets": sorted(set(datasets_of)),
+                "samples": len(datasets_of),
+            }
+    with replacing(out / "shards.json") as temporary:
         temporary.write_text(json.dumps(index, indent=1), encoding="utf-8")
     return sum(shard["samples"] for shard in index.values())
 
 
 def _add(
     tar: tarfile.TarFile,
-    workspace: Workspace,
+    key: str,
     sample: Sample,
     field: npt.NDArray[np.float32],
-    length: int,
-    with_frames: bool,
+    clip: npt.NDArray[np.uint8] | None,
 ) -> None:
-    key = safe_name(f"{sample.dataset}_{sample.name}").replace(".", "_")
     row = sample.row
     facts = {
         "dataset": sample.dataset, "event": sample.event, "person": sample.person,
@@ -91,15 +104,18 @@ def _add(
         **{name: _plain(getattr(row, name)) for name in LABELS},
     }  # fmt: skip
     _put(tar, f"{key}.flow.npy", _npy(field))
-    if with_frames:
-        store = open_store(workspace, sample.dataset, "registration")
-        with store.open(sample.event) as group:
-            crops = CropReader(workspace, sample.dataset).event(row.video, group)
-            used = [f for f in range(int(row.onset), int(row.offset) + 1) if crops.usable(f)]
-            clip = crops.take(used or [crops.nearest(int(row.onset))])
-        store.close()
-        _put(tar, f"{key}.frames.npy", _npy(interpolated(clip, length)))
+    if clip is not None:
+        _put(tar, f"{key}.frames.npy", _npy(clip))
     _put(tar, f"{key}.json", json.dumps(facts, ensure_ascii=False).encode())
+
+
+def _clip(stores: OpenStores, sample: Sample, length: int) -> npt.NDArray[np.uint8]:
+    """The sample's aligned frames, onset to offset, brought to one length."""
+    row = sample.row
+    with stores.of(sample.dataset, "registration").open(sample.event) as group:
+        crops = CropReader(stores.workspace, sample.dataset).event(row.video, group)
+        used = [f for f in range(int(row.onset), int(row.offset) + 1) if crops.usable(f)]
+        return interpolated(crops.take(used or [crops.nearest(int(row.onset))]), length)
 
 
 def _npy(values: npt.NDArray[Any]) -> bytes:

@@ -88,5 +88,5 @@ def export_tim_clips(
         rows.append((row.event, folder.relative_to(out), len(clip), length, row.subject,
                      row.person, row.emotion, row.label_3))  # fmt: skip
     store.close()
-    write_csv(out / "clips.csv", COLUMNS, [["" if c is None else c for c in r] for r in rows])
+    write_csv(out / "clips.csv", COLUMNS, rows)
     return len(rows)

@@ -113,7 +113,7 @@ def video_page(
     for stage in dict.fromkeys(card["stage"] for card in cards):
         body.append(f"<h2>{_e(stage)}</h2>")
         for card in (c for c in cards if c["stage"] == stage):
-            facts = {k: v for k, v in card.items() if k not in OWN}
+            facts = {k: v for k, v in card.items() if k not in OWN and not isinstance(v, dict)}
             told = ", ".join(f"{k.replace('_', ' ')} {_cell(v)}" for k, v in facts.items())
             state = card["status"] if card["status"] != "ok" else ""
             body.append(_figure(card, strips.get(f"{stage} {card['unit']}", "")))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -47,10 +48,13 @@ def sync_file(path: Path) -> None:
 
 
 @contextmanager
-def replacing(final: Path, token: str = "t") -> Iterator[Path]:
-    """Give a temporary path beside `final`; on success it takes its place, on error it goes."""
+def replacing(final: Path, token: str = "") -> Iterator[Path]:
+    """Give a temporary path beside `final`; on success it takes its place, on error it goes.
+
+    It is this attempt's own, whoever else writes the file meanwhile, unless a token is given.
+    """
     final.parent.mkdir(parents=True, exist_ok=True)
-    temporary = temporary_name(final, token)
+    temporary = temporary_name(final, token or f"{os.getpid()}-{secrets.token_hex(4)}")
     try:
         yield temporary
         sync_file(temporary)
@@ -89,7 +93,7 @@ def recover(folder: Path) -> None:
         journal.unlink()
 
 
-def write_table(table: pd.DataFrame, path: Path, token: str = "t") -> None:
+def write_table(table: pd.DataFrame, path: Path, token: str = "") -> None:
     """Write Parquet atomically and deterministically (same rows and versions, same bytes)."""
     with replacing(path, token) as temporary:
         save_parquet(table, temporary)

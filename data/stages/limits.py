@@ -14,8 +14,8 @@ from pathlib import Path
 from data.errors import ApexflowError, ConfigError
 
 LEAST_S = 600.0  # no unit is given less, whatever its stage's history says
-FACTOR = 20.0  # times what the slowest chunk took per unit
-UNKNOWN_S = 6 * 3600.0  # for a unit of a stage that has no history yet
+FACTOR = 20.0  # times what the slowest chunk would have taken for it
+UNKNOWN_S = 6 * 3600.0  # for a unit of a stage that has no history of these settings yet
 SILENT_S = 120.0  # without any processor time: stopped, or waiting for what never comes
 START_S = 300.0  # for a process to start and import what its job needs
 FAKE_GPUS = "APEXFLOW_FAKE_GPUS"  # so many GPUs that are none, to try how work is spread
@@ -47,11 +47,11 @@ class OutOfMemoryError(ApexflowError):
     code = "out_of_memory"
 
 
-def unit_limit(asked_s: float, seconds_per_unit: list[float]) -> float:
-    """Seconds one unit may take: as asked, else by the history (seconds per unit) of its stage."""
+def unit_limit(asked_s: float, expected_s: list[float]) -> float:
+    """Seconds one unit may take: as asked, else by what each chunk so far says it would take."""
     if asked_s > 0:
         return asked_s
-    return max(LEAST_S, FACTOR * max(seconds_per_unit)) if seconds_per_unit else UNKNOWN_S
+    return max(LEAST_S, FACTOR * max(expected_s)) if expected_s else UNKNOWN_S
 
 
 def parse_memory(text: str) -> int:

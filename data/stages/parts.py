@@ -27,7 +27,7 @@ from data.stages.identity import file_digest
 from data.stages.inputs import ChunkInputs, UnitInputs
 from data.stages.limits import peak_mb
 from data.stages.registry import find_stage
-from data.stages.signs import working_on
+from data.stages.signs import SEVERAL, working_on
 from data.stages.stores import BUCKETS, CHUNKS, RECORDS, group_digest
 
 NAMED = 2  # subjects in a chunk's label
@@ -178,6 +178,7 @@ class ChunkJob:
     troubles: tuple[Trouble, ...] = ()
     device: str = ""  # a GPU of its own, where its stage computes on one
     buckets: int = BUCKETS  # chunks that its store has
+    one_by_one: bool = False  # never several units at once: whoever kills its process is known
 
     @property
     def label(self) -> str:
@@ -197,6 +198,10 @@ class ChunkJob:
         """See `data.stages.pool.Divisible`."""
         one = Trouble(unit, error.code, str(error), given_up)
         return replace(self, troubles=(*self.troubles, one))
+
+    def repeated(self) -> ChunkJob:
+        """See `data.stages.pool.Divisible`."""
+        return replace(self, one_by_one=True)
 
     def clear(self) -> None:
         """Remove what attempts at it left that were killed: it would keep a full disk full."""
@@ -330,11 +335,14 @@ def _failures_recorded(unit: Unit, writer: PartWriter) -> Iterator[None]:
 def _process_batches(
     job: ChunkJob, units: Sequence[Unit], how: Batching, writer: PartWriter
 ) -> None:
-    """Prepare units until enough wait, compute these at once, finish each; and so on."""
+    """Prepare units until enough wait, compute these at once, finish each; and so on.
+
+    At a job that is repeated each is computed alone: nobody answers for another's loss.
+    """
     waiting: list[tuple[Unit, Any]] = []
 
     def compute_and_finish() -> None:
-        working_on(waiting[0][0].id)
+        working_on(waiting[0][0].id if len(waiting) == 1 else SEVERAL)
         try:
             results = how.compute([prepared for _, prepared in waiting], job.config)
         except Exception:  # one of them spoils it for all: find out which
@@ -354,7 +362,8 @@ def _process_batches(
             prepared = how.prepare(unit, view, job.config, writer)
             if prepared is not None:
                 waiting.append((unit, prepared))
-        if sum(how.size(prepared) for _, prepared in waiting) >= BATCH_BYTES:
+        size = sum(how.size(prepared) for _, prepared in waiting)
+        if waiting and (job.one_by_one or size >= BATCH_BYTES):
             compute_and_finish()
     if waiting:
         compute_and_finish()

@@ -20,14 +20,21 @@ from data.errors import ConfigError, StoreError, StrictError
 from data.recordings import note_root
 from data.settings import Settings
 from data.stages.buckets import MINUTES, buckets_of
-from data.stages.contract import Page, RecipeLike, Scope, StepPlan, Unit
+from data.stages.contract import Page, RecipeLike, Scope, Stage, StepPlan, Unit
 from data.stages.identity import bucket_of, file_digest, stable_hash
 from data.stages.inputs import ChunkInputs, StageInputs, shared_inputs
 from data.stages.limits import unit_limit
-from data.stages.parts import ChunkJob, ChunkResult, compute_chunk
+from data.stages.parts import ChunkJob, ChunkResult, compute_chunk, settings_json
 from data.stages.rates import Rate, rate_key, remember, work_of
 from data.stages.registry import STAGES, find_stage
-from data.stages.stores import BUCKETS, Entry, entries, plain_columns, read_records, read_timings
+from data.stages.stores import (
+    BUCKETS,
+    Entry,
+    entries,
+    plain_columns,
+    read_records,
+    read_timings,
+)
 from data.stages.writing import StoreWriter
 
 
@@ -286,7 +293,8 @@ def stage_jobs(
 ) -> list[ChunkJob]:
     """The plan's work as chunks. Call while holding the workspace lock.
 
-    `time_limit_s`: what one unit may take; 0: many times what the slowest chunk so far took.
+    `time_limit_s`: what one unit may take; 0: many times what the slowest chunk of these settings
+    took so far, by the work in it: a long video may take longer than a short clip.
     """
     work: StageWork = plan.work
     inputs, stage = work.inputs, find_stage(plan.step)
@@ -311,7 +319,8 @@ def stage_jobs(
     }
     past = read_timings(folder)
     past = past[past.units > 0]
-    limit_s = unit_limit(time_limit_s, (past.seconds / past.units).tolist())
+    weights = _weights(plan, stage) if buckets else {}
+    paces = _paces(folder, past, stage, inputs.configs[plan.step], weights) if buckets else []
     need_mb = float(past.peak_mb.max()) if past.peak_mb.notna().any() else 0.0
     jobs = []
     for bucket, units in sorted(buckets.items()):
@@ -326,6 +335,8 @@ def stage_jobs(
         sources = ChunkInputs(inputs.workspace.path, plan.dataset, inputs.root, found, own)
         part = f"part-{bucket:0{len(str(number - 1))}d}-{digest}{stage.suffix}"
         config = inputs.configs[plan.step]
+        heaviest = max(weights[unit.id] for unit in units)
+        limit_s = unit_limit(time_limit_s, [pace * heaviest for pace in paces])
         jobs.append(
             ChunkJob(
                 sources,
@@ -341,6 +352,34 @@ def stage_jobs(
             )
         )
     return jobs
+
+
+def _weights(plan: StepPlan, stage: Stage) -> dict[str, float]:
+    """Unit → its share of work: nominal seconds where the stage can tell them, else 1."""
+    units, inputs = plan.work.units, plan.work.inputs
+    if stage.weigh is None:
+        return dict.fromkeys(units, 1.0)
+    frames = {name: video.num_frames for name, video in inputs.recordings.videos.items()}
+    return {
+        name: max(stage.weigh(unit, frames[unit.video], inputs.configs)[0], 1e-6)
+        for name, unit in units.items()
+    }
+
+
+def _paces(
+    folder: Path,
+    past: pd.DataFrame,
+    stage: Stage,
+    config: Settings,
+    weights: Mapping[str, float],
+) -> list[float]:
+    """Seconds that a share of work took in each part made so far under these settings."""
+    rows = read_records(folder).manifest
+    rows = rows[(rows.version == stage.version) & (rows.settings == settings_json(config))]
+    rows = rows[(rows.status == "ok") & rows.unit.isin(weights.keys())]
+    done = rows.unit.map(weights).astype(float).groupby(rows.part.astype(str)).sum()
+    seconds = dict(zip(past.part, past.seconds, strict=True))
+    return [float(seconds[part]) / work for part, work in done.items() if part in seconds]
 
 
 def publish_chunk(plan: StepPlan, result: ChunkResult) -> dict[str, str]:

@@ -36,6 +36,10 @@ class Divisible(Protocol):
         """The same job with a ledger row about `unit`, which is not tried again if given up."""
         ...
 
+    def repeated(self) -> Any:
+        """The same job for another try, in which one unit at a time is computed: see who it is."""
+        ...
+
 
 def cpu_count() -> int:
     """Cores this process may use (affinity-aware)."""
@@ -103,8 +107,10 @@ class _Task:
         final = self.strikes[unit] > 1
         if not final:
             told = isinstance(error, WorkerDiedError | OutOfMemoryError)  # no news of the unit
-            if unit and not told and isinstance(self.now, Divisible):
-                self.now = self.now.troubled(unit, error, given_up=False)
+            if isinstance(self.now, Divisible):
+                if unit and not told:
+                    self.now = self.now.troubled(unit, error, given_up=False)
+                self.now = self.now.repeated()
             return True
         self.given_up += 1
         if not unit or not isinstance(self.now, Divisible) or self.given_up > MOST_GIVEN_UP:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+SEVERAL = ""  # in a unit's place: work on more than one at once, and no one of them is known
 _listener: Callable[[str], None] | None = None
 
 

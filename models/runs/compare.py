@@ -150,6 +150,15 @@ def compare(runs: list[RunFiles]) -> Comparison:
     )
 
 
+def comparable(a: RunFiles, b: RunFiles) -> bool:
+    """Whether two scored runs are of one protocol, so that `compare` takes them."""
+    try:
+        _check_same_protocol(a, b)
+    except ConfigError:
+        return False
+    return True
+
+
 def _check_same_protocol(a: RunFiles, b: RunFiles) -> None:
     one, two = a.recipe, b.recipe
     families = [family_of(recipe) for recipe in (one, two)]

@@ -10,6 +10,7 @@ from typing import Any
 
 from data.errors import ApexflowError
 from models.report.scores import Score, headline, number, scores
+from models.runs.compare import comparable
 from models.runs.files import RunFiles, done_folds
 from models.runs.history import Session, read_history
 from models.runs.names import begun, run_folders, short_names
@@ -95,6 +96,17 @@ def list_runs(workspace: Path, recipe: str | None = None) -> list[Listed]:
         alike = [settings[f] for f in chosen if f.parent.name == folder.parent.name]
         found.append(_listed(folder, names[folder], _differing(settings[folder], alike)))
     return found
+
+
+def side_by_side(found: list[Listed]) -> tuple[Listed, Listed] | None:
+    """The newest scored run and the newest one before it that `compare` takes with it."""
+    scored = [run for run in found if run.state == "scored"]
+    if not scored:
+        return None
+    last = RunFiles(scored[-1].folder)
+    earlier = (run for run in reversed(scored[:-1]) if comparable(RunFiles(run.folder), last))
+    one = next(earlier, None)
+    return None if one is None else (one, scored[-1])
 
 
 def score_history(workspace: Path) -> list[dict[str, str]]:

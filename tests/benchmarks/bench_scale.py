@@ -54,7 +54,7 @@ from data.stages.parts import ChunkResult, settings_json
 from data.stages.registry import find_stage
 from data.stages.stores import MANIFEST
 from data.stages.workspace import Workspace
-from flows import planner
+from flows.runs import planner
 from models.contract import FOLD_FILES
 from models.runs.packs import PackResult
 from models.runs.scoring import FILES

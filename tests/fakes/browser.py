@@ -50,14 +50,48 @@ class Page:
             time.sleep(0.3)
         return found
 
+    def press(self, element: str, seconds: float = 60) -> None:
+        """Click, as a mouse does, the element that a JavaScript expression gives once it is there.
+
+        Prefect's menus open for a mouse, not for a script's `click()`.
+        """
+        self.until(f"!!({element})", seconds)
+        x, y = self.script(
+            "(e => { e.scrollIntoView({block: 'center'}); const r = e.getBoundingClientRect();"
+            f" return [r.x + r.width / 2, r.y + r.height / 2] }})({element})"
+        )
+        for kind in ("mousePressed", "mouseReleased"):
+            self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
+
+    def says(self, text: str, seconds: float = 60) -> None:
+        """Wait for a text on the page."""
+        self.until(f"document.body.innerText.includes({json.dumps(text)})", seconds)
+
+    def log_in(self, auth: str) -> str:
+        """Paste the password into Prefect's own page; the address its other pages begin with."""
+        self.until("document.querySelector('input[type=password]') !== null")
+        self.script("document.querySelector('input[type=password]').focus()")
+        self.call("Input.insertText", text=auth)
+        self.script("document.querySelector('button[type=submit]').click()")
+        self.until("document.querySelector('input[type=password]') === null")
+        self.says("Dashboard")
+        return str(self.script("location.href")).split("/dashboard")[0]
+
+
+def named(text: str, kind: str = "button") -> str:
+    """The JavaScript expression of the element of a kind with just this text."""
+    words = json.dumps(text)
+    return f"[...document.querySelectorAll('{kind}')].find(e => e.innerText.trim() === {words})"
+
 
 @contextmanager
 def open_page(url: str, profile: Path) -> Iterator[Page]:
     """A tab at `url` in a browser with a profile of its own."""
+    port = profile / "DevToolsActivePort"
+    port.unlink(missing_ok=True)  # of the last time
     words = [CHROMIUM, *FLAGS, f"--user-data-dir={profile}", "--remote-debugging-port=0", url]
     browser = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        port = profile / "DevToolsActivePort"
         deadline = time.monotonic() + 60
         while not (port.exists() and port.read_text().strip()):
             assert time.monotonic() < deadline and browser.poll() is None

@@ -52,7 +52,7 @@ def run(tmp_path: Path, recipe: str, **more: Any) -> list[StepRecord]:
 
 def test_a_toy_of_each_runs_end_to_end(tmp_path: Path, plugged: None) -> None:
     pytest.importorskip("dlib")
-    from flows import planner
+    from flows.runs import planner
 
     root = write_dataset("casme", tmp_path / "data", preset="smoke", seed=1, workers=1)
     data = {"toy": str(root)}

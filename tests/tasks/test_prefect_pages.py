@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from flows.recorded import workspace_name
+from flows.runs.recorded import workspace_name
 from tasks.carriers import LocalCarrier
 from tasks.prefect_executor import PrefectExecutor
 

@@ -18,7 +18,7 @@ from data.stages.contract import Stage, Unit
 from data.stages.inputs import StageInputs, UnitInputs
 from data.stages.parts import PartWriter
 from data.stages.workspace import Workspace
-from flows import planner, pruning
+from flows.runs import planner, pruning
 from models.recipe import load_recipe
 from tasks.carriers import LocalCarrier
 from tasks.context import PlainExecutor, forces, open_context, wanted_steps

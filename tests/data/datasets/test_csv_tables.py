@@ -4,15 +4,19 @@ pipes, films, doubles. The right value or a row in the ledger, and `check` says 
 from __future__ import annotations
 
 import os
+from collections import Counter
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
-from data.datasets import open_dataset
+from data.datasets import open_dataset, sheets
+from data.datasets.csv_manifest import COLUMNS
 from data.datasets.csv_text import read_csv
 from data.datasets.films import NOT_READ
 from data.datasets.parsing import frame_number
+from data.datasets.sheets import Sheet, find_table
 from data.errors import DatasetError, InputError
 from data.ingest.check import CLEAN, REPAIRED, check_dataset
 from data.video_file import examine_video
@@ -292,6 +296,29 @@ def test_a_dot_among_decimal_commas_may_be_a_thousand(tmp_path):
     assert "onset_not_a_number" in found(dataset)
     dotted = opened(tmp_path / "b", "p1,p1/clip a,29.97,1.002,2.004,8.5\n")
     assert dotted.events.offset_number.tolist() == [9]
+
+
+def test_a_comma_between_action_units_is_no_decimal_comma(tmp_path):
+    """Neither the rate nor an id of such a sheet may be thousands."""
+    header = "subject,video,path,fps,onset,apex,offset,aus\n"
+    dataset = opened(tmp_path, '1.001,1.002,p1/clip a,59.940,2,5,8,"4,7"\n', header)
+    assert dataset.videos.fps.tolist() == [59.94]
+    assert dataset.videos.subject.tolist() == ["1.001"]
+    assert dataset.videos.video.tolist() == ["1.002"]
+    assert dataset.events.aus.tolist() == ["4+7"]
+    decimals = opened(tmp_path / "b", "1.001;v.1;p1/clip a;59,94;2;5;8;4+7\n",
+                      header.replace(",", ";"))  # fmt: skip
+    assert decimals.videos.subject.tolist() == ["1.001"], "an id is no number there either"
+
+
+def test_what_most_rows_have_is_counted_once(monkeypatch):
+    """Rows with blanks at their ends; counted for each of them, a long sheet took minutes."""
+    counted = []
+    monkeypatch.setattr(sheets, "Counter", lambda widths: counted.append(1) or Counter(widths))
+    rows = [["subject", "path"], *([f"p{i}", "x", ""] for i in range(40))]
+    table = find_table(Sheet(Path("x.csv"), "", rows, plain=True), COLUMNS, ("subject", "path"))
+    assert table is not None and len(list(table.records())) == 40 and not table.too_long()
+    assert counted == [1]
 
 
 def test_a_row_with_more_cells_than_columns_is_not_guessed(tmp_path):

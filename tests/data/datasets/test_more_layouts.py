@@ -73,6 +73,25 @@ def test_dfme_without_labels_and_with_a_second_sheet(tmp_path: Path) -> None:
     assert more.onset["sub0576_01"] == 3
 
 
+def test_dfme_labels_beside_a_wide_sheet_without_any(tmp_path: Path) -> None:
+    for clip in ("sub0575_01", "sub0576_01"):
+        trees.write_frames(tmp_path / "test_data_A" / clip, range(9), "{:05d}.png")
+    wide = ("Subject", "Filename", "Onset", "Apex", "Offset", "Emotion", "AU4", "AU7")
+    rows = [("sub0575", "sub0575_01", 1, 4, 7, None, 1, 1), ("sub0576", "sub0576_01", 2, 5, "/",
+            "fear", 0, 0)]  # fmt: skip
+    trees.write_xlsx(tmp_path / "CCAC2024.xlsx", {"Sheet1": [wide, *rows]})
+    labels = [("Filename", "Emotion", "Offset", "AUs"), ("sub0575_01", "anger", 7, "12"),
+              ("sub0576_01", "surprise", 8, "12")]  # fmt: skip
+    trees.write_xlsx(tmp_path / "testA_labels.xlsx", {"Sheet1": labels})
+    found = open_dataset("dfme", tmp_path)
+    events = found.events.set_index("event")
+    assert events.emotion.to_dict() == {"sub0575_01": "anger", "sub0576_01": "fear"}
+    assert events.offset.to_dict() == {"sub0575_01": 7, "sub0576_01": 8}
+    assert events.aus.to_dict() == {"sub0575_01": "4+7", "sub0576_01": "12"}
+    [row] = found.ledger[found.ledger.reason == "sheets_differ"].itertuples()
+    assert row.unit.startswith("testA_labels.xlsx") and row.detail.startswith("2 cells say")
+
+
 def test_dfme_numbers_for_emotions_are_read_from_a_whole_sheet_only(tmp_path: Path) -> None:
     rows = [(f"sub{i:04d}", f"sub{i:04d}_01", i % 2) for i in (1, 2, 3)]
     for row in rows:
@@ -87,6 +106,10 @@ def test_dfme_numbers_for_emotions_are_read_from_a_whole_sheet_only(tmp_path: Pa
     trees.write_xlsx(tmp_path / "CCAC2024.xlsx", {"Sheet1": [header, *whole]})
     events = open_dataset("dfme", tmp_path).events
     assert set(events.emotion) == {"disgust"}  # sub0001 to sub0003 are among the first 548
+    some = {"Sheet1": [("Filename", "Emotion"), ("sub0001_01", "fear")]}
+    trees.write_xlsx(tmp_path / "some.xlsx", some)  # and so they are when one is named elsewhere
+    events = open_dataset("dfme", tmp_path).events
+    assert sorted(events.emotion) == ["disgust", "disgust", "fear"]
 
 
 # ------------------------------------------------------------------------------------ MEGC

@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import json
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -15,13 +17,17 @@ from typer.testing import CliRunner
 
 from data.challenge.forms import read_intervals
 from data.errors import ConfigError, InputError, StoreError
+from data.export import reading, shards
 from data.export.events_json import export_events, read_events
 from data.export.flow_pictures import export_flow_pictures, flow_picture
 from data.export.ordinary import write_megc_csv
+from data.export.reading import OpenStores
 from data.export.samples import labelled, with_flow
 from data.export.shards import export_shards
 from data.export.tim import export_tim_clips, interpolated, tim_weights
-from data.stages.files import read_table
+from data.schema import conform
+from data.stages.files import read_table, write_table
+from data.stages.stores import StageStore
 from data.stages.workspace import Workspace
 from flows.cli import app
 from tests.fakes.fabricated_run import write_clip_stores, write_ingest
@@ -39,6 +45,31 @@ def workspace(tmp_path_factory) -> Workspace:
 
 def events_of(workspace: Workspace, name: str) -> pd.DataFrame:
     return read_table(workspace.stage(name, "ingest") / "events.parquet")
+
+
+def fields_of(workspace: Workspace) -> dict[tuple[str, str], np.ndarray]:
+    """(dataset, event) → u, v and strain."""
+    samples = labelled(workspace, ["casme2", "mine"], "label_3")
+    with OpenStores(workspace) as opened:
+        return {(s.dataset, s.event): field for s, field, _ in with_flow(opened, samples)}
+
+
+@pytest.fixture
+def twice(tmp_path: Path) -> Workspace:
+    """A person in two datasets under one name, and names that are the same as files."""
+    found = Workspace(tmp_path / "ws")
+    for name in ("samm", "samm_lv"):
+        events = write_ingest(found, name, subjects=3, per_subject=2)
+        write_clip_stores(found, name, events)
+        called = {"sub01": "006", "sub02": "s?1", "sub03": "s*1"}
+        if name == "samm_lv":
+            called |= {"sub02": "x" * 90 + "a", "sub03": "x" * 90 + "b"}
+        subjects = events.subject.map(called)
+        people = "samm:" + subjects  # 006 is the same person in both
+        events = events.assign(subject=subjects, person=people, apex=pd.NA)
+        path = found.stage(name, "ingest") / "events.parquet"
+        write_table(conform(events, "events"), path)
+    return found
 
 
 # ------------------------------------------------------------------------------------ pictures
@@ -65,8 +96,7 @@ def test_pictures_are_laid_out_one_subject_out(workspace: Workspace, tmp_path: P
         others = {p.name for p in (out / subject / "u_train").rglob("*.png")}
         assert own == {Path(f).name for f in rows[rows.subject == subject].file}
         assert not own & others and len(own) + len(others) == count
-    by_event = {(s.dataset, s.event): f for s, f in with_flow(
-        workspace, labelled(workspace, ["casme2", "mine"], "label_3"))}  # fmt: skip
+    by_event = fields_of(workspace)
     for row in rows.itertuples():
         image = cv2.imread(str(out / row.file))[..., ::-1]
         np.testing.assert_array_equal(image, flow_picture(by_event[row.dataset, row.event], 28))
@@ -75,6 +105,37 @@ def test_pictures_are_laid_out_one_subject_out(workspace: Workspace, tmp_path: P
     with pytest.raises(ConfigError) as caught:
         export_flow_pictures(workspace, ["mine"], out)
     assert caught.value.code == "folder_not_empty"
+
+
+def test_no_picture_takes_anothers_place(twice: Workspace, tmp_path: Path) -> None:
+    out = tmp_path / "pictures"
+    count = export_flow_pictures(twice, ["samm", "samm_lv"], out)
+    text = (out / "samples.csv").read_text()
+    rows = pd.read_csv(out / "samples.csv", dtype=str)
+    assert count == len(rows) == 10 == rows.file.nunique()
+    assert len({Path(f).name for f in rows.file}) == 10, "in u_train all lie together"
+    assert rows.groupby("subject").person.nunique().max() == 1 and rows.subject.nunique() == 6
+    assert {"samm-006", "samm_lv-006"} < set(rows.subject)
+    for subject, own in rows.groupby("subject"):
+        person = own.person.iloc[0]
+        assert len(list((out / subject / "u_test").rglob("*.png"))) == len(own)
+        others = len(list((out / subject / "u_train").rglob("*.png")))
+        assert others == (rows.person != person).sum()
+    assert "<NA>" not in text, "no sheet names an apex"
+    assert set(rows.onset) == {"2"} and set(rows.apex) == {"12"}, "the flow's own frames"
+
+
+def test_no_label_leads_out_of_the_folder(twice: Workspace, tmp_path: Path) -> None:
+    path = twice.stage("samm", "ingest") / "events.parquet"
+    labels = ["../../../../out", "/tmp/out", "a/b", "a?b", "negative", "0"]
+    write_table(conform(read_table(path).assign(label_3=labels), "events"), path)
+    out = tmp_path / "deep" / "deeper" / "pictures"
+    assert export_flow_pictures(twice, ["samm"], out) == 5
+    rows = pd.read_csv(out / "samples.csv")
+    assert len({Path(f).parts[2] for f in rows.file}) == 5, "a folder a class"
+    inside = set(tmp_path.rglob("*.png"))
+    assert inside and all(p.is_relative_to(out) for p in inside)
+    assert {len(p.relative_to(out).parts) for p in inside} == {4}
 
 
 def test_the_importer_reads_the_pictures(workspace: Workspace, tmp_path: Path) -> None:
@@ -136,6 +197,14 @@ def test_tim_by_its_own_derivation() -> None:
     np.testing.assert_allclose(tim_weights(frames, length) @ clip, published, atol=1e-8)
 
 
+def test_tim_writes_nothing_where_nothing_is_known(twice: Workspace, tmp_path: Path) -> None:
+    path = twice.stage("samm", "ingest") / "events.parquet"
+    write_table(conform(read_table(path).assign(emotion=pd.NA, label_3=pd.NA), "events"), path)
+    export_tim_clips(twice, "samm", tmp_path / "tim", length=4)
+    lines = (tmp_path / "tim" / "clips.csv").read_text().splitlines()
+    assert len(lines) == 7 and all(line.endswith(",,") for line in lines[1:])
+
+
 def test_tim_clips_are_written_and_read(workspace: Workspace, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="--with-faces"):
         export_tim_clips(workspace, "casme2", tmp_path / "tim")
@@ -195,8 +264,7 @@ def test_shards_hold_one_person_each(workspace: Workspace, tmp_path: Path) -> No
     count = export_shards(workspace, ["casme2", "mine"], out)
     index = json.loads((out / "shards.json").read_text())
     assert count == 16 == sum(s["samples"] for s in index.values()) and len(index) == 6
-    fields = {(s.dataset, s.event): f for s, f in with_flow(
-        workspace, labelled(workspace, ["casme2", "mine"], "label_3"))}  # fmt: skip
+    fields = fields_of(workspace)
     for name, said in index.items():
         for parts in samples_in(out / name).values():
             facts = json.loads(parts["json"])
@@ -206,6 +274,37 @@ def test_shards_hold_one_person_each(workspace: Workspace, tmp_path: Path) -> No
     export_shards(workspace, ["casme2", "mine"], tmp_path / "again")
     for name in index:
         assert (out / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
+
+
+def test_shards_hold_every_sample_and_one_field_at_a_time(
+    twice: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[str] = []
+    monkeypatch.setattr(
+        reading, "open_store", lambda w, d, s: opened.append(s) or StageStore(w, d, s)
+    )
+    waiting, most = [0], [0]
+
+    def counted(stores: OpenStores, samples: list[Any]) -> Iterator[Any]:
+        for one in with_flow(stores, samples):
+            waiting[0] += 1
+            most[0] = max(most[0], waiting[0])
+            yield one
+
+    put = shards._put
+    monkeypatch.setattr(shards, "with_flow", counted)
+    monkeypatch.setattr(
+        shards, "_put", lambda tar, name, content: put(tar, name, content) or
+        (name.endswith(".json") and waiting.__setitem__(0, waiting[0] - 1))
+    )  # fmt: skip
+    count = export_shards(twice, ["samm", "samm_lv"], tmp_path / "out", with_frames=True, length=3)
+    found = [samples_in(path) for path in (tmp_path / "out").glob("*.tar")]
+    assert count == 10 == sum(map(len, found)) and len(found) == 5
+    assert len({key for shard in found for key in shard}) == 10
+    assert all(
+        set(parts) == {"flow.npy", "frames.npy", "json"} for s in found for parts in s.values()
+    )
+    assert most == [1] and opened.count("registration") == 2
 
 
 def test_shards_with_clips_ask_for_faces(workspace: Workspace, tmp_path: Path) -> None:

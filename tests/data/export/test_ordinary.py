@@ -182,6 +182,18 @@ def test_no_cell_begins_like_a_formula(cell, written):
     assert names.defused(cell) == written
 
 
+def test_every_stages_ledger_is_a_table(workspace, tmp_path):
+    from data.schema import empty
+    from data.stages.registry import STAGES
+    from data.stages.stores import write_table
+
+    for stage in STAGES:
+        write_table(empty("ledger"), workspace.stage("open", stage) / "ledger.parquet")
+    export.export_tables(workspace, "open", tmp_path / "out")
+    written = {p.stem for p in (tmp_path / "out").glob("*_ledger.csv")}
+    assert written == {f"{stage}_ledger" for stage in STAGES}
+
+
 def test_formulas_in_ids_and_texts_leave_as_text(workspace, tmp_path):
     path = workspace.stage("open", "ingest") / "ledger.parquet"
     ledger = pd.read_parquet(path)

@@ -28,7 +28,7 @@ from data.stages.workspace import Workspace
 from data.synthetic import write_dataset
 from data.synthetic.real_frames import activation, parse_units, plant, planted_field
 from data.synthetic.subjects import make_subject
-from flows.inject import inject_recordings, measure_injected
+from flows.commands.inject import inject_recordings, measure_injected
 from tests.fakes.steps import ingest
 
 SIZE = (320, 240)

@@ -8,6 +8,7 @@ import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,11 @@ import psutil
 import pytest
 
 from data.errors import ConfigError
-from data.stages import buckets, crew, limits, planning, pool, stores
+from data.stages import buckets, crew, limits, planning, pool, signs, stores
+from data.stages.contract import Batching, Unit
 from data.stages.inputs import StageInputs
 from data.stages.limits import WorkerStoppedError
-from data.stages.parts import ChunkJob
+from data.stages.parts import ChunkJob, PartWriter, compute_chunk
 from data.stages.pool import map_jobs
 from tests.fakes import hazards
 from tests.fakes.steps import register, write_tables
@@ -205,6 +207,7 @@ def test_a_job_is_tried_twice_and_then_goes_on_without_the_unit() -> None:
     hung = limits.TimedOutError("c", expected="e", got="g")
     task = pool._Task("asked", Parts())
     assert task.struck("a", died) and task.now.rows == (), "what died once may have been unlucky"
+    assert task.now.alone, "the second time one unit at a time"
     assert task.struck("b", hung) and task.now.rows == (("b", "timed_out", False),)
     assert task.struck("a", died) and task.now.rows[1:] == (("a", "worker_died", True),)
     single = pool._Task("j", 7)
@@ -214,11 +217,64 @@ def test_a_job_is_tried_twice_and_then_goes_on_without_the_unit() -> None:
 class Parts:
     """A job of units."""
 
-    def __init__(self, *rows: tuple[str, str, bool]) -> None:
-        self.rows = rows
+    def __init__(self, *rows: tuple[str, str, bool], alone: bool = False) -> None:
+        self.rows, self.alone = rows, alone
 
     def troubled(self, unit: str, error: Any, *, given_up: bool) -> Parts:
-        return Parts(*self.rows, (unit, error.code, given_up))
+        return Parts(*self.rows, (unit, error.code, given_up), alone=self.alone)
+
+    def repeated(self) -> Parts:
+        return Parts(*self.rows, alone=True)
+
+
+class Killed(BaseException):
+    """Stands for the end of the process: nothing in it goes on."""
+
+
+def test_who_kills_a_batch_is_given_up_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Units computed at once: none of them answers for the one that kills the process."""
+    batches: list[list[str]] = []
+
+    def compute(units: list[str], config: Any) -> list[str]:
+        batches.append(units)
+        if "s/dies" in units:
+            raise Killed
+        return units
+
+    def finish(unit: Unit, prepared: str, result: str, config: Any, part: PartWriter) -> None:
+        part.group(unit.id)["x"] = 1
+        part.done(unit.id)
+
+    batching = Batching(
+        when=lambda config: True,
+        prepare=lambda unit, inputs, config, part: unit.id,
+        size=lambda unit: 1,
+        compute=compute,
+        finish=finish,
+    )
+    stage = replace(hazards.STAGE, batching=batching)
+    register(monkeypatch, stage, hazards.SETTINGS)
+    monkeypatch.setattr(buckets, "BUCKETS", 1)
+    names = [f"s/{i}" for i in range(20)] + ["s/dies"]
+    table = pd.DataFrame({"dataset": "d", "video": names, "subject": "s", "identity": "i"})
+    write_tables(tmp_path, "d", videos=table.assign(fps=25.0, num_frames=1))
+    inputs = StageInputs(tmp_path, "d", None, {"hazards": hazards.HazardConfig()})
+    [job] = planning.stage_jobs(planning.plan_stage(inputs, "hazards"), "test")
+    task, at = pool._Task(job, job), [""]
+    signs.listen(lambda unit: at.__setitem__(0, unit))
+    try:
+        for _ in range(9):
+            try:
+                result = compute_chunk(task.now)
+                break
+            except Killed:
+                assert task.struck(at[0], limits.WorkerDiedError("c", expected="e", got="g"))
+    finally:
+        signs.listen(None)
+    assert result.status == {name: "worker_died" if name == "s/dies" else "ok" for name in names}
+    assert [len(units) for units in batches if "s/dies" in units] == [21, 1, 1]
 
 
 def test_limits_from_history_and_words() -> None:

@@ -17,7 +17,7 @@ from pydantic import Field
 from data.errors import InputError, MissingExtraError, StoreError, StrictError
 from data.schema import conform
 from data.settings import ASIDE, Settings
-from data.stages import planning, stores
+from data.stages import limits, planning, stores
 from data.stages.contract import Stage, Unit
 from data.stages.inputs import StageInputs, UnitInputs
 from data.stages.parts import ChunkJob, ChunkResult, PartWriter, compute_chunk
@@ -250,6 +250,25 @@ def test_deleted_part_redoes_that_part_only_and_gives_the_same_bytes(workspace: 
     assert 0 < len(plan.reasons) < len(VIDEOS) and set(plan.reasons.values()) == {"part missing"}
     run(workspace)
     assert contents(workspace) == before
+
+
+def test_a_units_time_limit_grows_with_its_work(workspace: Path, module: Any) -> None:
+    """A long recording beside short clips is given its time; other settings are no history."""
+    lengths = dict.fromkeys(VIDEOS, 60)
+    module.STAGE = toy(weigh=lambda unit, frames, configs: (0.01 * lengths[unit.video], 1.0))
+    run(workspace)
+    path = workspace / "d" / "toy" / "timings.parquet"
+    times = stores.read_timings(path.parent)
+    stores.write_table(times.assign(seconds=60.0 * times.units), path)  # 1 s a frame
+    write_videos(workspace, [*VIDEOS, "s99/long"])
+    lengths["s99/long"] = 720_000
+    plan = planning.plan_stage(inputs(workspace), "toy")
+    [job] = planning.stage_jobs(plan, TOKEN)
+    assert [u.id for u in job.units] == ["s99/long"]
+    assert job.limit_s == pytest.approx(limits.FACTOR * 720_000)
+    assert planning.stage_jobs(plan, TOKEN, 7.0)[0].limit_s == 7.0
+    others = planning.plan_stage(inputs(workspace, scale=2.0), "toy")
+    assert {j.limit_s for j in planning.stage_jobs(others, TOKEN)} == {limits.UNKNOWN_S}
 
 
 def test_new_video_touches_no_old_part(workspace: Path) -> None:

@@ -16,7 +16,7 @@ from data.errors import ApexflowError, InputError, LockedError, StoreError
 from data.frames import FrameSource, read_image, to_uint8
 from data.schema import conform, empty
 from data.stages import stores
-from data.stages.files import commit, replacing, save_parquet, temporary_name
+from data.stages.files import TEMP_SUFFIX, commit, replacing, save_parquet, temporary_name
 from data.stages.identity import bucket_of, file_digest, stable_hash
 from data.stages.workspace import Workspace
 from data.video_file import examine_video
@@ -66,6 +66,15 @@ def test_replacing_keeps_the_old_whole_when_writing_fails(tmp_path: Path) -> Non
         temporary.write_text("ne")
         raise RuntimeError
     assert path.read_text() == "old" and [p.name for p in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_two_writers_of_one_file_do_not_share_a_temporary_name(tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    with replacing(path) as one, replacing(path) as two:
+        assert one != two and one.name.endswith(TEMP_SUFFIX)
+        one.write_text("one")
+        two.write_text("two")
+    assert path.read_text() == "one" and list(tmp_path.iterdir()) == [path]
 
 
 @pytest.mark.parametrize("moved", [0, 1, 2])

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from data.errors import SplitError
-from data.folds import leave_one_subject_out, with_training_events
+from data.folds import Split, leave_one_subject_out, prove_disjoint, with_training_events
 from data.stages.inputs import StageInputs
 from data.stages.workspace import Workspace
 from data.synthetic import write_dataset
@@ -81,6 +81,29 @@ def test_a_shared_video_or_a_strange_event_is_refused():
         with_training_events(split, micro, macro)
     with pytest.raises(SplitError, match="a1"):
         with_training_events(split, micro[micro.person == "bob"], EVENTS[EVENTS.person == "cid"])
+
+
+@pytest.mark.parametrize("kind", ["leave_one_dataset_out", "cd6me"])
+def test_a_held_out_dataset_trains_with_nothing_of_its_own(kind):
+    """Nor with the macro-expressions of people who have no micro-expression, whom no fold tests."""
+    ours = EVENTS.assign(dataset="casme3", person="casme3:" + EVENTS.person)
+    theirs = EVENTS.assign(dataset="samm", person="samm:" + EVENTS.person)
+    theirs.loc[theirs.person == "samm:cid", "person"] = "casme3:cid"  # in both: tested in neither
+    split = make_split(recipe(**{"split.kind": kind}), pd.concat([ours, theirs]))
+    for dataset, (train, test) in split.folds.items():
+        assert {event.split(":")[0] for event in test} == {dataset}
+        other = {"casme3": "samm", "samm": "casme3"}[dataset]
+        assert train == tuple(f"{other}:{event}" for event in sorted(EVENTS.event))
+    assert split.datasets_shared == {}
+
+
+def test_a_held_out_dataset_on_both_sides_is_refused():
+    split = Split(
+        "leave_one_dataset_out", {"a": (("x",), ("y",))}, datasets_shared={"a": ("samm",)}
+    )
+    with pytest.raises(SplitError, match="no datasets on both sides") as error:
+        prove_disjoint(split)
+    assert error.value.code == "datasets_shared"
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,1 @@
+"""What a run is from outside: planned, started, recorded in Prefect, named, pruned."""

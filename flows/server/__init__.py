@@ -1,0 +1,1 @@
+"""Prefect's own parts on this machine: server, worker, deployments, and their settings."""

@@ -1,0 +1,1 @@
+"""What a person reads: live lines, tables, last words, exit codes."""

@@ -1,0 +1,95 @@
+"""How a command ends when something outside it goes wrong: one line, an exit code."""
+
+from __future__ import annotations
+
+import errno
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+
+import pytest
+import typer
+
+from flows.cli import _guard
+from flows.terminal.last_resort import sentence
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device", "/ws/part-00.h5"), "/ws/part-00.h5"),
+        (PermissionError(errno.EACCES, "Permission denied", "/ws"), "Permission denied"),
+        (MemoryError("12 GiB asked for"), "12 GiB"),
+    ],
+)
+def test_a_full_disk_or_memory_ends_in_one_line(
+    error: Exception, told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    @_guard
+    def command() -> None:
+        raise error
+
+    with pytest.raises(typer.Exit) as caught:
+        command()
+    text = capsys.readouterr().err
+    assert caught.value.exit_code == 1
+    assert told in text and "run again" in text and len(text.splitlines()) == 1
+
+
+def test_a_closed_pipe_is_left_to_the_shell() -> None:
+    @_guard
+    def command() -> None:
+        raise BrokenPipeError
+
+    with pytest.raises(BrokenPipeError):
+        command()
+
+
+@pytest.mark.parametrize(
+    "error", [KeyError("x" * 9000), RecursionError("deep\nwords"), ValueError()]
+)
+def test_an_unforeseen_error_is_one_line_and_a_file(
+    error: Exception,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
+
+    @_guard
+    def command() -> None:
+        raise error
+
+    with pytest.raises(typer.Exit) as caught:
+        command()
+    text = capsys.readouterr().err
+    assert caught.value.exit_code == 1 and len(text.splitlines()) == 1 and len(text) < 900
+    assert type(error).__name__ in text and "report it" in text and "Traceback" not in text
+    (log,) = tmp_path.rglob("*.log")
+    assert str(log) in text and "Traceback" in log.read_text()
+    assert log.stat().st_mode & 0o077 == 0 and log.parent.stat().st_mode & 0o077 == 0
+
+
+def test_details_that_cannot_be_written_do_not_hide_the_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("x")
+    monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path / "file"))
+    assert "could not be written" in sentence(ValueError("odd"), "plan")
+
+
+def test_a_worker_that_was_killed_is_named() -> None:
+    said = sentence(BrokenProcessPool("terminated abruptly"), "run")
+    assert "worker process" in said and "memory" in said and "--workers" in said
+    assert "no memory was left" in sentence(MemoryError(), "run")
+    library = ImportError("libx.so: failed to map segment from shared object")
+    assert "no memory was left" in sentence(library, "check")
+
+
+def test_an_exit_code_of_a_command_passes() -> None:
+    @_guard
+    def command() -> None:
+        raise typer.Exit(3)
+
+    with pytest.raises(typer.Exit) as caught:
+        command()
+    assert caught.value.exit_code == 3
