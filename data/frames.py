@@ -29,6 +29,9 @@ VIDEO_SUFFIXES = (
 )
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff")
 MAX_PIXELS = 100_000_000  # a larger image is refused, not decoded
+DIGEST_LENGTH = 32  # hex digits of the digest of a video's raw bytes
+BETWEEN = b"\x1e"  # stands in it after each file
+BLOCK = 1 << 20  # read at once
 DEPTH_SAMPLES = 16  # frames whose brightest value says how many bits a 16-bit video uses
 
 
@@ -126,6 +129,21 @@ def _no_frame(who: str, expected: str, got: str) -> InputError:
     return InputError(who, expected=expected, got=got, code="unreadable_frame")
 
 
+def bytes_of_files(paths: Iterable[Path]) -> tuple[str, int]:
+    """Digest and size of several files' bytes, in order; an unreadable file counts as that."""
+    digest, size = hashlib.sha256(), 0
+    for path in paths:
+        try:
+            with open(path, "rb") as file:
+                while block := file.read(BLOCK):
+                    digest.update(block)
+                    size += len(block)
+        except OSError as error:
+            digest.update(f"unreadable: {type(error).__name__}".encode())
+        digest.update(BETWEEN)
+    return digest.hexdigest()[:DIGEST_LENGTH], size
+
+
 class FrameSource:
     """Random and sequential access to a video's frames by zero-based index."""
 
@@ -166,21 +184,27 @@ class FrameSource:
             return read_image(path, colour=colour, depth=depth, note=note)
         if self._file is None:
             self._file = VideoFile(self._video, self._length)
+        if index == self._next:  # whether it decodes or not: its bytes were there to be read
+            self._next += 1
         image = self._file.read(index)
         return image if colour else np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.uint8)
 
     def _note(self, raw: npt.NDArray[np.uint8]) -> None:
         self._bytes.update(raw.data)
-        self._bytes.update(b"\x1e")
+        self._bytes.update(BETWEEN)
         self._size, self._next = self._size + raw.size, self._next + 1
 
     def raw_bytes(self) -> tuple[str, int] | None:
         """Digest and size of the files of all frames, if they were read from first to last.
 
-        As `data.ingest.raw` makes them; None for a film.
+        As `bytes_of_files` makes them. A film is read once more for it: decoders seek as they like,
+        and what was decoded a moment ago is still in memory.
         """
-        whole = self._video is None and 0 < self._next == self._length
-        return (self._bytes.hexdigest()[:32], self._size) if whole else None
+        if not 0 < self._next == self._length:
+            return None
+        if self._video is not None:
+            return bytes_of_files([self._video])
+        return self._bytes.hexdigest()[:DIGEST_LENGTH], self._size
 
     def _check_size(self, index: int, image: Image) -> None:
         """Images: against the first readable one, whichever is read first; films: the first read.

@@ -8,6 +8,7 @@ import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+OUR_LOGGERS = ("data", "models", "tasks", "flows")
 CHANGED = "+changes"  # after a commit whose files have been edited since
 GIT_LIMIT_S = 10.0
 

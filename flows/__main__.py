@@ -1,6 +1,6 @@
 """`python -m flows COMMAND`. Kept empty: spawned workers import this module again."""
 
 if __name__ == "__main__":
-    from flows.cli import main
+    from flows.start import start
 
-    main()
+    start()

@@ -145,15 +145,17 @@ def run(
     from flows.runs import launch
 
     show_log(verbose=not as_json)
+    if mlflow is not None:
+        launch.require_tracking()
     if prove:
         proof = launch.prove(request)
         typer.echo(json.dumps(proof.facts()) if as_json else proof.sentence())
         raise typer.Exit(Exit.GOOD if proof.holds else Exit.FAILED)
     records = launch.run(request, runner)
-    if mlflow is not None:
-        launch.write_tracking(records, mlflow)
     told = json.dumps(records, indent=1, default=str) if as_json else launch.summary(records)
     typer.echo(told)
+    if mlflow is not None and not launch.write_tracking(records, mlflow):
+        typer.echo("nothing written to MLflow: no run was scored", err=True)
 
 
 @app.command()
@@ -176,7 +178,7 @@ def plan(
     from flows.runs import planner
 
     del runner  # so that every word of a `run` can be planned
-    say = partial(typer.echo, err=True) if measure and not as_json else None
+    say = partial(typer.echo, err=True) if measure else None
     found = planner.plan(request, say)
     typer.echo(json.dumps(found, indent=1) if as_json else planner.to_text(found, request))
 

@@ -29,14 +29,14 @@ class Network:
 
     settings: type[Settings]
     train: type[Settings]
-    module: str  # create(config) -> nn.Module; load_authors_checkpoint(source, **config)
+    module: str  # create(config) -> nn.Module; load_authors_checkpoint(source, **config) if any
     family: str  # a module with FAMILY
     samples: Samples
     needs: Callable[[Any], tuple[str, ...]]  # settings → the last stages it reads
     decode: type[Settings] = NoDecode
 
     def code(self) -> Any:
-        """The module with `create` and `load_authors_checkpoint`; imports torch."""
+        """The module with `create`, and `load_authors_checkpoint` where there are any."""
         return import_module(self.module)
 
 

@@ -13,9 +13,10 @@ are the run's. What is scaled is scaled by a fold's training side, also for its 
     FlowDataset    an event: picture (3, S, S) float32 of u, v, strain, standardised; its class, int
     WindowDataset  a window: motion (1, C, k) float32; spot (k,) float32; classes (k,) int64
 
-Everything is read once, when the first data set of a workspace is made; the sets of all folds share
-it, and worker processes of a `DataLoader` do (they are forked; spawned ones get a copy). Nothing in
-a set is an open file.
+A set made alone reads its recipe's samples itself. `folds()` reads them once for the sets of all
+folds, and `shared=other.source` gives one set what another has read; worker processes of a
+`DataLoader` share it too (they are forked; spawned ones get a copy). Nothing in a set is an open
+file.
 """
 
 from __future__ import annotations
@@ -44,7 +45,8 @@ from models.hsta.fold import class_names
 from models.me_tst.curves import read_videos
 from models.recipe import Recipe, load_recipe
 from models.runs.files import Sample
-from models.runs.samples import Samples, choose_samples, fold_name, make_split
+from models.runs.samples import Samples, choose_samples, find_fold, fold_name, make_split
+from models.targets import AUS, code_of
 
 Side = Literal["train", "test"]
 CPU = torch.device("cpu")
@@ -81,13 +83,11 @@ class Folds:
         return [fold_name(i, str(name)) for i, name in enumerate(self.split.folds)]
 
     def rows(self, fold: str | int, side: Side) -> list[int]:
-        """Rows of the samples' table on one side of a fold (name, number or who is held out)."""
-        wanted = str(fold)
-        for number, (name, held) in enumerate(zip(self.names, self.split.folds, strict=True)):
-            if wanted in (name, str(number), str(held), str(held).rpartition(":")[2]):
-                ids = set(self.split.folds[held][0 if side == "train" else 1])
-                return list(np.flatnonzero(event_ids(self.samples.table).isin(ids)))
-        raise ConfigError("fold", expected=f"one of {', '.join(self.names)}", got=wanted[:80])
+        """Rows of the samples' table on one side of a fold, said as `find_fold` takes it."""
+        held = list(self.split.folds)
+        number = find_fold([str(name) for name in held], fold)
+        ids = set(self.split.folds[held[number]][0 if side == "train" else 1])
+        return list(np.flatnonzero(event_ids(self.samples.table).isin(ids)))
 
     def keys(self, dataset: str, stage: str) -> dict[str, str] | None:
         """Unit → key of the stage's results that the samples were chosen from."""
@@ -102,8 +102,9 @@ class Folds:
 
     @cached_property
     def labels(self) -> npt.NDArray[np.int64]:
-        """A class number for each sample."""
-        names = [self.classes.index(str(label)) for label in self.samples.table.label]
+        """A class number for each sample; of action units their set (`models.targets.bits_of`)."""
+        number = code_of if self.recipe.labels == AUS else self.classes.index
+        names = [number(str(label)) for label in self.samples.table.label]
         return np.array(names, np.int64)
 
     @cached_property
@@ -198,8 +199,8 @@ class ClipDataset(_FoldDataset):
 
     The time axis is F frames of onset … offset, then the two special slots: onset and apex frames,
     or (u, v, strain) of onset→apex and apex→offset with `model.special: flow`. Frames of the
-    training side are drawn at random by torch's generator, so that `DataLoader(generator=…)` and
-    its workers repeat; of the test side evenly.
+    training side are drawn at random by torch's own generator: `torch.manual_seed` makes them
+    repeat, and with workers `DataLoader(generator=…)`, which seeds these; of the test side evenly.
     """
 
     family = "models.hsta.family"

@@ -33,6 +33,15 @@ def local_devices(asked: str) -> tuple[str, ...]:
     return wanted
 
 
+def gpus_for(asked: str) -> tuple[str, ...]:
+    """GPUs of this machine for work that was told to be done on one, as flow's backend can be.
+
+    Those asked for; all where that is the CPU.
+    """
+    found = local_devices(asked)
+    return found if found != ("cpu",) else local_devices("auto")
+
+
 def count_gpus() -> int:
     """GPUs that torch can use here; as many as $APEXFLOW_FAKE_GPUS says, where it is set."""
     if faked := os.environ.get(FAKE_GPUS):
@@ -45,6 +54,16 @@ def count_gpus() -> int:
 def resolve_device(device: str) -> str:
     """The first of `local_devices`."""
     return local_devices(device)[0]
+
+
+def device_name(device: str) -> str:
+    """'cpu', or a GPU of this machine with its maker's name: 'cuda:0 (NVIDIA H100)'."""
+    resolved = resolve_device(device)
+    if real_device(resolved) == "cpu":
+        return resolved
+    import torch
+
+    return f"{resolved} ({torch.cuda.get_device_name(resolved)})"
 
 
 def real_device(name: str) -> str:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
@@ -76,7 +77,7 @@ def read_notes(out: Path, epochs: int, record: int, who: str) -> dict[int, Array
         try:
             with np.load(_note(out, number), allow_pickle=False) as file:
                 found[number] = {name: file[name] for name in file.files}
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, EOFError, ValueError, KeyError, BadZipFile) as error:
             raise TrainingError(
                 f"{who}, epoch {number}",
                 expected="the predictions noted in training",

@@ -47,6 +47,11 @@ class Family(Protocol):
         """Whether its networks name the class of a given clip."""
         ...
 
+    @property
+    def multi_label(self) -> bool:
+        """Whether an output may answer yes or no for itself: `labels: aus`."""
+        ...
+
     def training_facts(self, recipe: Recipe) -> dict[str, Any]:
         """Settings outside `model` and `train` that change the trained weights, if not default."""
         ...

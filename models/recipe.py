@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import re
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -28,9 +29,9 @@ from data.stages.registry import STAGES, settings_of, with_needs
 from models.contract import Network, NoDecode
 from models.recipe_text import MAX_DEPTH, read_file, short
 from models.registry import NETWORKS, find_network
+from models.targets import AUS
 
 LONGEST_NAME = 200  # of a recipe on the command line; disks take 255 bytes
-LABELS = ("label_3", "label_4", "label_5", "label_7", "objective_class", "emotion")
 
 
 class SplitConfig(Settings):
@@ -167,6 +168,16 @@ class Recipe(Settings):
             except ValidationError as error:
                 raise ValueError("; ".join(_problems(error, kind, key))) from error
         return {**values, **read}
+
+    @model_validator(mode="after")
+    def _learnable(self) -> Recipe:
+        """A set of action units is learned by networks of a family that can."""
+        if self.labels == AUS and not import_module(self.network.family).FAMILY.multi_label:
+            raise ValueError(
+                "labels: aus needs a network with a yes or no for each action unit, such as "
+                f"hsta (got {self.network_name})"
+            )
+        return self
 
     @field_validator("data")
     @classmethod

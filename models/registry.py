@@ -66,8 +66,16 @@ def load_authors_checkpoint(name: str, path_or_state_dict: Checkpoint, **config:
     Read weights-only. What the tensors tell (widths, depths, groups, patches, classes) is inferred;
     what they cannot tell is `config`, by the network's own names. `.unused_tensors` names every
     tensor that was not used. Raises InputError (`bad_checkpoint`) naming a missing, misshapen or
-    unknown tensor, ConfigError for an unknown network or setting.
+    unknown tensor, ConfigError for an unknown network or setting, and for a network
+    that no authors published weights of.
     """
     code = find_network(name).code()
+    if not hasattr(code, "load_authors_checkpoint"):
+        raise ConfigError(
+            f"checkpoint of {name}",
+            expected="a network whose authors published weights",
+            got="one without",
+            todo="Weights of the project's own runs are read by `predict --run`.",
+        )
     loaded: nn.Module = code.load_authors_checkpoint(path_or_state_dict, **config)
     return loaded

@@ -22,6 +22,12 @@ from data.errors import InputError
 AUS = "aus"
 NONE = "none"
 UNITS = tuple(f"AU{n}" for n in CD6ME_UNITS)
+# Label maps with fixed classes; those of the others are the dataset's own, found in its events.
+CLASSES: dict[str, tuple[str, ...]] = {
+    "label_3": ("negative", "positive", "surprise"),
+    "label_4": ("negative", "positive", "surprise", "others"),
+    "objective_class": ("1", "2", "3", "4", "5", "6", "7"),
+}
 THRESHOLD = 0.5  # probability from which a unit counts as seen
 
 

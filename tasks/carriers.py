@@ -13,7 +13,7 @@ from typing import Any, Protocol, TypeVar
 from data.stages.contract import Machines
 from data.stages.limits import NEED_MB, parse_memory, workers_within
 from data.stages.pool import cpu_count, map_jobs
-from models.devices import local_devices
+from models.devices import gpus_for
 from tasks.request import RunRequest
 
 Job = TypeVar("Job")
@@ -74,8 +74,7 @@ class LocalCarrier:
 
     def own_gpus(self, device: str) -> tuple[str, ...]:
         """See Carrier. GPU flow takes one whatever training was told: its backend was asked for."""
-        found = local_devices(device)
-        return found if found != ("cpu",) else local_devices("auto")
+        return gpus_for(device)
 
     def carry(
         self,

@@ -22,7 +22,7 @@ OF_THE_WHOLE = ("stages", "from_stage", "until", "force")  # which stages: only 
 ONLY_OF = {
     "allow_shrink": ("ingest",),
     "folds": ("train",),
-    "device": ("train",),
+    "device": ("flow", "train"),
     "max_gpu_memory_mb": ("train",),
 }
 IN_PARENT = ("ingest", "evaluate")  # made in one process

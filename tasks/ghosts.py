@@ -72,12 +72,12 @@ def _alone(folder: Path) -> Iterator[bool]:
 def _journals(api: PrefectApi, folder: Path, tell: bool) -> tuple[int, set[str]]:
     """Runs closed, and the ids of all runs that still have a journal: nobody else may close them.
 
-    A journal ends with its run: told, or closed as gone.
+    A journal ends with its run: told, or closed as gone. That of another server's run waits.
     """
     closed, spoken_for = 0, set[str]()
     for path in sorted(folder.glob("*.json")):
         journal = Journal.read(path)
-        if journal is None:
+        if journal is None or journal.server != api.whose:
             continue
         if journal.alive():
             spoken_for |= {journal.top, *journal.ids.values()}

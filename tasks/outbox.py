@@ -48,14 +48,16 @@ class Journal:
     ids: dict[str, str] = field(default_factory=dict)
     ended: dict[str, str] | None = None  # the top run's final state, once there is one
     pending: list[dict[str, Any]] = field(default_factory=list)
+    server: str = ""  # whose ids these are, and who must be told; see `PrefectApi.whose`
 
     @classmethod
-    def begin(cls, folder: Path, workspace: str) -> Journal:
+    def begin(cls, folder: Path, workspace: str, server: str = "") -> Journal:
         """A new one for this process."""
         folder.mkdir(parents=True, exist_ok=True)
         me = psutil.Process()
         path = folder / f"{secrets.token_hex(6)}.json"
-        return cls(path, me.pid, me.create_time(), socket.gethostname(), workspace)
+        began = me.create_time()
+        return cls(path, me.pid, began, socket.gethostname(), workspace, server=server)
 
     @classmethod
     def read(cls, path: Path) -> Journal | None:
@@ -68,7 +70,10 @@ class Journal:
     def save(self) -> None:
         """Write it; a reader sees the old one whole or the new one whole."""
         temporary = self.path.with_suffix(f".{os.getpid()}.tmp")
-        temporary.write_text(json.dumps({**asdict(self), "path": ""}))
+        with open(temporary, "w") as file:
+            file.write(json.dumps({**asdict(self), "path": ""}))
+            file.flush()
+            os.fsync(file.fileno())
         temporary.replace(self.path)
 
     def alive(self) -> bool:

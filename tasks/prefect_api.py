@@ -7,10 +7,12 @@ gone: whoever computes must not wait for whoever watches.
 from __future__ import annotations
 
 import os
+import socket
 import uuid
 from typing import Any
 
 import httpx
+import psutil
 
 TIMEOUT_S = 10.0
 
@@ -48,6 +50,15 @@ class PrefectApi:
     def local(self) -> bool:
         """Whether the server is on this machine, so that its process numbers mean ours."""
         return self._http.base_url.host in ("127.0.0.1", "localhost", "::1")
+
+    @property
+    def whose(self) -> str:
+        """Which server: "" for this machine's own, whatever its port; else its address."""
+        host = self._http.base_url.host
+        own = {a.address for card in psutil.net_if_addrs().values() for a in card}
+        return (
+            "" if self.local or host in {*own, socket.gethostname()} else str(self._http.base_url)
+        )
 
     def request(self, method: str, path: str, body: Any = None) -> Any:
         """The answer's JSON (None when empty). Raises Unreachable or Refused."""

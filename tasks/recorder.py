@@ -18,11 +18,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from data.project import OUR_LOGGERS
 from tasks.outbox import Journal, Outbox
 from tasks.prefect_api import PrefectApi, Refused
 
 logger = logging.getLogger(__name__)
-OUR_LOGGERS = ("data", "models", "tasks", "flows")
 JOURNALS = "runs"  # folder of journals in Prefect's home
 WAKE = signal.SIGUSR2  # ^C's own signal is ignored in a run that a script put into the background
 ENGINE_PATIENCE_S = 3.0  # a worker's own cancelling comes first, where it works
@@ -39,7 +39,7 @@ class Recorder:
         self._flows: dict[str, str] = {}
         self._tasks = 0
         self._ended = {"type": "COMPLETED", "name": "Completed"}
-        self._outbox = Outbox(api, Journal.begin(home / JOURNALS, workspace), self._look)
+        self._outbox = Outbox(api, Journal.begin(home / JOURNALS, workspace, api.whose), self._look)
 
     @contextmanager
     def flow(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
 from data.datasets import ADAPTERS
 from data.errors import ConfigError
@@ -23,6 +23,15 @@ DatasetName = Annotated[str, _choice(*ADAPTERS)]
 DeviceName = Annotated[str, _choice("auto", "cpu", "cuda", *(f"cuda:{n}" for n in range(16)))]
 RecipeName = Annotated[str, _choice(*list_recipes(), title="One of ours")]
 RecipePath = Annotated[str, Field(title="A YAML file's path")]
+PLACES = ("recipe", "workspace", "scheduler", "landmark_model")  # fields that may be paths
+
+
+def _expanded(text: str) -> str:
+    """~ and ~name as a shell would have them; forms have no shell."""
+    try:
+        return str(Path(text).expanduser()) if text.startswith("~") else text
+    except RuntimeError as error:
+        raise ValueError(str(error)) from error
 
 
 class DataRow(BaseModel):
@@ -169,6 +178,11 @@ class RunRequest(BaseModel):
         title="Show faces",
         description="Show faces of licensed datasets in pictures; licences usually forbid it.",
     )
+
+    @field_validator(*PLACES)
+    @classmethod
+    def _at_home(cls, value: str) -> str:
+        return _expanded(value)
 
     def roots(self) -> dict[str, Path]:
         """Dataset roots as paths. Raises ConfigError for the home of somebody who is not here."""

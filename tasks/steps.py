@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -51,12 +51,30 @@ def run_steps(
     """
     do = do or run_step
     try:
-        return [do(context, name) for name in context.steps]
+        return _in_order(context, do)
     except StoreError as error:
         if error.code not in ("damaged_part", "damaged_table", "damaged_run"):
             raise
         logger.warning("%s Beginning again.", error)
-    return [do(context, name) for name in context.steps]
+    return _in_order(context, do)
+
+
+def _in_order(context: RunContext, do: Callable[[RunContext, str], StepRecord]) -> list[StepRecord]:
+    records, asked = [], bool(context.request.folds)
+    for name in context.steps:
+        if asked and name != context.recipe.steps[0]:  # from here on it takes hours
+            refuse_unknown_folds(context)
+            asked = False
+        records.append(do(context, name))
+    return records
+
+
+def refuse_unknown_folds(context: RunContext) -> None:
+    """ConfigError for a fold asked for that the split will not have; needs ingest's tables."""
+    for step in map(find_step, context.steps):
+        if not step.per_dataset:
+            for scope in context.scopes(step):
+                step.plan(replace(scope, expect=True))
 
 
 def run_step(context: RunContext, name: str) -> StepRecord:
@@ -78,7 +96,7 @@ def refuse_stale_inputs(context: RunContext, scope: Scope, step: Step) -> None:
     for needed in step.needs(context.recipe):
         upstream = find_step(needed)
         for place in context.scopes(upstream, scope.dataset):
-            plan = upstream.plan(place)
+            plan = upstream.plan(replace(place, folds=()))
             if plan.reasons:
                 raise StoreError(
                     f"{scope.label}/{step.name}",
@@ -103,6 +121,7 @@ def _do(context: RunContext, step: Step, scope: Scope, record: StepRecord) -> No
         total = sum(job.count for job in jobs)
         context.executor.progress(name, 0, total, "starting")
     status: dict[str, str] = {}
+    devices: set[str] = set()  # that results were made on; the CPU where they do not say
     per_gpu = step.gpu(scope, plan) if jobs else 0
     gpus = len(context.carrier.own_gpus(scope.device)) if per_gpu else 0
     try:
@@ -113,6 +132,7 @@ def _do(context: RunContext, step: Step, scope: Scope, record: StepRecord) -> No
             for result in _results(context, step, jobs, Share(per_gpu, granted)):
                 done = step.publish(scope, plan, result)
                 status |= done
+                devices.add(getattr(result, "device", "cpu"))
                 news.done = len(status)
                 text = step.progress(scope, result)
                 if lost := sum(word != "ok" for word in status.values()):
@@ -133,7 +153,7 @@ def _do(context: RunContext, step: Step, scope: Scope, record: StepRecord) -> No
     if status and "run" in plan.detail:
         spent = time.perf_counter() - began
         run = Path(plan.detail["run"])
-        note_session(run, step.name, len(status), spent, scope.device, context.made)
+        note_session(run, step.name, len(status), spent, ", ".join(sorted(devices)), context.made)
     if plan.reasons:
         _show(context, step, scope, plan)
 

@@ -2,14 +2,21 @@
 
 DIS flow is measured from the onset frame to every frame. What the whole face does together (an
 affine motion fitted to each field: residual head motion) is taken off. What is left is compared
-with courses in time that rise from the onset, hold, and fall to the offset: for each course the
-energy of the motion that follows it. Courses are made orthogonal to everything constant or linear
-in time, so that drift and the onset frame's own noise have no say. A second pass listens only to
-the tenth of the pixels that move most. The apex is the middle of the best course's hold.
+with courses in time that rise from the onset, hold, and fall to the offset. Courses are made
+orthogonal to everything constant or linear in time, so that drift and the onset frame's own noise
+have no say. The search has two passes:
+
+    1. the course that facial action units follow with the most energy, projections of the flow on
+       the shapes of `data.align.fitting`; the tenth of the pixels that move most along it is heard
+    2. the course most likely for these: −log(1 − share of a pixel's motion that follows it), summed
+
+In the second a pixel's noise is what it does beside the course. So a mouth that moves far but not
+from this onset to this offset is outvoted by a brow that moves little and keeps to it. The apex is
+the middle of the best course's hold.
 
 Compared with the usual peak of the mean flow magnitude this uses the direction of motion and the
-whole course, so noise in single frames hardly matters; measured in tests/benchmarks/bench_apex.py.
-Only the time axis is searched: the Gram matrix of the fields, (m,m), holds all that is needed.
+whole course, so noise in single frames hardly matters; measured in tests/benchmarks/bench_apex.py
+and bench_real_faces.py.
 """
 
 from __future__ import annotations
@@ -20,6 +27,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from data.align.fitting import expressions
 from data.apex.clip import Array, Clip, Spotted, every_frame, peak_ratio, smoothed
 
 F32 = npt.NDArray[np.float32]
@@ -29,6 +37,7 @@ EYE_MARGIN = 0.10  # inter-pupil distances around the eyes left out, for blinks
 STRONGEST = 0.10  # share of the pixels heard in the second pass
 GRID = 64  # times tried for the start and the end of the hold
 MAX_HOLD = 0.5  # of the event
+LEAST_LEFT = 1e-6  # of a pixel's motion beside a course
 
 
 def flow_peak(clip: Clip) -> Spotted:
@@ -37,10 +46,12 @@ def flow_peak(clip: Clip) -> Spotted:
     mask = face_mask(clip)
     fields = rigid_removed(onset_flow(clip.crops), mask)
     courses, centres = time_courses(tuple(clip.times.tolist()), clip.length, clip.margin)
-    pattern = _pattern(courses, fields)
+    first = int(np.argmax(_energy(courses, _actions(clip, mask, fields))))
+    pattern = np.tensordot(courses[first].astype(np.float32), fields, axes=1)
     strength = np.hypot(pattern[:, 0], pattern[:, 1])
     heard = strength >= np.quantile(strength, 1 - STRONGEST)
-    best = int(np.argmax(_energy(courses, fields[:, heard])))
+    drift = _drift(clip.times, clip.length)
+    best = int(np.argmax(_likelihood(courses, drift, fields[:, heard])))
     apex = int(np.clip(np.rint(centres[best]), 0, clip.length - 1))
     along = np.tensordot(courses[best].astype(np.float32), fields[:, heard], axes=1)
     share = (clip.times / (clip.length - 1)).astype(np.float32)
@@ -80,13 +91,27 @@ def face_mask(clip: Clip) -> Mask:
 def rigid_removed(fields: F32, mask: Mask) -> F32:
     """Fields (m,S,S,2) inside the mask, (m,P,2), less each one's least-squares affine motion."""
     rows, columns = np.nonzero(mask)
+    inside = fields[:, rows, columns].astype(np.float64)  # sums over all pixels of small values
+    return _affine_removed(inside, mask).astype(np.float32)
+
+
+def _affine_removed(fields: Array, mask: Mask) -> Array:
+    """Fields (m,P,2) of the mask's pixels less each one's least-squares affine motion."""
+    rows, columns = np.nonzero(mask)
     size = mask.shape[0]
     basis = np.stack([np.ones(len(rows)), columns / size - 0.5, rows / size - 0.5], axis=1)
     q = np.linalg.qr(basis)[0]
-    inside = fields[:, rows, columns].astype(np.float64)  # sums over all pixels of small values
-    common = np.einsum("pk,mpc->mkc", q, inside, optimize=True)
-    inside -= np.einsum("pk,mkc->mpc", q, common, optimize=True)
-    return inside.astype(np.float32)
+    common = np.einsum("pk,mpc->mkc", q, fields, optimize=True)
+    return fields - np.einsum("pk,mkc->mpc", q, common, optimize=True)
+
+
+def _actions(clip: Clip, mask: Mask, fields: F32) -> F32:
+    """Projections (m,22) of the fields on each action unit's shape on either side, unit norm."""
+    rows, columns = np.nonzero(mask)
+    shapes = expressions(clip.landmarks, np.stack([columns, rows], axis=1).astype(np.float64))
+    flat = _affine_removed(shapes.transpose(2, 1, 0), mask).reshape(shapes.shape[-1], -1)
+    flat /= np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-9)
+    return np.asarray(fields.reshape(len(fields), -1) @ flat.T.astype(np.float32))
 
 
 @functools.lru_cache(maxsize=256)
@@ -104,7 +129,7 @@ def time_courses(times: tuple[float, ...], length: int, margin: float) -> tuple[
     rise = np.clip(t / start[:, None], 0, 1)
     fall = np.clip((t - end[:, None]) / (last - end[:, None]), 0, 1)
     courses = (0.5 - 0.5 * np.cos(np.pi * rise)) * (0.5 + 0.5 * np.cos(np.pi * fall))
-    drift = np.linalg.qr(np.stack([np.ones_like(t), t / last], axis=1))[0]
+    drift = _drift(t, length)
     courses -= (courses @ drift) @ drift.T
     norm = np.linalg.norm(courses, axis=1)
     seen = norm > 1e-6
@@ -118,11 +143,19 @@ def _energy(courses: Array, fields: F32) -> Array:
     return np.einsum("nm,nm->n", courses @ gram, courses)
 
 
-def _pattern(courses: Array, fields: F32) -> F32:
-    """Displacement (P,2) of every pixel along the course that explains most."""
-    best = courses[int(np.argmax(_energy(courses, fields)))]
-    pattern: F32 = np.tensordot(best.astype(np.float32), fields, axes=1)
-    return pattern
+def _drift(times: Array, length: int) -> Array:
+    """Orthonormal (m,2): what is constant and what is linear in time."""
+    return np.asarray(np.linalg.qr(np.stack([np.ones_like(times), times / (length - 1)], 1))[0])
+
+
+def _likelihood(courses: Array, drift: Array, fields: F32) -> Array:
+    """How well each course explains each pixel's motion, summed over the pixels: (n,)."""
+    flat = fields.reshape(len(fields), -1)
+    flat = flat - (drift @ (drift.T @ flat)).astype(np.float32)
+    whole = (flat**2).reshape(len(flat), -1, 2).sum(axis=(0, 2))
+    along = (courses.astype(np.float32) @ flat) ** 2
+    share = along.reshape(len(courses), -1, 2).sum(axis=2) / np.maximum(whole, 1e-9)
+    return np.asarray(-np.log(np.maximum(1 - share, LEAST_LEFT)).sum(axis=1))
 
 
 def _top_magnitude(fields: F32) -> Array:

@@ -32,7 +32,7 @@ from data.stages.parts import PartWriter
 if TYPE_CHECKING:
     from data.pictures.stages import Drawn, Shown
 
-NAME, VERSION = "apex", 3
+NAME, VERSION = "apex", 4
 NAN = float("nan")
 
 

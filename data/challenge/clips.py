@@ -42,7 +42,7 @@ class ChallengeClip:
 
 def is_clip_file(path: Path) -> bool:
     """Whether a file begins with a clip row or a fold's line."""
-    first = next((line for line in read_text(path).splitlines() if line.strip(" ,")), "")
+    first = next((line for line in read_text(path).split("\n") if line.strip(" ,")), "")
     return bool(re.match(r"(database\b|casme2|samm|smic)[, ]", first.strip().lower()))
 
 
@@ -50,13 +50,16 @@ def read_clips(path: Path) -> tuple[ChallengeClip, ...]:
     """Clips in order; of a log the predicted classes. Raises InputError `bad_challenge_file`."""
     clips: list[ChallengeClip] = []
     fold: tuple[str, str] | None = None
-    for number, line in enumerate(read_text(path).splitlines(), start=1):
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
+        where = f"{path.name}, line {number}"
         comma = "," in line
-        cells = next(csv.reader(io.StringIO(line)), []) if comma else line.split()
+        try:
+            cells = next(csv.reader(io.StringIO(line)), []) if comma else line.split()
+        except csv.Error as error:
+            raise _bad(where, "database,subject,clip,class", str(error)) from error
         cells = [c.strip() for c in cells]
         if not any(cells) or cells[0].lower() == "database":
             continue
-        where = f"{path.name}, line {number}"
         if comma and len(cells) >= 4 and cells[0].lower() in DATABASES:
             clips.append(
                 ChallengeClip(cells[0].lower(), cells[1], cells[2], _label(where, cells[3]))

@@ -55,8 +55,12 @@ def read_intervals(path: Path) -> tuple[Form, tuple[SpottedInterval, ...]]:
     Raises InputError `bad_challenge_file` naming the line that cannot be read.
     """
     text = read_text(path)
-    rows = [row for row in csv.reader(io.StringIO(text)) if any(cell.strip() for cell in row)]
-    header = [cell.strip().lower() for cell in rows[0]] if rows else []
+    reader, rows = csv.reader(io.StringIO(text)), list[tuple[int, list[str]]]()
+    try:
+        rows += ((reader.line_num, row) for row in reader if any(cell.strip() for cell in row))
+    except csv.Error as error:  # a quote that nothing closes makes a cell of all that follows
+        raise _bad(f"{path.name}, line {reader.line_num}", "rows of cells", str(error)) from error
+    header = [cell.strip().lower() for cell in rows[0][1]] if rows else []
     if "emotion" in header and {"subject", "video", "onset", "offset"} <= set(header):
         form: Form = "str"
     elif "vid" in header and "type" in header and {"onset", "pred_onset"} & set(header):
@@ -64,8 +68,7 @@ def read_intervals(path: Path) -> tuple[Form, tuple[SpottedInterval, ...]]:
     else:
         raise _bad(path, f"a header {','.join(SPOTTING)} or {','.join(RECOGNISED)}",
                    ",".join(header) or "an empty file")  # fmt: skip
-    lines = enumerate(rows[1:], start=2)
-    return form, tuple(_interval(path, number, header, row, form) for number, row in lines)
+    return form, tuple(_interval(path, number, header, row, form) for number, row in rows[1:])
 
 
 def _interval(
@@ -133,8 +136,16 @@ def write_rows(path: Path, header: Sequence[str], rows: Iterable[Sequence[object
         temporary.write_text(text.getvalue(), encoding="utf-8")
 
 
+def unpadded(subject: str) -> str:
+    """A subject's number without padding, "6" of "006"; other names as they are."""
+    return (subject.lstrip("0") or "0") if subject.isdigit() else subject
+
+
 def read_text(path: Path) -> str:
-    """A text file's content without a byte-order mark. Raises InputError `bad_challenge_file`."""
+    r"""A text file's content without a byte-order mark, its lines ended by \n and nothing else.
+
+    Raises InputError `bad_challenge_file`.
+    """
     try:
         if not path.is_file():
             raise FileNotFoundError("no such file")

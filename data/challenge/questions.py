@@ -79,7 +79,7 @@ def read_questions(path: Path) -> tuple[Question, ...]:
     """Rows in order. Raises InputError `bad_challenge_file`: what is wrong, and in which line."""
     rows: list[Question] = []
     seen: set[str] = set()
-    for number, line in enumerate(read_text(path).splitlines(), start=1):
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
         if not line.strip():
             continue
         where = f"{path.name}, line {number}"

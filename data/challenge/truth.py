@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from data.challenge.forms import Form, SpottedInterval, read_text
+from data.challenge.forms import Form, SpottedInterval, read_text, unpadded
 from data.datasets.base import GENERATOR
 from data.datasets.label_maps import label_of
 from data.errors import InputError
@@ -32,8 +32,7 @@ def drawn_truth(path: Path, part: str, form: Form) -> tuple[SpottedInterval, ...
         if of != part:
             continue
         known = True
-        subject = video["subject"]
-        subject = (subject.lstrip("0") or "0") if subject.isdigit() else subject
+        subject = unpadded(video["subject"])
         for event in video["events"]:
             kind = KINDS.get(event["type"])
             ends = event["onset_number"], event["offset_number"]

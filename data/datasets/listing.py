@@ -8,8 +8,10 @@ blanks in names all come out right, and dropped frames stay visible as holes in 
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import re
+import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -25,9 +27,13 @@ from data.video_file import VideoFacts, examine_video
 
 MAX_DEPTH = 12  # nested archives add levels; a deeper tree is a loop of links
 MAX_NUMBER = 2**53  # beyond this a "number" is a time stamp or a hash
+SILENT_S = 10.0  # a walk that takes longer says how far it is
+KERNELS = ("/proc/", "/sys/", "/dev/")  # no files, and no end to some of them
 _LAST_DIGITS = re.compile(r"([0-9]+)[^0-9]*$")
 _SUSPICIOUS = 0.8  # a frame below this share of the median size is looked at
 _NAMED = 5  # how many file names a message shows
+
+logger = logging.getLogger(__name__)
 
 # (reason, detail) of something wrong inside one folder
 Problem = tuple[str, str]
@@ -106,26 +112,52 @@ def walk(root: Path, *, confined: bool = False) -> Tree:
     """Read the directory tree under `root` once; no file is opened or stat'ed.
 
     `confined`: folders that are links out of it are not entered (`path_outside_root`). Hidden
-    directories are skipped. Unreadable directories become problems (`permission_denied`), links
+    directories are skipped, and so are the whole disk and the kernel's folders, the root itself
+    included (`whole_disk`). Unreadable directories become problems (`permission_denied`), links
     that loop end at MAX_DEPTH or at a folder already seen.
     """
     tree = Tree(root)
-    seen: set[str] = set()
+    seen = _Seen(root)
     _walk(tree, "", 0, seen, os.path.realpath(root) if confined else "")
     tree.folders = dict(sorted(tree.folders.items()))
     return tree
 
 
-def _walk(tree: Tree, path: str, depth: int, seen: set[str], inside: str) -> None:
+class _Seen:
+    """Folders that a walk has entered; it says how many while it goes on for long."""
+
+    def __init__(self, root: Path) -> None:
+        self.paths: set[str] = set()
+        self._root, self._due = root, time.monotonic() + SILENT_S
+
+    def enter(self, real: str) -> None:
+        self.paths.add(real)
+        if time.monotonic() > self._due:
+            self._due = time.monotonic() + SILENT_S
+            logger.warning("%s: %d folders so far, now in %s", self._root, len(self.paths), real)
+
+
+def _no_place_for_data(real: str) -> str:
+    """What a folder is that nobody's dataset is in and whose walk would take minutes; "" if not."""
+    if real == os.sep:
+        return "the whole disk"
+    kernels = f"{real}/".startswith(KERNELS) and not f"{real}/".startswith("/dev/shm/")
+    return "no files but the kernel's" if kernels else ""
+
+
+def _walk(tree: Tree, path: str, depth: int, seen: _Seen, inside: str) -> None:
     full = tree.root / path
     real = os.path.realpath(full)
+    if said := _no_place_for_data(real):
+        tree.problems.append((path, "whole_disk", f"{full}: {said}; name the dataset's own folder"))
+        return
     if inside and not Path(real).is_relative_to(inside):
         tree.problems.append((path, "path_outside_root", f"a link to {real}"))
         return
-    if real in seen or depth > MAX_DEPTH:
+    if real in seen.paths or depth > MAX_DEPTH:
         tree.problems.append((path, "folder_loop", f"{full} leads back to {real}"))
         return
-    seen.add(real)
+    seen.enter(real)
     children, videos, others = [], [], []
     num_images, first_image = 0, ""
     try:

@@ -58,8 +58,9 @@ class FlowPicture:
 def import_pictures(root: Path, out: Path) -> list[FlowPicture]:
     """Write the dataset; returns its pictures in order of subject and clip.
 
-    Raises DatasetError: no picture in either layout, a picture of one subject among another's, a
-    subject's own pictures among those it is trained on, a clip with two classes, OUT not empty.
+    Raises DatasetError: no picture in either layout, one subject's folder alone, a picture of one
+    subject among another's, a subject's own pictures among those it is trained on, a clip with two
+    classes, OUT not empty.
     """
     found = find_pictures(root)
     if out.exists() and any(out.iterdir()):
@@ -90,6 +91,14 @@ def find_pictures(root: Path) -> list[FlowPicture]:
         parts = path.relative_to(root).parts
         if path.suffix.lower() not in IMAGE_SUFFIXES or not path.is_file() or len(parts) < 3:
             continue
+        if parts[0] in SIDES and len(parts) == 3:
+            raise DatasetError(
+                str(root),
+                expected="a folder of several subjects, SUBJECT/u_test/CLASS/CLIP.png",
+                got=f"{parts[0]} right in it: one subject's folder",
+                todo="Point at the folder above.",
+                code="no_pictures",
+            )
         side = parts[-3] if parts[-3] in SIDES and len(parts) > 3 else ""
         subject = parts[-4] if side else parts[-3]
         clip = path.stem.strip()

@@ -1,6 +1,6 @@
 """Stage flow_pictures: pictures of flow that a dataset ships instead of frames, for training.
 
-A unit is an event; its video is one image whose red, green and blue are u, v and strain of
+A unit is an event; its video is one single image whose red, green and blue are u, v and strain of
 onset→apex, as STSTNet and HTNet publish them (data.flow_pictures.importing). Its group holds
 
     picture (S,S,3) uint8   u, v, strain, each stretched to 0 … 255 by whoever made it: a value
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
+from data.errors import InputError
 from data.flow_pictures.settings import FlowPicturesConfig
 from data.stages.contract import Stage, Unit
 from data.stages.inputs import StageInputs, UnitInputs
@@ -25,19 +26,30 @@ from data.stages.parts import PartWriter
 if TYPE_CHECKING:
     from data.pictures.stages import Drawn, Shown
 
-NAME, VERSION = "flow_pictures", 1
+NAME, VERSION = "flow_pictures", 2
 
 
 def list_units(inputs: StageInputs, config: FlowPicturesConfig) -> Iterator[Unit]:
-    """One unit per event; of a video of several images it is the apex, else the first, of it."""
+    """One unit per event."""
     for event in inputs.recordings.events.values():
-        index = event.apex if event.apex is not None else event.onset
-        yield Unit(event.id, event.video, {"index": index or 0}, frames=True)
+        yield Unit(event.id, event.video, frames=True)
 
 
 def process(unit: Unit, inputs: UnitInputs, config: FlowPicturesConfig, part: PartWriter) -> None:
-    """Store the event's picture. Raises InputError `unreadable_frame`."""
-    picture = inputs.frames().read(int(unit.facts["index"]), colour=True)
+    """Store the event's picture.
+
+    Raises InputError `not_a_flow_picture` for a recording, `unreadable_frame`.
+    """
+    frames = inputs.frames()
+    if len(frames) != 1:
+        raise InputError(
+            unit.id,
+            expected="a video of one image, a flow picture",
+            got=f"{len(frames)} frames",
+            todo="A dataset with frames has the stage flow: use a recipe without pictures.",
+            code="not_a_flow_picture",
+        )
+    picture = frames.read(0, colour=True)
     if picture.shape[:2] != (config.size, config.size):
         shrinks = min(picture.shape[:2]) >= config.size
         how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
@@ -48,12 +60,13 @@ def process(unit: Unit, inputs: UnitInputs, config: FlowPicturesConfig, part: Pa
 
 
 def pictures(shown: Shown) -> Iterator[Drawn]:
-    """A few events: u, v and strain side by side."""
+    """A few events: u, v and strain side by side, where the dataset's pictures may be shown."""
     from data.pictures.drawing import evenly, side_by_side, thumbnail
     from data.pictures.stages import Drawn
 
-    store = shown.store(NAME)
-    for event in evenly(sorted(store.units()), 6):
+    store, free, events = shown.store(NAME), shown.faces(), shown.recordings.events
+    units = sorted(unit for unit in store.units() if events[unit].video in free)
+    for event in evenly(units, 6):
         with store.open(event) as group:
             planes = np.moveaxis(group["picture"][:], 2, 0)
         yield Drawn(side_by_side([thumbnail(plane) for plane in planes]), f"{event}: u, v, strain")

@@ -6,6 +6,7 @@ few that find most are read whole, and what they say of the copy is told: releas
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from data.datasets.report import Report
 from data.errors import ApexflowError
 
 READ = 3  # layouts read whole
+PATIENT_S = 15.0  # for all layouts together: of a folder with half a disk below it, a few are tried
 
 
 @dataclass(frozen=True)
@@ -49,8 +51,9 @@ def guess_layouts(root: Path, besides: str = "") -> list[Guess]:
     except OSError:
         return []
     found: dict[str, int] = {}
+    until = time.monotonic() + PATIENT_S
     for name in ADAPTERS:
-        if name == besides:
+        if name == besides or time.monotonic() > until:
             continue
         adapter = get_adapter(name)
         try:
@@ -58,8 +61,10 @@ def guess_layouts(root: Path, besides: str = "") -> list[Guess]:
         except (ApexflowError, LookupError, ValueError):
             continue
     likely = sorted((n for n in found if found[n]), key=lambda n: -found[n])[:READ]
-    guesses = []
+    guesses: list[Guess] = []
     for name in likely:
+        if guesses and time.monotonic() > until:
+            break
         try:
             dataset = open_dataset(name, root)
         except ApexflowError:

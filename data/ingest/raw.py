@@ -1,15 +1,16 @@
 """The bytes of raw recordings: recorded once when asked for, compared every time after.
 
 A video's identity costs no terabyte read: names, sizes, and the bytes of its first, middle and last
-file. A stage that reads all of a video's files anyway (align) records their digest with its result.
+file (of a film, of its beginning, middle and end). A stage that reads all of a video's files anyway
+(align) records their digest with its result.
 `--verify=inputs` reads everything: it compares with what was recorded by a stage or by itself, and
 records what was not. A video whose bytes have changed gets another identity, so that what was made
-from it is made again; the other videos keep theirs.
+from it is made again; the other videos keep theirs. Results of one listing that read different
+bytes say the same: it changed between them.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +20,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from data.frames import bytes_of_files
 from data.stages.identity import stable_hash
 from data.stages.pool import cpu_count
 from data.stages.stores import read_records
@@ -31,7 +33,6 @@ RAW = {
     "now": "string",  # … and when it was read last
     "bytes": "int64",
 }
-BLOCK = 1 << 20
 
 
 def blank_raw() -> pd.DataFrame:
@@ -52,15 +53,15 @@ def with_raw_identity(videos: pd.DataFrame, raw: pd.DataFrame) -> pd.DataFrame:
     return videos.assign(identity=pd.array(identity, dtype="string"))
 
 
-def raw_read_by_stages(workspace: Workspace, dataset: str) -> dict[tuple[str, str], str]:
-    """(video, identity of its listing) → digest of all its bytes, as a stage read them first."""
-    found: dict[tuple[str, str], str] = {}
+def raw_read_by_stages(workspace: Workspace, dataset: str) -> dict[tuple[str, str], set[str]]:
+    """(video, identity of its listing) → digests of all its bytes, as stages read them."""
+    found: dict[tuple[str, str], set[str]] = {}
     for folder in sorted(workspace.stage(dataset, "ingest").parent.glob("*/")):
         manifest = read_records(folder).manifest
         for text in manifest.counts:
             raw = json.loads(text).get("raw") if '"raw"' in text else None
             if raw:
-                found.setdefault((raw["video"], raw["listed"]), raw["digest"])
+                found.setdefault((raw["video"], raw["listed"]), set()).add(raw["digest"])
     return found
 
 
@@ -69,22 +70,24 @@ def read_raw(
     videos: pd.DataFrame,
     frames: pd.DataFrame,
     before: pd.DataFrame,
-    told: Mapping[tuple[str, str], str],
+    told: Mapping[tuple[str, str], set[str]],
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[pd.DataFrame, list[str]]:
     """Read every byte of every video; the new table, and the videos that have changed.
 
     videos: with the identities of the listing. `before`: the table of the last reading. `told`: see
-    `raw_read_by_stages`.
+    `raw_read_by_stages`. A video has changed if any of these is not what is read now.
     """
-    known = {**told, **{(r.video, r.listed): r.first for r in before.itertuples(index=False)}}
+    known = {(r.video, r.listed): r.first for r in before.itertuples(index=False)}
     rows: list[dict[str, Any]] = []
     found = []
     files = list(_files(root, videos, frames))
     with ThreadPoolExecutor(cpu_count()) as pool:
-        digests = pool.map(_digest, (paths for _, paths in files))
+        digests = pool.map(bytes_of_files, (paths for _, paths in files))
         for number, ((row, _), (digest, size)) in enumerate(zip(files, digests, strict=True), 1):
-            first = known.get((row.video, row.identity), digest)
+            place = (row.video, row.identity)
+            others = [known.get(place, digest), *sorted(told.get(place, ()))]
+            first = next((other for other in others if other != digest), digest)
             rows.append(
                 {
                     "video": row.video,
@@ -111,18 +114,3 @@ def _files(
         else:
             own = paths[places.get(row.video, np.zeros(0, int))]
             yield row, [root / str(path) for path in own]
-
-
-def _digest(paths: list[Path]) -> tuple[str, int]:
-    """Digest and size of several files' bytes, in order; an unreadable file counts as that."""
-    digest, size = hashlib.sha256(), 0
-    for path in paths:
-        try:
-            with open(path, "rb") as file:
-                while block := file.read(BLOCK):
-                    digest.update(block)
-                    size += len(block)
-        except OSError as error:
-            digest.update(f"unreadable: {type(error).__name__}".encode())
-        digest.update(b"\x1e")
-    return digest.hexdigest()[:32], size

@@ -3,7 +3,7 @@
 Static files in WORKSPACE/DATASET/gallery that any browser opens from the disk: thumbnails of all
 units, sorted by status, residual or confidence, and one click away the video's own page with its
 strip, flow, apex curve and ledger. Faces only where they may be shown; elsewhere landmarks stand
-for them. What has not changed since the last time is not drawn again.
+for them. What has not changed since the last time is not drawn again; what is no longer there goes.
 """
 
 from __future__ import annotations
@@ -63,7 +63,8 @@ def write_gallery(
 ) -> Path:
     """Write or refresh a dataset's gallery; returns its first page.
 
-    Raises ConfigError for a dataset without finished stages.
+    Pages and pictures of videos and units that are not there any more are deleted. Raises
+    ConfigError for a dataset without finished stages.
     """
     recordings = Recordings(workspace, dataset)
     stages = [s for s in STAGES if (workspace.stage(dataset, s) / "manifest.parquet").is_file()]
@@ -87,12 +88,16 @@ def write_gallery(
         ignore_index=True,
     )
     drawn = _read_drawn(folder)
+    named: set[Path] = set()
     try:
         for number, video in enumerate(sorted(owner), start=1):
             own = {s: [c for c in cards[s] if c.video == video] for s in stages}
             _draw_video(folder, opened, own, video, video in free, drawn, recordings, ledger)
+            named |= _files_of(folder, video, own)
             if progress is not None:
                 progress(number, len(owner), video)
+        _delete_others(folder / "videos", named)
+        drawn = {video: digest for video, digest in drawn.items() if video in owner}
     finally:
         for store in opened.values():
             store.close()
@@ -104,6 +109,24 @@ def write_gallery(
     shown = f"{len(free)} of {len(owner)} videos may show faces"
     _write(folder / "index.html", pages.index_page(dataset, counts, shown))
     return folder / "index.html"
+
+
+def _files_of(folder: Path, video: str, own: dict[str, list[Card]]) -> set[Path]:
+    """Everything that a video may have in the gallery: its page, pictures and strips."""
+    page = folder / "videos" / f"{page_name(video)}.html"
+    units = {f"{card.stage}-{page_name(card.unit)}.jpg" for c in own.values() for card in c}
+    place = page.with_suffix("")
+    return {page, *(place / name for unit in units for name in (unit, f"strip-{unit}"))}
+
+
+def _delete_others(folder: Path, named: set[Path]) -> None:
+    """Nothing stays of who is gone: a face that was shown once would be passed on."""
+    for path in sorted(folder.rglob("*"), reverse=True):  # what is in a folder before it
+        if path.is_symlink() or not path.is_dir():
+            if path not in named:
+                path.unlink(missing_ok=True)
+        elif not any(path.iterdir()):
+            path.rmdir()
 
 
 def page_name(video: str) -> str:
@@ -150,7 +173,10 @@ def _draw_video(
     rows = ledger[ledger.unit.isin(units)]
     said = [(r.stage, r.unit, r.reason, r.detail, r.action) for r in rows.itertuples(index=False)]
     facts = [[c.stage, c.unit, c.key, c.status] for cards in own.values() for c in cards]
-    digest = hashlib.sha256(json.dumps([facts, with_face, said, 1]).encode()).hexdigest()[:16]
+    events = recordings.table("events")
+    marks = events[events.video == video].to_dict("records")
+    shown = json.dumps([facts, with_face, said, marks, 2], default=str)
+    digest = hashlib.sha256(shown.encode()).hexdigest()[:16]
     place = folder / "videos" / name
     for cards in own.values():
         for card in cards:
@@ -166,10 +192,8 @@ def _draw_video(
         for card in cards:
             _draw_card(folder, place, opened[stage], card, with_face, strips)
     _forget_missing(folder, own)
-    events = recordings.table("events")
-    events = events[events.video == video]
     flat = [_facts(card) for cards in own.values() for card in cards]
-    _write(page, pages.video_page(video, flat, events.to_dict("records"), strips, said, with_face))
+    _write(page, pages.video_page(video, flat, marks, strips, said, with_face))
     drawn[video] = digest
 
 

@@ -16,6 +16,7 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
+from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from typing import Any
 
@@ -127,13 +128,17 @@ class Crew:
     def _hear(self, child: Child) -> Answer | None:
         """What a child said: a sign of life, an answer, or its end."""
         try:
-            kind, *said = child.pipe.recv()
+            message = child.pipe.recv_bytes()
         except (EOFError, ConnectionResetError, OSError):
             self.busy.remove(child)
             child.process.join(END_S)
             child.pipe.close()
             trouble = child.trouble or self._death(child)
             return Answer(child.job, trouble=trouble, unit=child.unit)
+        try:
+            kind, *said = ForkingPickler.loads(message)  # multiprocessing's own, as `recv` does
+        except Exception as why:  # a result whose class cannot be made again from its parts
+            kind, said = "end", [None, RuntimeError(f"result not understood: {why!r}"), ""]
         if kind == "at":
             child.begun, child.unit, child.since = True, said[0], time.monotonic()
             return None
@@ -192,8 +197,7 @@ class Crew:
             return
         with contextlib.suppress(psutil.Error):
             process = psutil.Process(child.process.pid)
-            memory = process.memory_info()
-            child.bytes = memory.rss - getattr(memory, "shared", 0)
+            child.bytes = _own_bytes(process)
             child.peak = max(child.peak, child.bytes)
             used = sum(process.cpu_times()[:2])
             idle = max(TICK_S, IDLE_SHARE * (now - child.busy_at))
@@ -235,14 +239,15 @@ class Crew:
         return None
 
     def _keep_ceiling(self) -> None:
-        """End the largest child when all together take more memory than they may."""
+        """When all together take more memory than they may, end who waits, then the largest."""
         live = [child for child in self.busy if child.trouble is None]
         if not self.memory_bytes or not live:
             return
         import psutil
 
-        mine = psutil.Process().memory_info()
-        total = sum(child.bytes for child in live) + mine.rss - getattr(mine, "shared", 0)
+        total = sum(child.bytes for child in live) + _own_bytes(psutil.Process())
+        if self.idle and total + sum(map(_bytes_of, self.idle)) > self.memory_bytes:
+            self.dismiss()
         if total <= self.memory_bytes:
             return
         child = max(live, key=lambda c: c.bytes)
@@ -255,19 +260,41 @@ class Crew:
         )
         child.process.kill()
 
+    def dismiss(self) -> None:
+        """End those that wait: they keep the memory that their last job took."""
+        _end(self.idle)
+        self.idle.clear()
+
     def kill(self) -> list[Any]:
         """End all children now (SIGKILL reaches a stopped one); returns the jobs they had."""
         jobs = [child.job for child in self.busy]
-        children = [*self.idle, *self.busy]
-        for child in children:
-            child.process.kill()
-        end = time.monotonic() + END_S
-        for child in children:  # one that waits in the kernel for a disk is left to it
-            child.process.join(max(0.0, end - time.monotonic()))
-            child.pipe.close()
+        _end([*self.idle, *self.busy])
         self.idle.clear()
         self.busy.clear()
         return jobs
+
+
+def _end(children: list[Child]) -> None:
+    for child in children:
+        child.process.kill()
+    end = time.monotonic() + END_S
+    for child in children:  # one that waits in the kernel for a disk is left to it
+        child.process.join(max(0.0, end - time.monotonic()))
+        child.pipe.close()
+
+
+def _own_bytes(process: Any) -> int:
+    """Memory of a process's own, by psutil."""
+    memory = process.memory_info()
+    return int(memory.rss - getattr(memory, "shared", 0))
+
+
+def _bytes_of(child: Child) -> int:
+    import psutil
+
+    with contextlib.suppress(psutil.Error):
+        return _own_bytes(psutil.Process(child.process.pid))
+    return 0
 
 
 def wants_to_run(pid: int) -> bool:
@@ -314,10 +341,19 @@ def _serve(pipe: Connection, parent: int) -> None:
         try:
             answer = (function(job), None, "")
         except Exception as error:
-            answer = (None, error, traceback.format_exc())
+            answer = (None, _portable(error), traceback.format_exc())
         try:
             pipe.send(("end", *answer))
         except (BrokenPipeError, ConnectionResetError):
             return
         except Exception as error:  # what it returned or raised does not pickle
             pipe.send(("end", None, RuntimeError(f"{answer[1] or error!r}"), answer[2]))
+
+
+def _portable(error: Exception) -> Exception:
+    """The error, or its words where it cannot be made again on the other side of a pipe."""
+    try:
+        ForkingPickler.loads(ForkingPickler.dumps(error))  # multiprocessing's own, as `send` does
+    except Exception:
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error

@@ -3,7 +3,8 @@
 A kernel drops a dead process's `flock`, but where the file system keeps locks to each machine, or
 has none, another machine does not see it. So a holder also writes a heartbeat: who it is, and a
 count that grows. On the holder's own machine its process is asked; from elsewhere the count is
-watched, by the watcher's own clock. Its token is what a publication is checked against.
+watched, by the watcher's own clock. Its token is what a publication is checked against. A beat that
+cannot be read, as where a file server fails for a moment, is no sign that there is none.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import contextlib
 import json
 import logging
 import os
+import re
 import socket
 import threading
 import time
@@ -19,7 +21,9 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TypeVar
 
+Result = TypeVar("Result")
 logger = logging.getLogger(__name__)
 BEAT_NAME = ".heartbeat"
 BEAT_S = 3.0  # between two beats
@@ -31,6 +35,10 @@ SHARED = (
     *("fuse.sshfs", "fuse.glusterfs", "fuse.ceph", "9p", "virtiofs", "afs", "pvfs2", "panfs"),
 )
 LOCAL_LOCKS = ("nolock", "local_lock=all", "local_lock=flock", "localflock")
+
+
+class UnreadableBeatError(OSError):
+    """There is a beat, and its file cannot be read or holds something else."""
 
 
 @dataclass(frozen=True)
@@ -85,15 +93,34 @@ def process_lives(pid: int, created: float) -> bool:
 
 
 def read_beat(workspace: Path) -> Beat | None:
-    """The workspace's beat; None where there is none, or no readable one."""
+    """The workspace's beat; None where there is none. Raises UnreadableBeatError."""
+    trouble: Exception | None = None
     for _ in range(3):
         try:
             return Beat(**json.loads((workspace / BEAT_NAME).read_text()))
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, TypeError):  # stale handle of a file replaced meanwhile
+        except (OSError, ValueError, TypeError) as error:  # stale handle of a file just replaced
+            trouble = error
             time.sleep(0.05)
-    return None
+    raise UnreadableBeatError(f"{workspace / BEAT_NAME}: {trouble}") from trouble
+
+
+def patiently(read: Callable[[], Result], sleep: Callable[[float], object]) -> Result:
+    """What `read` gives, tried again for LEASE_S where it fails for another reason than absence.
+
+    Raises FileNotFoundError at once, another OSError at the end.
+    """
+    end = time.monotonic() + LEASE_S
+    while True:
+        try:
+            return read()
+        except FileNotFoundError:
+            raise
+        except OSError:
+            if time.monotonic() >= end:
+                raise
+            sleep(0.2)
 
 
 def write_beat(workspace: Path, beat: Beat) -> None:
@@ -108,19 +135,27 @@ def wait_for_death(workspace: Path, until: float, sleep: Callable[[float], None]
     """Wait for the holder that a heartbeat names to end: None once there is none that lives.
 
     Gives the living holder's beat when `until` (monotonic seconds) has come. A holder elsewhere is
-    watched for LEASE_S even past that: without it nobody can tell.
+    watched for LEASE_S even past that: without it nobody can tell. One whose beat cannot be read is
+    waited for as one who is silent.
     """
     seen: Beat | None = None
     since = time.monotonic()
     while True:
-        beat = read_beat(workspace)
+        try:
+            beat = read_beat(workspace)
+        except UnreadableBeatError as error:
+            if time.monotonic() - since > LEASE_S:
+                logger.warning("%s, for %.0f s: its holder is taken for dead", error, LEASE_S)
+                return None
+            sleep(0.2)
+            continue
         if beat is None:
             return None
         now = time.monotonic()
         if beat.machine == this_machine():
             if not process_lives(beat.pid, beat.created):
                 return None
-            lives = True
+            lives, since = True, now
         elif seen is None or (beat.token, beat.count) != (seen.token, seen.count):
             lives, seen, since = seen is not None, beat, now
             if not lives and _age(workspace) > OLD_S:
@@ -159,14 +194,22 @@ class Heart:
         self._thread.start()
 
     def owns(self) -> bool:
-        """Whether the beat in the workspace is still ours; asks the disk."""
+        """Whether the beat in the workspace is still ours; asks the disk, again while it fails."""
         if not self.lost:
-            found = read_beat(self._workspace)
+            try:
+                found = patiently(lambda: read_beat(self._workspace), self._wait)
+            except OSError as error:
+                self.lost = f"a heartbeat that cannot be read ({error})"
+                return False
             if found is None:
                 self.lost = f"no {BEAT_NAME} any more"
             elif found.token != self._beat.token:
                 self.lost = f"the heartbeat of {found}"
         return not self.lost
+
+    def _wait(self, seconds: float) -> None:
+        if self._end.wait(seconds):
+            raise UnreadableBeatError("not waited for at the end")
 
     def stop(self) -> None:
         """Stop beating; the file goes, if it is ours."""
@@ -182,14 +225,19 @@ class Heart:
                 write_beat(self._workspace, self._beat)
 
 
-def file_system(path: Path) -> tuple[str, str]:
+_ESCAPE = re.compile(r"\\(040|011|012|134)")  # all that the kernel writes otherwise
+
+
+def file_system(path: Path, mounts: Path = Path("/proc/mounts")) -> tuple[str, str]:
     """Type and options of the file system that holds a path; empty where the system tells none."""
     best, found = "", ("", "")
     with contextlib.suppress(OSError):
         place = str(path.resolve())
-        for line in Path("/proc/mounts").read_text().splitlines():
+        for line in mounts.read_text(errors="surrogateescape").split("\n"):
+            if not line:
+                continue
             _, mount, kind, options, *_ = line.split(" ")
-            mount = mount.encode().decode("unicode_escape")
+            mount = _ESCAPE.sub(lambda found: chr(int(found[1], 8)), mount)
             inside = place == mount or place.startswith(mount.rstrip("/") + "/")
             if inside and len(mount) >= len(best):
                 best, found = mount, (kind, options)

@@ -229,7 +229,7 @@ class UnitInputs:
         """Whose files were read from first to last: video, identity, digest and size; else None."""
         for source in self.opened:
             if found := source.raw_bytes():
-                video = self._chunk.recordings.videos[self._unit.video]
+                video = self._chunk.recordings.video(self._unit.video)
                 digest, size = found
                 own = {"video": video.id, "listed": video.identity}
                 return {**own, "digest": digest, "bytes": size}

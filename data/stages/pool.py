@@ -191,6 +191,7 @@ def _map_in_crew(
             give(task)
             events.start(task.job)
         if not crew.busy and lonely and not events.full:
+            crew.dismiss()  # with nothing beside it: those that wait keep memory too
             give(lonely.popleft())
         if not crew.busy:
             return  # all done, or the disk is full
@@ -201,6 +202,7 @@ def _map_in_crew(
             if answer.trouble is not None:
                 if crew.crowded and workers > 1:
                     workers, crew.crowded = workers - 1, False
+                    crew.dismiss()
                 events.drop(task.job)
                 before = task.given_up
                 if task.struck(answer.unit, answer.trouble):

@@ -9,10 +9,13 @@ written is passed over.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import platform
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +28,7 @@ from data.stages.identity import stable_hash
 if TYPE_CHECKING:
     from data.recordings import Recordings
 
+PATIENCE_S = 2.0  # for other runs that write the file
 SAME, OTHER = "earlier work on this machine", "this machine under other settings"
 
 
@@ -69,21 +73,42 @@ def remember(key: str, rate: Rate) -> None:
     path = rates_path()
     if path is None or rate.work <= 0 or rate.seconds <= 0:
         return
-    known = _read()
-    own = known.setdefault(platform.node(), {})
-    sums = asdict(_rate(own[key]).plus(rate) if key in own else rate)
-    own[key] = {name: value for name, value in sums.items() if name != "source"}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path, "rates") as temporary:
-            temporary.write_text(json.dumps(known, indent=1, sort_keys=True))
+        with _alone(path):
+            known = _read(path)
+            own = known.setdefault(platform.node(), {})
+            sums = asdict(_rate(own[key]).plus(rate) if key in own else rate)
+            own[key] = {name: value for name, value in sums.items() if name != "source"}
+            with replacing(path) as temporary:
+                temporary.write_text(json.dumps(known, indent=1, sort_keys=True))
     except OSError:
         return
 
 
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """While nobody else of this user changes the file. Raises OSError when they do for long."""
+    with open(path.with_name(f"{path.name}.lock"), "a") as lock:
+        end = time.monotonic() + PATIENCE_S
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > end:
+                    raise
+                time.sleep(0.01)
+        yield
+
+
 def recall(key: str) -> Rate | None:
     """What is known of a key on this machine; else of its stage under other settings."""
-    own = _read().get(platform.node(), {})
+    path = rates_path()
+    try:
+        own = _read(path).get(platform.node(), {}) if path is not None else {}
+    except OSError:
+        return None
     if key in own:
         return _rate(own[key])
     stage = key.split("/")[0]
@@ -122,13 +147,11 @@ def _rate(entry: Any) -> Rate:
         return Rate()
 
 
-def _read() -> dict[str, dict[str, Any]]:
-    path = rates_path()
-    if path is None:
-        return {}
+def _read(path: Path) -> dict[str, dict[str, Any]]:
+    """What is kept; nothing where no file is, or one that holds something else."""
     try:
         found = json.loads(path.read_text())
-    except (OSError, ValueError):
+    except (FileNotFoundError, ValueError):
         return {}
     if not isinstance(found, dict):
         return {}

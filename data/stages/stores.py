@@ -15,6 +15,7 @@ every part and of every unit in it; what is read is checked.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -178,10 +179,11 @@ class Records:
 def read_records(folder: Path) -> Records:
     """A store's manifest and ledger. What is lost or damaged is read from the parts again.
 
-    Parts say which units they hold and what was noted about them; a folder of whole files (ingest,
-    a run) does not, and comes back empty, so that it is made anew.
+    Parts, and the folders of trained folds, say which units they hold and what was noted about
+    them; whole files (ingest's, a run's scores) do not, so that these are made anew.
     """
-    if not (folder / "manifest.parquet").exists() and not any(folder.glob("part-*")):
+    told = itertools.chain(folder.glob("part-*"), folder.glob(f"*/{UNIT_RECORD}"))
+    if not (folder / "manifest.parquet").exists() and not any(True for _ in told):
         return Records(blank(MANIFEST), empty("ledger"))
     try:
         manifest, facts = _read_manifest(folder)
@@ -202,7 +204,10 @@ def read_records(folder: Path) -> Records:
     trouble = ""
     if not sound.get("manifest"):  # its rows are whole, yet may be another store's
         trouble = "manifest damaged"
-        manifest = manifest[[(folder / part).exists() for part in manifest.part]]
+        told, _ = read_from_parts(folder, set())
+        here = [(folder / part).exists() for part in manifest.part]
+        own = manifest[np.array(here, bool) & ~manifest.part.isin(told.part).to_numpy(bool)]
+        manifest = pd.concat([own, told], ignore_index=True) if len(told) else own
     return _with_newer_parts(folder, Records(manifest, read_ledger(folder), trouble))
 
 

@@ -35,6 +35,7 @@ from data.stages.heartbeat import (
     Heart,
     file_system,
     lock_trouble,
+    patiently,
     wait_for_death,
 )
 
@@ -141,8 +142,8 @@ class Workspace:
         hold = _held[self.path]
         path = self.path / LOCK_NAME
         try:
-            mine = path.stat().st_ino == hold.inode
-            mine = mine and json.loads(path.read_text())["token"] == hold.token
+            inode, text = patiently(lambda: (path.stat().st_ino, path.read_text()), time.sleep)
+            mine = inode == hold.inode and json.loads(text)["token"] == hold.token
         except (OSError, ValueError, KeyError):
             mine = False
         if not mine or not hold.heart.owns():
@@ -225,8 +226,9 @@ def sweep(root: Path) -> list[Path]:
     """Remove temporary files that dead runs left; call only while holding the lock."""
     gone = []
     for folder in _store_folders(root):
-        for pattern in (f".*{TEMP_SUFFIX}", f"*/.*{TEMP_SUFFIX}"):
-            for path in folder.glob(pattern):
+        depth = 3 if folder.is_relative_to(root / "runs") else 2  # folds keep resume points
+        for above in ("", "*/", "*/*/")[:depth]:
+            for path in folder.glob(f"{above}.*{TEMP_SUFFIX}"):
                 if path.is_file():
                     path.unlink()
                     gone.append(path)

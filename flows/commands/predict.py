@@ -28,7 +28,10 @@ def predict(
         ),
     ],
     workspace: WorkspaceOfRuns = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for results; default beside.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for results; default NAME-prediction beside the video."),
+    ] = None,
     fps: Annotated[float | None, typer.Option(help="Frames per second, for frame folders.")] = None,
     fold: Annotated[str | None, typer.Option(help="One fold; default the mean of all.")] = None,
     recognise: Annotated[
@@ -58,7 +61,7 @@ def predict(
     from models.runs.files import find_run
 
     runs = [find_run(name, workspace) for name in run_names]
-    target = out or Path(f"{video.name}-prediction")
+    target = out or _beside(video)
     options: dict[str, Any] = {
         "fps": fps,
         "overlay": overlay,
@@ -79,3 +82,8 @@ def predict(
                 **options,
             )
     typer.echo(json.dumps(found.to_json(), indent=1) if as_json else found.to_text())
+
+
+def _beside(video: Path) -> Path:
+    video = video.absolute()
+    return video.with_name(f"{video.name}-prediction")

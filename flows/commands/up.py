@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import time
+from time import sleep
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from flows.server.local_server import ServerState
 
 
+FOLLOWS_S = 10.0  # an `up` with other settings ends the server and starts another
+
+
 def up(
     port: Annotated[int | None, typer.Option(help="Default 4200 or the next free.")] = None,
     host: Annotated[
@@ -22,7 +25,9 @@ def up(
     ] = None,
     name: Annotated[
         list[str] | None,
-        typer.Option(help="One more name that browsers know this machine by (repeatable)."),
+        typer.Option(
+            help="More names that browsers know this machine by (repeatable); '' for none."
+        ),
     ] = None,
     server_only: Annotated[
         bool | None,
@@ -57,7 +62,7 @@ def up(
         local_server.start_server(
             port,
             host=host,
-            names=tuple(name) if name else None,
+            names=None if name is None else tuple(n for n in name if n),
             worker=None if server_only is None else not server_only,
             database=database,
             retention_days=retention_days,
@@ -65,7 +70,8 @@ def up(
         )
     )
     if stay:
-        typer.echo(f"Prefect UI: {state.url}; the password is in {local_server.auth_path()}")
+        said = f"Prefect UI: {state.url}; the password is in {local_server.auth_path()}"
+        typer.echo(json.dumps(local_server.describe(), indent=1) if as_json else said)
         stay_up(state)
         return
     if as_json:
@@ -86,23 +92,26 @@ def up(
 def stay_up(state: ServerState, every_s: float = 2.0) -> None:
     """Watch server and worker until a signal comes, then stop both.
 
-    A worker that ended is started again. Raises ApexflowError when the server has ended: whoever
+    A worker that ended is started again. A server that another `up` started in place of ours is
+    watched from then on. Raises ApexflowError when the server has ended and none follows: whoever
     started us starts us again.
     """
     from flows.runs.launch import stopped_by_signals
     from flows.server import local_server
 
-    works = state.worker_pid != 0
+    gone_for = 0.0
     try:
         with stopped_by_signals():
-            while state.server is not None:
-                time.sleep(every_s)
-                if works and state.worker is None:
+            while gone_for < FOLLOWS_S:
+                sleep(every_s)
+                state = local_server.newer(state)
+                gone_for = 0.0 if state.server is not None else gone_for + every_s
+                if not gone_for and state.worker_pid and state.worker is None:
                     state = local_server.start_worker(state)
     except KeyboardInterrupt:
         return
     finally:
-        local_server.stop()
+        local_server.stop(state)
     raise ApexflowError(
         "Prefect server",
         expected="it to run",

@@ -19,7 +19,11 @@ def worker(
         Path | None, typer.Option(help="With --connect: a copy of the server's `.prefect/auth`.")
     ] = None,
     workers: Annotated[
-        int, typer.Option(min=0, help="Jobs at once; 0: one per core, or as --memory allows.")
+        int,
+        typer.Option(
+            min=0,
+            help="Jobs at once; 0: one per core, or as --memory allows. --connect: runs; 0: 1.",
+        ),
     ] = 0,
     memory: Annotated[str, typer.Option(help="Ceiling for all jobs here, e.g. 8G.")] = "",
     device: Annotated[
@@ -35,28 +39,30 @@ def worker(
     Needs the run's checkout, environment, workspace and data under the same paths; what differs is
     refused in words. The scheduler is started with `dask scheduler`.
     """
-    from data.errors import ConfigError, MissingExtraError
+    from data.errors import ConfigError
     from data.stages.limits import parse_memory
 
     if bool(scheduler) == bool(connect):
         raise ConfigError(
             "worker", expected="either --scheduler ADDRESS or --connect URL", got="both or none"
         )
+    idle = {"--memory": memory != "", "--device": device != "auto", "--patience": patience != 60.0}
+    idle = idle if connect else {"--auth-file": auth_file is not None}
+    if said := [option for option, is_said in idle.items() if is_said]:
+        raise ConfigError(
+            said[0],
+            expected=f"no such option with {'--connect' if connect else '--scheduler'}",
+            got="one",
+            todo="Each run says in its form what it may take." if connect else "",
+        )
     if connect:
         from flows.server import remote
 
-        remote.connect(connect, auth_file=auth_file, name=name or "", limit=workers)
+        remote.connect(connect, auth_file=auth_file, name=name or "", limit=workers or 1)
         return
+    from tasks.cluster import require_distributed
 
-    try:
-        import distributed  # noqa: F401
-    except ImportError as error:
-        raise MissingExtraError(
-            "worker",
-            expected="the package distributed",
-            got="none",
-            todo='Install the extra: pip install -c constraints.txt -e ".[cluster]".',
-        ) from error
+    require_distributed("worker")
     from tasks.cluster.worker import serve
 
     serve(

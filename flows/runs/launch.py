@@ -110,14 +110,26 @@ def prove(request: RunRequest) -> Any:
     return training.prove(scope)
 
 
-def write_tracking(records: list[dict[str, Any]], store: str) -> None:
-    """The scored run of these records into an MLflow store, if there is one among them."""
+def require_tracking() -> None:
+    """Raises MissingExtraError without MLflow: before hours of work."""
+    from models.runs.tracking import require
+
+    require()
+
+
+def write_tracking(records: list[dict[str, Any]], store: str) -> int:
+    """The scored runs of these records into an MLflow store; how many there were."""
     from models.runs.files import RunFiles
     from models.runs.tracking import write_run
 
-    for record in records:
-        if record["stage"] == "evaluate" and "run" in record["detail"]:
-            write_run(RunFiles(Path(record["detail"]["run"])), store)
+    scored = [
+        RunFiles(Path(record["detail"]["run"]))
+        for record in records
+        if record["stage"] == "evaluate" and "run" in record["detail"]
+    ]
+    for run in scored:
+        write_run(run, store)
+    return len(scored)
 
 
 def summary(records: list[dict[str, Any]]) -> str:

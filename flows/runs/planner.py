@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -17,6 +18,7 @@ from data.stages.pool import cpu_count
 from data.stages.rates import Rate, recall, work_of
 from data.stages.registry import with_needs
 from data.stages.workspace import Workspace
+from models.devices import devices_of, gpus_for
 from models.progress import in_words
 from models.steps import find_step
 from tasks.context import RunContext, forces, resolve_recipe, scopes, wanted_steps
@@ -98,6 +100,8 @@ def _row(
     except ApexflowError as error:
         return {**row, "unknown": str(error)}
     row = {**found.summary(), **_estimate(scope, found)}
+    if row.get("seconds"):
+        row["at_once"] = _at_once(step, scope, found)
     if note := told.get((str(scope.dataset), step.name)):
         row["rate"] = note if row.get("seconds") is not None else row.get("rate") or note
     if "run" in row:  # in the folder as foreseen
@@ -137,6 +141,17 @@ def _estimate(scope: Scope, found: StepPlan) -> dict[str, Any]:
     return {}
 
 
+def _at_once(step: Step, scope: Scope, found: StepPlan) -> int:
+    """So many of a step's jobs can be worked on at once, however many workers there are."""
+    if isinstance(found.work, StageWork):
+        jobs = len({found.work.units[unit].video for unit in found.todo})  # a chunk has whole ones
+        each = step.gpu(scope, found)
+        return min(jobs, each * len(gpus_for(scope.device))) if each else jobs
+    jobs = len([fold for fold in found.todo if fold not in found.work.elsewhere])
+    devices = devices_of(scope)
+    return min(jobs, len(devices)) if devices[0] != "cpu" else jobs
+
+
 def _of_store(scope: Scope, found: StepPlan) -> tuple[float, float] | None:
     """Seconds and bytes a unit of the store's own past; None without one."""
     times = stores.read_timings(scope.workspace.stage(str(scope.dataset), found.step))
@@ -160,7 +175,10 @@ def _three_digits(seconds: float) -> float:
 
 
 def rows_for_people(context: RunContext) -> list[dict[str, Any]]:
-    """The plan of a run about to start, as a table for the UI."""
+    """The plan of a run about to start, as a table for the UI.
+
+    Bytes are not read for it: the steps verify, and would read them a second time.
+    """
     return [
         {
             "stage": row["stage"],
@@ -168,7 +186,7 @@ def rows_for_people(context: RunContext) -> list[dict[str, Any]]:
             **{c: row.get(c, "") for c in COUNTS},
             "why": row.get("unknown") or "; ".join(f"{n} × {w}" for w, n in row["reasons"].items()),
         }
-        for row in plan(context.request)
+        for row in plan(context.request.model_copy(update={"verify": ""}))
     ]
 
 
@@ -203,10 +221,15 @@ def _costs(row: dict[str, Any], workers: int) -> dict[str, str]:
     if seconds == 0:
         return {"time": "–", "disk": "–", "memory": "–"}
     return {
-        "time": "?" if seconds is None else in_words(seconds / workers),
+        "time": "?" if seconds is None else in_words(seconds / _busy(row, workers)),
         "disk": "?" if size is None else _size(size),
-        "memory": "?" if not peak else _size(peak * 1e6 * workers),
+        "memory": "?" if not peak else _size(peak * 1e6 * _busy(row, workers)),
     }
+
+
+def _busy(row: dict[str, Any], workers: int) -> int:
+    """Workers that have something to do in a step."""
+    return max(1, min(workers, row.get("at_once", workers)))
 
 
 def _totals(rows: list[dict[str, Any]], workers: int, request: RunRequest | None) -> list[str]:
@@ -215,9 +238,9 @@ def _totals(rows: list[dict[str, Any]], workers: int, request: RunRequest | None
     unsure = [f"{r['stage']} {r['dataset']}" for r in rows if r.get("seconds", 0) is None]
     lines = []
     if known:
-        spent = in_words(sum(r["seconds"] for r in known) / workers)
+        spent = in_words(sum(r["seconds"] / _busy(r, workers) for r in known))
         size = sum(r["bytes"] or 0 for r in known)
-        peak = max(r["peak_mb"] or 0 for r in known) * workers
+        peak = max((r["peak_mb"] or 0) * _busy(r, workers) for r in known)
         memory = f", {_size(peak * 1e6)} of memory at most" if peak else ""
         free = f" ({_size(_free(Path(request.workspace)))} free)" if request else ""
         who = f"{workers} worker{'s' * (workers != 1)}"
@@ -229,9 +252,10 @@ def _totals(rows: list[dict[str, Any]], workers: int, request: RunRequest | None
     if unsure:
         lines.append(f"  unknown: {', '.join(unsure)}{_hint(rows)}")
     if request:
-        data = " ".join(f"-d {row.dataset}={row.folder}" for row in request.data)
-        words = f"{request.recipe} -w {request.workspace} {data}"
-        lines.append(f"next: python -m flows run {words} (and the same options)")
+        words = [request.recipe, "-w", request.workspace]
+        for place in request.data:
+            words += ["-d", f"{place.dataset}={place.folder}"]
+        lines.append(f"next: python -m flows run {shlex.join(words)} (and the same options)")
     return lines
 
 

@@ -9,6 +9,7 @@ limit, automation) is in `flows.server.deployed`.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import secrets
@@ -22,17 +23,20 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import psutil
 
 from data.errors import ApexflowError, ConfigError
-from flows.server.settings import FILE, ServerSettings, changed, password, read_settings
+from flows.server.settings import FILE, SQLITE, ServerSettings, changed, password, read_settings
 
 ROOT = Path(__file__).resolve().parents[2]
 HOST = "127.0.0.1"
 DEFAULT_PORT = 4200
 START_LIMIT_S = 120.0
 PROFILE = "apexflow"
+DATABASE = "PREFECT_SERVER_DATABASE_CONNECTION_URL"
+_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 @dataclass
@@ -107,7 +111,16 @@ def client_environment(api: str, auth: str) -> dict[str, str]:
         "PREFECT_CLIENT_CSRF_SUPPORT_ENABLED": "true",
         "DO_NOT_TRACK": "1",
         "APEXFLOW_ROOT": str(ROOT),
+        **past_proxies(api),
     }
+
+
+def past_proxies(api: str) -> dict[str, str]:
+    """$NO_PROXY with this machine and the server at `api`: a proxy knows neither."""
+    known = os.environ.get("NO_PROXY") or os.environ.get("no_proxy") or ""
+    own = ["127.0.0.1", "localhost", urlsplit(api).hostname or ""]
+    names = ",".join(dict.fromkeys(n for n in [*known.split(","), *own] if n))
+    return {"NO_PROXY": names, "no_proxy": names}
 
 
 def environment(state: ServerState, settings: ServerSettings | None = None) -> dict[str, str]:
@@ -117,15 +130,17 @@ def environment(state: ServerState, settings: ServerSettings | None = None) -> d
     said = settings or read_settings(home())
     port, secret = state.port, auth()
     origins = ",".join(f"http://{name}:{port}" for name in said.hosts())
+    variables = {**os.environ, **client_environment(state.api, secret)}
+    if said.database == SQLITE:  # said, so that no address of the environment comes in its place
+        variables.pop(DATABASE, None)
     return {
-        **os.environ,
-        **client_environment(state.api, secret),
+        **variables,
         "PREFECT_SERVER_API_AUTH_STRING": secret,
         "PREFECT_SERVER_API_CSRF_PROTECTION_ENABLED": "true",
         "PREFECT_SERVER_API_CORS_ALLOWED_ORIGINS": origins,
         "PREFECT_SERVER_API_HOST": said.host,
         "PREFECT_SERVER_API_PORT": str(port),
-        "PREFECT_UI_API_URL": f"http://{said.shown}:{port}/api",
+        "PREFECT_UI_API_URL": "/api",  # of wherever the page came from: also a proxy with TLS
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "APEXFLOW_HOSTS": ",".join(said.hosts()),
         **said.environment(),
@@ -154,8 +169,8 @@ def find_server() -> ServerState | None:
 
 def use(state: ServerState) -> None:
     """Point this process's Prefect at the server; call before prefect is imported."""
-    os.environ.update({k: v for k, v in environment(state).items() if k.startswith("PREFECT")})
-    os.environ["DO_NOT_TRACK"] = "1"
+    ours = ("PREFECT", "NO_PROXY", "no_proxy", "DO_NOT_TRACK")
+    os.environ.update({k: v for k, v in environment(state).items() if k.startswith(ours)})
 
 
 def start_server(port: int | None = None, **said: Any) -> ServerState:
@@ -166,7 +181,7 @@ def start_server(port: int | None = None, **said: Any) -> ServerState:
     otherwise. Raises ApexflowError with the end of the server's log if it does not come up.
     """
     before = read_settings(home())
-    url = os.environ.get("PREFECT_SERVER_DATABASE_CONNECTION_URL", "")
+    url = os.environ.get(DATABASE, "")
     if said.get("database") is None and not before.database and url.startswith("postgres"):
         said["database"] = url  # else the next `up` without it would go back to SQLite
     settings = changed(before, port=port, **said)
@@ -174,6 +189,7 @@ def start_server(port: int | None = None, **said: Any) -> ServerState:
     if old and old.server and _answers(old) and _serves_as(before, settings, old.port):
         remember(settings)
         return old
+    _prove(settings, before)
     if old and old.server:  # it runs and does not answer, or answers as it should no more
         _end(old.server)
     make_private(home())
@@ -206,10 +222,37 @@ def start_server(port: int | None = None, **said: Any) -> ServerState:
 
 def _serves_as(before: ServerSettings, now: ServerSettings, port: int) -> bool:
     """Whether a server started with the settings before is as it should be now."""
-    same = ("host", "database", "retention_days", "names")
+    same = ("host", "postgres", "retention_days", "names")
     return now.port in (None, before.port, port) and all(
         getattr(before, name) == getattr(now, name) for name in same
     )
+
+
+def _prove(settings: ServerSettings, before: ServerSettings) -> None:
+    """Raises ConfigError for an address that is not ours or a new database that is not there.
+
+    Asked before a server that runs is ended for the new one.
+    """
+    with socket.socket() as probe:
+        try:
+            probe.bind((settings.host, 0))
+        except OSError as error:
+            raise ConfigError(
+                "--host",
+                expected="0.0.0.0, 127.0.0.1 or an address of this machine",
+                got=f"{settings.host} ({error.strerror or error})",
+            ) from error
+    if settings.postgres and settings.postgres != before.postgres:
+        place = urlsplit(settings.postgres)
+        try:
+            if place.hostname:
+                socket.create_connection((place.hostname, place.port or 5432), 5).close()
+        except OSError as error:
+            raise ConfigError(
+                "--database",
+                expected=f"PostgreSQL to answer at {place.hostname}:{place.port or 5432}",
+                got=str(error.strerror or error),
+            ) from error
 
 
 def start_worker(state: ServerState) -> ServerState:
@@ -223,6 +266,8 @@ def start_worker(state: ServerState) -> ServerState:
     if not settings.worker:
         for process in filter(None, (state.worker, _stray_worker())):
             _end(process)
+        state.worker_pid, state.worker_began = 0, 0.0
+        _save(state)
         return state
     if state.worker is not None:
         return state
@@ -249,10 +294,15 @@ def close_ghosts() -> int:
         api.close()
 
 
-def stop() -> list[str]:
-    """Stop worker and server; returns what was stopped."""
+def newer(state: ServerState) -> ServerState:
+    """The state as another command may have left it since; itself where there is none."""
+    return _read_state() or state
+
+
+def stop(only: ServerState | None = None) -> list[str]:
+    """Stop worker and server; returns what was stopped. With `only` no other server than that."""
     state = _read_state()
-    if state is None:
+    if state is None or (only is not None and state.server_pid != only.server_pid):
         return []
     stopped = []
     for name, process in (("worker", state.worker), ("server", state.server)):
@@ -343,29 +393,32 @@ def write_private(path: Path, text: str) -> None:
     temporary = path.with_suffix(f".{os.getpid()}.tmp")
     with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
         file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
     temporary.replace(path)
 
 
 def _free_port(wanted: int, host: str, *, strict: bool) -> int:
+    why = ""
     for port in (wanted,) if strict else range(wanted, wanted + 50):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind((host, port))
                 return port
-            except OSError:
-                continue
+            except OSError as error:
+                why = "it is taken" if error.errno == errno.EADDRINUSE else str(error.strerror)
     raise ConfigError(
         "server port",
         expected=f"port {wanted} to be free",
-        got="it is taken",
+        got=why,
         todo="Give another with --port.",
     )
 
 
 def _answers(state: ServerState) -> bool:
     try:
-        with urllib.request.urlopen(f"{state.api}/health", timeout=2) as answer:
+        with _DIRECT.open(f"{state.api}/health", timeout=2) as answer:
             return bool(answer.status == 200)
     except (urllib.error.URLError, OSError):
         return False

@@ -12,13 +12,16 @@ import os
 import socket
 import sys
 import threading
+from functools import cache
 from pathlib import Path
 from typing import Any
+
+import typer
 
 from data.errors import ApexflowError
 
 
-def connect(url: str, *, auth_file: Path | None = None, name: str = "", limit: int = 0) -> None:
+def connect(url: str, *, auth_file: Path | None = None, name: str = "", limit: int = 1) -> None:
     """Work for the server at `url` until told to end; the address and password are remembered.
 
     Raises ConfigError without a password, ApexflowError when the server does not answer or refuses.
@@ -58,25 +61,44 @@ def connect(url: str, *, auth_file: Path | None = None, name: str = "", limit: i
     os.execv(sys.executable, words)  # Prefect's settings are read once, at import
 
 
-def main(name: str, limit: int) -> None:
-    """The worker itself, in an environment that names the server."""
+@cache
+def _named_worker() -> Any:
+    """Prefect's worker that says with a process number whose it is."""
     from prefect.workers.process import ProcessWorker
 
-    from flows.server.deployed import POOL
-    from tasks.ghosts import watch
-    from tasks.prefect_api import PrefectApi
-
     class NamedWorker(ProcessWorker):
-        """Says with a process number whose it is."""
+        """See above."""
+
+        @classmethod
+        def __dispatch_key__(cls) -> str:
+            return "apexflow-process"  # beside Prefect's own, which it would replace with a warning
 
         async def run(self, flow_run: Any, configuration: Any, task_status: Any = None) -> Any:
             return await super().run(flow_run, configuration, _Named(task_status))
 
+    return NamedWorker
+
+
+def main(name: str, limit: int) -> None:
+    """The worker itself, in an environment that names the server."""
+    from flows.server.deployed import POOL
+    from flows.terminal.exit_codes import Exit
+    from flows.terminal.last_resort import sentence
+    from tasks.ghosts import watch
+    from tasks.prefect_api import PrefectApi
+
     os.umask(0o077)
     home = Path(os.environ["PREFECT_HOME"])
     threading.Thread(target=watch, args=(PrefectApi.from_environment(), home), daemon=True).start()
-    worker = NamedWorker(work_pool_name=POOL, name=name, limit=limit or None)
-    asyncio.run(worker.start())
+    worker = _named_worker()(work_pool_name=POOL, name=name, limit=limit)
+    try:
+        asyncio.run(worker.start())
+    except KeyboardInterrupt:
+        typer.echo("stopped", err=True)
+        sys.exit(Exit.STOPPED)
+    except Exception as error:
+        typer.echo(sentence(error, "worker"), err=True)
+        sys.exit(Exit.FAILED)
 
 
 class _Named:

@@ -20,6 +20,7 @@ from data.settings import ASIDE, Settings
 
 FILE = "settings.json"
 AUTH = "connect-auth"  # `user:password` of a team server, in this home
+SQLITE = "sqlite"  # the database a person asked for; "" where nobody has said which
 LOOPBACK = ("127.0.0.1", "localhost")
 DRIVERS = {"postgresql": "postgresql+asyncpg", "postgres": "postgresql+asyncpg"}
 
@@ -27,9 +28,9 @@ DRIVERS = {"postgresql": "postgresql+asyncpg", "postgres": "postgresql+asyncpg"}
 class ServerSettings(Settings):
     """What `up` was told, now or before."""
 
-    host: str = Field("127.0.0.1", max_length=255, json_schema_extra=ASIDE)
+    host: str = Field("127.0.0.1", min_length=1, max_length=255, json_schema_extra=ASIDE)
     port: int | None = Field(None, ge=1, le=65535, json_schema_extra=ASIDE)
-    database: str = Field("", max_length=2000, json_schema_extra=ASIDE)  # "": SQLite in .prefect
+    database: str = Field("", max_length=2000, json_schema_extra=ASIDE)  # see SQLITE
     retention_days: float = Field(0.0, ge=0, json_schema_extra=ASIDE)  # 0: runs are kept for ever
     gpus: int | None = Field(None, ge=1, le=4096, json_schema_extra=ASIDE)  # None: counted here
     names: tuple[str, ...] = Field((), json_schema_extra=ASIDE)  # more names browsers know it by
@@ -45,6 +46,11 @@ class ServerSettings(Settings):
     def local(self) -> str:
         """The address under which this machine reaches it."""
         return "127.0.0.1" if self.host in (*LOOPBACK, "0.0.0.0") else self.host
+
+    @property
+    def postgres(self) -> str:
+        """The address of its PostgreSQL; "" for the SQLite file in `.prefect`."""
+        return "" if self.database == SQLITE else self.database
 
     def hosts(self) -> list[str]:
         """Names and addresses a browser may use for it; any other Host header is refused."""
@@ -72,8 +78,8 @@ class ServerSettings(Settings):
     def environment(self) -> dict[str, str]:
         """Prefect's settings of the server that follow from these."""
         found = {}
-        if self.database:
-            found["PREFECT_SERVER_DATABASE_CONNECTION_URL"] = self.database
+        if self.postgres:
+            found["PREFECT_SERVER_DATABASE_CONNECTION_URL"] = self.postgres
         if self.retention_days:
             found["PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED"] = "events,flow_runs"
             seconds = str(round(max(3600.0, self.retention_days * 86400)))
@@ -82,7 +88,7 @@ class ServerSettings(Settings):
 
     def described(self) -> dict[str, Any]:
         """For `status`: without a password."""
-        facts: dict[str, Any] = {"listens": self.host, "database": without_password(self.database)}
+        facts: dict[str, Any] = {"listens": self.host, "database": without_password(self.postgres)}
         if self.retention_days:
             facts["retention"] = f"finished runs are kept {self.retention_days:g} days"
         if not self.worker:
@@ -125,9 +131,9 @@ def changed(settings: ServerSettings, **said: Any) -> ServerSettings:
 
 
 def database_url(text: str) -> str:
-    """'' or 'sqlite' for the file in `.prefect`; a PostgreSQL address with its driver named."""
-    if text in ("", "sqlite"):
-        return ""
+    """'sqlite' (also for '') for the file in `.prefect`; a PostgreSQL address with its driver."""
+    if text in ("", SQLITE):
+        return SQLITE
     scheme, mark, rest = text.partition("://")
     scheme = DRIVERS.get(scheme, scheme)
     if scheme != "postgresql+asyncpg" or not mark or not urlsplit(f"x://{rest}").path.strip("/"):

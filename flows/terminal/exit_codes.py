@@ -22,7 +22,8 @@ class Exit(IntEnum):
 MEANING = {
     Exit.GOOD: "done, or nothing to do; `check`: no defects",
     Exit.FAILED: "it could not be done: what was finished is whole and kept, run again to go on",
-    Exit.WRONG_USAGE: "a word of the command, a recipe or a setting is wrong: nothing was begun",
+    Exit.WRONG_USAGE: "a word of the command, a recipe or a setting is wrong: the same again would "
+    "not help; what a run had finished is kept",
     Exit.REPAIRED: "`check` only: usable, with the repairs listed",
     Exit.UNUSABLE: "`check` only: unusable, with the reason",
     Exit.STOPPED: "stopped by a person (Ctrl-C, `kill`, a closed terminal): finished parts are "

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import platform
+import resource
 import sys
 import tempfile
 import time
@@ -20,8 +21,8 @@ def sentence(error: BaseException, command: str) -> str:
     """One line for a person: what happened in which command, where the traceback is, what to do."""
     if isinstance(error, MemoryError) or _no_room(error):
         return (
-            f"error: no memory was left{_words(error, ' for ')}. What was finished is whole and "
-            "kept: use fewer --workers or a smaller setting and run again to go on."
+            f"error: no memory was left{_words(error, ' for ')}{_limit()}. What was finished is "
+            "whole and kept: use fewer --workers or a smaller setting and run again to go on."
         )
     if type(error).__name__ == "BrokenProcessPool":
         return (
@@ -35,6 +36,14 @@ def sentence(error: BaseException, command: str) -> str:
         f"error: {command} met something unforeseen: {what}. {write_details(error, command)} "
         "That is a fault of apexflow's: please report it with that file."
     )
+
+
+def _limit() -> str:
+    """How much address space a shell's `ulimit -v` allows; "" where there is no limit."""
+    allowed, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if allowed == resource.RLIM_INFINITY:
+        return ""
+    return f" (ulimit -v allows {allowed >> 20} MB of address space)"
 
 
 def _no_room(error: BaseException) -> bool:

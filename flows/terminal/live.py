@@ -15,12 +15,12 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from data.project import OUR_LOGGERS
 from models.progress import in_words
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
-OUR_LOGGERS = ("data", "models", "tasks", "flows")
 MOST_RUNNING = 6  # jobs named in the live view
 REFRESH_HZ = 4
 SILENT_S = 60.0  # a line at least so often, where there is something new to say

@@ -37,12 +37,11 @@ def class_scores(
     truth: Sequence[str],
     answers: Sequence[str],
     declared: Sequence[str],
-    prior: str | None = None,
 ) -> list[ChallengeScore]:
     """UF1 and UAR of `answers` (as long as `truth`; "" for none given), a line per rule.
 
-    `prior`: the class answered by one who sees no video; by default the commonest of `truth`.
-    Samples whose true class is not declared are left out and counted.
+    Priors only always answers the commonest class of `truth`. Samples whose true class is not
+    declared are left out and counted.
     """
     kept = [(t, a) for t, a in zip(truth, answers, strict=True) if t in declared]
     outside = len(truth) - len(kept)
@@ -78,7 +77,7 @@ def class_scores(
     truths = sorted({t.strip().lower() for t in truth})
     exact = [a.strip().lower() for a in answers]
     add(recognition(list(truth), exact, truths, "zero"), TRUTH_ONLY, f"{len(truths)} classes")
-    best = prior or majority(true)
+    best = majority(true)
     always = recognition(true, [best] * len(true), support, "zero")
     add(always, PRIORS, f"always {best}")
     return lines

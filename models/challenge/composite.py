@@ -13,7 +13,7 @@ import numpy as np
 
 from data.challenge.clips import CLASSES, ChallengeClip
 from models.challenge.classes import majority
-from models.challenge.score import PRIORS, ChallengeScore
+from models.challenge.score import OVERALL, PRIORS, ChallengeScore
 from models.metrics import Recognition, confusion_counts, recognition
 
 DROPPED = "a class without a two-by-two table is dropped (MEAN, HTNet, STSTNet)"
@@ -28,9 +28,9 @@ def composite_scores(
     given = {c.key: c.label for c in pred}
     names = sorted({c.database for c in truth})
     lines: list[ChallengeScore] = []
-    for part in [*names, *(["overall"] if len(names) > 1 else [])]:
-        some = [c for c in truth if part in (c.database, "overall") and c.label in CLASSES]
-        outside = sum(part in (c.database, "overall") for c in truth) - len(some)
+    for part in [*names, *([OVERALL] if len(names) > 1 else [])]:
+        some = [c for c in truth if part in (c.database, OVERALL) and c.label in CLASSES]
+        outside = sum(part in (c.database, OVERALL) for c in truth) - len(some)
         true = [c.label for c in some]
         answers = [given.get(c.key, UNANSWERED) for c in some]
         lines += _of_part(part, true, answers, outside)

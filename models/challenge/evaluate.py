@@ -7,15 +7,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from data.challenge.clips import is_clip_file, read_clips
-from data.challenge.forms import Form, SpottedInterval, read_intervals
+from data.challenge.clips import ChallengeClip, is_clip_file, read_clips
+from data.challenge.forms import Form, SpottedInterval, read_intervals, unpadded
 from data.challenge.questions import LONG, Question, read_questions
 from data.challenge.truth import drawn_truth
 from data.errors import ConfigError, InputError
 from models.challenge.answers import AnswerRow, clip_scores, long_scores, paired
 from models.challenge.classes import FINE
 from models.challenge.composite import composite_scores
-from models.challenge.score import ChallengeScore, ScoreSheet
+from models.challenge.score import OVERALL, ChallengeScore, ScoreSheet
 from models.challenge.spotting import ChallengePart, spotting_scores
 from models.challenge.str_task import CLASSES, str_scores
 
@@ -53,8 +53,7 @@ def evaluate_files(
     if not any(p.suffix.lower() == ".json" for p in truth) and all(
         is_clip_file(p) for p in (*pred, *truth)
     ):
-        known = [c for path in truth for c in read_clips(path)]
-        given = [c for path in pred for c in read_clips(path)]
+        known, given = _clips("truth", truth), _clips("prediction", pred)
         strange = sorted({c.key for c in given} - {c.key for c in known})
         if strange:
             raise InputError(
@@ -65,6 +64,22 @@ def evaluate_files(
         scores = tuple(composite_scores(known, given))
         return ScoreSheet("composite recognition", scores, (PRIOR_NOTE,))
     return _intervals(pred, truth, classes)
+
+
+def _clips(who: str, paths: Sequence[Path]) -> list[ChallengeClip]:
+    """The clips of all files. Raises InputError for one that stands in two of them."""
+    found: dict[tuple[str, ...], ChallengeClip] = {}
+    for path in paths:
+        for clip in read_clips(path):
+            if clip.key in found:
+                raise InputError(
+                    f"{who} clips",
+                    expected="every clip once in all files together",
+                    got=f"{'/'.join(clip.key)} again in {path.name}",
+                    code="bad_challenge_file",
+                )
+            found[clip.key] = clip
+    return list(found.values())
 
 
 def _intervals(pred: Sequence[Path], truth: Sequence[Path], classes: Sequence[str]) -> ScoreSheet:
@@ -100,10 +115,14 @@ def _said(form: Form) -> str:
 
 
 def part_name(path: Path, taken: Sequence[str]) -> str:
-    """`cas` for cas_truth.csv, cas_pred.csv or cas_gt.csv; numbered where that is taken."""
+    """`cas` for cas_truth.csv, cas_pred.csv or cas_gt.csv; numbered where that is taken.
+
+    `OVERALL` is all parts together and no part's name.
+    """
     stem = re.sub(r"[_-]?(truth|gt|pred|answers|labels?)$", "", path.stem, flags=re.IGNORECASE)
     name = stem or path.stem
-    return f"{name}-{len(taken) + 1}" if name in taken else name
+    numbered = (f"{name}-{n}" for n in range(len(taken) + 1, 2 * len(taken) + 3))
+    return next(one for one in (name, *numbered) if one not in (*taken, OVERALL))
 
 
 def _spelled(
@@ -115,8 +134,8 @@ def _spelled(
         if not one.subject:
             return one
         video = one.video.removeprefix(f"{one.subject}/")
-        subject = one.subject.lstrip("0") if one.subject.isdigit() else one.subject
-        return replace(one, subject=subject or "0", video=f"{subject or '0'}/{video}")
+        subject = unpadded(one.subject)
+        return replace(one, subject=subject, video=f"{subject}/{video}")
 
     return ChallengePart(name, tuple(map(plain, truth)), tuple(map(plain, pred)))
 
@@ -155,14 +174,14 @@ def _questions(pred: Sequence[Path], truth: Sequence[Path], fine: Sequence[str])
     long = any(q.kind in LONG for q in known)
     scores: list[ChallengeScore] = []
     for part in _parts(known):
-        some = [r for r in rows if part in (r.asked.part, "overall")]
+        some = [r for r in rows if part in (r.asked.part, OVERALL)]
         scores += _of_kind(part, some, long, fine)
     return ScoreSheet("LVQA" if long else "VQA", tuple(scores), tuple(notes))
 
 
 def _parts(known: Sequence[Question]) -> list[str]:
     parts = sorted({q.part for q in known})
-    return [*parts, "overall"] if len(parts) > 1 else parts
+    return [*parts, OVERALL] if len(parts) > 1 else parts
 
 
 def _of_kind(

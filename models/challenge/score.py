@@ -14,6 +14,7 @@ from typing import Any
 from data.errors import InputError
 
 RIGHT, PRIORS = "", "priors only"
+OVERALL = "overall"  # the part that is all parts together
 
 
 @dataclass(frozen=True)

@@ -18,10 +18,11 @@ import numpy.typing as npt
 from data.challenge.forms import SpottedInterval
 from models import metrics
 from models.challenge.matchers import Rule, find
-from models.challenge.score import PRIORS, ChallengeScore
+from models.challenge.score import OVERALL, PRIORS, ChallengeScore
 
 TYPES = {"me": "micro", "mae": "macro"}
 BASELINE_2020 = "baseline of 2020 (distinct truths, silent videos skipped)"
+NO_INTERVAL = "neither an event nor a prediction"
 STRICT = "overlap above 0.5, not at it"
 MATCHERS: dict[Rule, str] = {
     "soft_pairs": "every overlapping pair counts (ME-TST's spotting)",
@@ -47,13 +48,14 @@ class ChallengePart:
 
 @dataclass(frozen=True)
 class Counts:
-    """Summed counts; `num_pred` and `num_truth` are P and T."""
+    """Summed counts; `num_pred` and `num_truth` are P and T. `unknown`: why nothing was counted."""
 
-    tp: int = 0
-    hits: int = 0
+    tp: float = 0  # of the mean over shifts a fraction
+    hits: float = 0
     num_pred: int = 0
     num_truth: int = 0
     videos: int = 0
+    unknown: str = ""
 
     def __add__(self, other: Counts) -> Counts:
         return Counts(
@@ -62,12 +64,13 @@ class Counts:
             self.num_pred + other.num_pred,
             self.num_truth + other.num_truth,
             self.videos + other.videos,
+            self.unknown or other.unknown,
         )
 
     @property
     def f1(self) -> float | None:
-        """2 TP / (P + T); None without an event and a prediction."""
-        if not self.num_pred + self.num_truth:
+        """2 TP / (P + T); None without an event and a prediction, or where `unknown`."""
+        if self.unknown or not self.num_pred + self.num_truth:
             return None
         if self.hits == self.tp:
             return 2 * self.tp / (self.num_pred + self.num_truth)
@@ -78,7 +81,8 @@ class Counts:
     @property
     def spotting(self) -> metrics.Spotting:
         """The same counts as the metrics room has them."""
-        return metrics.spotting(self.tp, self.num_pred - self.hits, self.num_truth - self.tp)
+        tp, hits = int(self.tp), int(self.hits)
+        return metrics.spotting(tp, self.num_pred - hits, self.num_truth - tp)
 
     def shown(self) -> dict[str, float]:
         """What a reader sees."""
@@ -148,7 +152,7 @@ def spotting_scores(parts: Sequence[ChallengePart]) -> list[ChallengeScore]:
         if len(parts) > 1:
             names = every[0][1].keys() if every else ()
             overall = {n: sum((c[n] for _, c in every), Counts()) for n in names}
-            every.append(("overall", overall))
+            every.append((OVERALL, overall))
         for name, sums in every:
             lines += [_line(name, what, c, rule, note) for what, c in sums.items()]
     return lines
@@ -156,10 +160,8 @@ def spotting_scores(parts: Sequence[ChallengePart]) -> list[ChallengeScore]:
 
 def _line(part: str, what: str, counts: Counts, rule: str, note: str) -> ChallengeScore:
     f1 = counts.f1
-    why = "neither an event nor a prediction"
-    if rule == PRIORS and counts.videos < 0:
-        f1, why = None, "one video only: there is no other to take intervals from"
-    shown = {n: abs(c) for n, c in counts.shown().items()}
+    why = counts.unknown or NO_INTERVAL
+    shown = {} if counts.unknown else counts.shown()
     return ChallengeScore(part, f"F1 {what}", f1, shown, rule, why if f1 is None else note)
 
 
@@ -175,21 +177,27 @@ def _as_in_2020(part: ChallengePart) -> dict[str, Counts]:
 
 
 def shifted(part: ChallengePart) -> dict[str, Counts]:
-    """Counts summed over all ways to give each video the next ones' intervals.
+    """Mean counts over all ways to give each video the next ones' intervals.
 
-    When and how many, without a look at the video. The sum over n - 1 shifts has the F1 of their
-    mean counts. Marked with `videos` -1 where there is one video only.
+    When and how many, without a look at the video. `unknown` where there is one video only.
     """
     videos = part.videos
-    sums = {name: Counts() for name in ("micro", "macro", "total")}
-    if len(videos) < 2:
-        return {name: Counts(videos=-1) for name in sums}
+    if len(videos) == 1:
+        why = f"{part.name} has one video only: there is no other to take intervals from"
+        return {name: Counts(unknown=why) for name in ("micro", "macro", "total")}
+    found: list[dict[str, Counts]] = []
     for step in range(1, len(videos)):
         place = {v: videos[(i + step) % len(videos)] for i, v in enumerate(videos)}
         moved = tuple(i.moved(place[i.video]) for i in part.pred)
-        for name, counts in typed(ChallengePart(part.name, part.truth, moved)).items():
-            sums[name] += counts
-    return sums
+        found.append(typed(ChallengePart(part.name, part.truth, moved)))
+    return {
+        name: replace(  # P, T and videos are those of every shift
+            found[0][name] if found else Counts(),
+            tp=sum(one[name].tp for one in found) / max(1, len(found)),
+            hits=sum(one[name].hits for one in found) / max(1, len(found)),
+        )
+        for name in ("micro", "macro", "total")
+    }
 
 
 def _array(intervals: Iterable[SpottedInterval]) -> npt.NDArray[np.int64]:

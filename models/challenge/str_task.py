@@ -18,8 +18,16 @@ import numpy as np
 
 from models import metrics
 from models.challenge.classes import majority
-from models.challenge.score import PRIORS, ChallengeScore, defined
-from models.challenge.spotting import ChallengePart, Counts, MatchedPairs, count, of_type, shifted
+from models.challenge.score import OVERALL, PRIORS, ChallengeScore, defined
+from models.challenge.spotting import (
+    NO_INTERVAL,
+    ChallengePart,
+    Counts,
+    MatchedPairs,
+    count,
+    of_type,
+    shifted,
+)
 
 CLASSES = ("negative", "positive", "surprise")
 RELEASED = "STRS-Metric (genbing99)"
@@ -54,7 +62,7 @@ def str_scores(
     blind = [_blind(p) for p in parts]
     names = [p.name for p in parts]
     if len(parts) > 1:
-        names.append("overall")
+        names.append(OVERALL)
         for every in (found, released, blind):
             every.append(MatchedPairs(
                 sum((one.counts for one in every), Counts()),
@@ -63,7 +71,7 @@ def str_scores(
     for name, right, theirs, unseen in zip(names, found, released, blind, strict=True):
         lines += scores_of(name, right.counts, emotions_of(right, classes), classes)
         lines += released_scores(name, theirs.counts, emotions_of(theirs, classes), classes)
-        truths = [i.emotion for p in parts for i in p.truth if name in (p.name, "overall")]
+        truths = [i.emotion for p in parts for i in p.truth if name in (p.name, OVERALL)]
         lines += _prior_scores(name, unseen.counts, emotions_of(right, classes), truths, classes)
     return lines
 
@@ -72,8 +80,7 @@ def scores_of(
     part: str, counts: Counts, emotions: Emotions, classes: Sequence[str] = CLASSES
 ) -> list[ChallengeScore]:
     """Every score of one part as defined."""
-    spot, shown = counts.f1, counts.shown()
-    why = "neither an event nor a prediction"
+    spot, shown, why = counts.f1, counts.shown(), NO_INTERVAL
     recall, precision = counts.spotting.recall, counts.spotting.precision
     lines = [
         ChallengeScore(part, "F1 spotting", spot, shown, note="" if spot is not None else why),
@@ -170,11 +177,10 @@ def _prior_scores(
     part: str, counts: Counts, found: Emotions, truths: Sequence[str], classes: Sequence[str]
 ) -> list[ChallengeScore]:
     """Another video's intervals; the commonest emotion of the truth on what was spotted."""
-    one_video = counts.videos < 0
-    spot = None if one_video else counts.f1
-    why = "one video only" if one_video else "neither an event nor a prediction"
+    spot = counts.f1
+    why = counts.unknown or NO_INTERVAL
     moved = "each video answered with another's intervals, mean over all shifts"
-    shown = {n: max(0, c) for n, c in counts.shown().items()}
+    shown = {} if counts.unknown else counts.shown()
     line = ChallengeScore(part, "F1 spotting", spot, shown, PRIORS, why if spot is None else moved)
     known = [t for t in truths if t in classes]
     if not found.true or not known:

@@ -73,8 +73,8 @@ def corpus_bleu(
 ) -> float:
     """BLEU-4 of (truth, answer) pairs, n-grams and lengths summed before any ratio.
 
-    Without smoothing an order without a match makes 0. The brevity factor is exp(1 - r/c) for
-    answers shorter than the truth.
+    Without smoothing an order without a match makes 0; no word in common does with it, too. The
+    brevity factor is exp(1 - r/c) for answers shorter than the truth.
     """
     said = [(tokens(t), tokens(a)) for t, a in pairs]
     length, reference = sum(len(a) for _, a in said), sum(len(t) for t, _ in said)
@@ -84,7 +84,7 @@ def corpus_bleu(
     for n in range(1, ORDER + 1):
         matches = sum(sum((_grams(t, n) & _grams(a, n)).values()) for t, a in said)
         total = sum(max(0, len(a) - n + 1) for _, a in said)
-        if not matches and not smooth:
+        if not matches and (n == 1 or not smooth):
             return 0.0
         logs += math.log((matches or EPSILON) / max(1, total))
     return math.exp(min(1 - reference / length, 0.0) + logs / ORDER)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 class FlowNetFamily(ClipFamily):
     """See `models.family.Family`."""
 
+    multi_label = False  # a picture has one class
     recognises = False  # `predict` makes clips, not flow pictures
 
     def fit(self, jobs: Sequence[FoldJob]) -> None:

@@ -240,7 +240,7 @@ def _adam(
         spent = 0.0
         order = torch.randperm(count)
         for rows in torch.split(order, train.batch_size):
-            if len(rows) == 1 and count > 1:  # batch normalisation has nothing to learn from one
+            if len(rows) == 1 and count > 1:  # only ever the last: see FlowNetTrainConfig
                 continue
             optimiser.zero_grad()
             loss = loss_of(rows.to(next(network.parameters()).device))

@@ -44,7 +44,13 @@ class FlowNetTrainConfig(Settings):
     epochs: int = Field(
         500, ge=1, le=100_000, title="Epochs", description="Of lbfgs: iterations at most."
     )
-    batch_size: int = Field(256, ge=1, le=65_536, title="Pictures per step")
+    batch_size: int = Field(
+        256,
+        ge=2,  # batch normalisation has nothing to learn from one
+        le=65_536,
+        title="Pictures per step",
+        description="A last step of one picture is left out.",
+    )
     lr: float = Field(5e-5, gt=0, title="Learning rate")
     weight_decay: float = Field(
         0.0,

@@ -27,8 +27,7 @@ if TYPE_CHECKING:
 class ClipFamily:
     """See `models.contract.Family`."""
 
-    name, spots, recognises = "recognition of clips", False, True
-    multi_label = True  # labels: aus
+    name, spots, recognises, multi_label = "recognition of clips", False, True, True
 
     def training_facts(self, recipe: Recipe) -> dict[str, Any]:
         """None beyond `model` and `train`."""

@@ -38,19 +38,12 @@ from models.hsta.settings import HstaTrainConfig
 from models.hsta.training import Fit, FoldTraining, predict
 from models.recipe import Recipe
 from models.registry import find_network
-from models.runs.files import FoldJob, RunFiles, Sample, read_tables
-from models.scores.recognition import score_table
+from models.runs.files import FoldJob, Sample, read_tables
 from models.stacked.proof import Proof, Rivals, find_fold, prove
-from models.targets import AUS, UNITS, code_of, seen, texts_of
+from models.targets import AUS, CLASSES, UNITS, code_of, seen, texts_of
 
 logger = logging.getLogger(__name__)
 
-# Label maps with fixed classes; those of the others are the dataset's own, found in its events.
-CLASSES: dict[str, tuple[str, ...]] = {
-    "label_3": ("negative", "positive", "surprise"),
-    "label_4": ("negative", "positive", "surprise", "others"),
-    "objective_class": ("1", "2", "3", "4", "5", "6", "7"),
-}
 PREDICTION_COLUMNS = ("dataset", "subject", "person", "event", "fold", "label", "predicted")
 
 
@@ -341,8 +334,3 @@ def _write(
     write_table(pd.DataFrame(result.history), job.out / "history.parquet")
     write_table(pd.DataFrame(result.timings), job.out / "timings.parquet")
     write_table(predictions, job.out / "predictions.parquet")
-
-
-def score(run: RunFiles) -> pd.DataFrame:
-    """The run's metrics table; see `models.scores.recognition.score_table`."""
-    return score_table(run.predictions())

@@ -17,6 +17,7 @@ from data.errors import StoreError
 from data.stages.identity import stable_hash
 from models.contract import Counted, Section
 from models.scores.bootstrap import group_counts
+from models.scores.table import nothing_scored
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,6 +33,7 @@ class WindowFamily:
     """See `models.contract.Family`."""
 
     name, spots, recognises = "spotting and recognition in videos", True, False
+    multi_label = False
 
     def training_facts(self, recipe: Recipe) -> dict[str, Any]:
         """Strategy 0 trains without a neutral class; the other two train alike."""
@@ -75,6 +77,8 @@ class WindowFamily:
         from models.scores.spotting import recognition_of, scored_classes, spotting_of, statistics
 
         results = [r for r in results_of(run)[0] if dataset in (None, r.curves.dataset)]
+        if not results:
+            raise nothing_scored(dataset or run.folder.name)
         results.sort(key=lambda r: (r.curves.dataset, r.curves.video))
         people, counts = group_counts(
             [r.curves.person for r in results], np.stack([r.counts for r in results])

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from data.challenge.forms import SpottedInterval, write_recognised, write_spotting
+from data.challenge.forms import SpottedInterval, unpadded, write_recognised, write_spotting
 from data.datasets import get_adapter, open_dataset
 from data.datasets.listing import list_frames, walk
 from data.errors import ApexflowError, ConfigError, InputError
@@ -174,11 +174,11 @@ def _of_layout(
         part, _, name = row.video.partition("/") if parts else (layout, "", row.video)
         path = root / row.folder
         if row.source == "video_file":
-            own, numbers = open_own(path, fps), None
+            own, numbers = _opened(path, row.fps, fps), None
         else:
             own_frames = frames[row.video].sort_values("index")
             files = tuple(root / p for p in own_frames.path)
-            rate = fps or float(row.fps)
+            rate = float(row.fps) if row.fps > 0 else fps
             seconds = seconds_of(np.full(len(files), np.nan), rate)
             own = OwnVideo(path, FrameSource(files), files, rate, seconds, None)
             numbers = own_frames.number.to_numpy(np.int64)
@@ -190,6 +190,12 @@ def _of_layout(
     return videos, refused
 
 
+def _opened(path: Path, declared: float, fps: float | None) -> OwnVideo:
+    """A video at the rate its layout says, else at its own, else at `fps`."""
+    own = open_own(path, float(declared) if declared > 0 else None)
+    return own if own.fps or fps is None else open_own(path, fps)
+
+
 def _found(root: Path, fps: float | None) -> tuple[list[Unlabelled], list[tuple[str, str, str]]]:
     videos, refused = [], []
     for folder in walk(root).sequences():
@@ -197,7 +203,7 @@ def _found(root: Path, fps: float | None) -> tuple[list[Unlabelled], list[tuple[
             continue
         path, name = root / folder.path, folder.path
         try:
-            own = open_own(path, fps)
+            own = _opened(path, 0.0, fps)
         except InputError as error:
             refused.append((name, error.code, str(error)))
             continue
@@ -219,7 +225,7 @@ def _submission(
         rows = parts.setdefault(video.part, [])
         if video.key not in found:
             continue
-        subject = video.subject.lstrip("0") if video.subject.isdigit() else video.subject
+        subject = unpadded(video.subject)
         for one in found[video.key].intervals:
             emotion = one.hsta if one.hsta in _CHALLENGE else one.challenge_emotion
             rows.append(

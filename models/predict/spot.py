@@ -113,7 +113,7 @@ def predict_video(
             view_fps=first.fps,
             windows_without_face=missing,
             num_windows=len(features),
-            unreadable_frames=counted.unreadable,
+            unreadable_frames=len(counted.unreadable),
             intervals=tuple(intervals),
             trained_on=_together(whom),
             notes=tuple(notes),
@@ -187,10 +187,12 @@ def _folds(run: RunFiles, name: str | None) -> list[TrainedMeTst]:
 
 
 class _Counted:
-    """Frames as they are read, and how many of them could not be."""
+    """Frames as they are read, and which of them could not be; several runs may read one."""
 
     def __init__(self, source: FrameSource) -> None:
-        self._source, self.read, self.unreadable = source, 0, 0
+        self._source = source
+        self.read: set[int] = set()
+        self.unreadable: set[int] = set()
 
     def __len__(self) -> int:
         return len(self._source)
@@ -198,8 +200,9 @@ class _Counted:
     def iter(self, indices: Iterable[int]) -> Iterator[tuple[int, npt.NDArray[np.uint8] | None]]:
         """As `FrameSource.iter`."""
         for index, image in self._source.iter(indices):
-            self.read += 1
-            self.unreadable += image is None
+            self.read.add(index)
+            if image is None:
+                self.unreadable.add(index)
             yield index, image
 
 
@@ -221,7 +224,7 @@ def _motion(
         raise InputError(
             who,
             expected="frames that can be decoded",
-            got=f"none of {source.read}",
+            got=f"none of {len(source.read)}",
             code="unreadable_video",
         )
     missing = int((motion.status == NO_FACE).sum())

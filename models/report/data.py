@@ -1,8 +1,7 @@
 """What went into a run: datasets counted, accounts of stages, protocol, keys, versions.
 
 A stage's account is: in = kept + dropped, each drop with its reason, from the stage's own manifest
-and ledger. Nothing here reads a clock, a host name or a folder outside the workspace, so that the
-same run gives the same report.
+and ledger. Nothing here reads a clock, a host name or a folder outside the workspace.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from data.plain_json import read_object
 from data.stages import stores
 from data.stages.identity import stable_hash
 from data.stages.registry import find_stage
-from models.report.scores import test_samples
+from models.report.scores import test_samples, with_dataset
 from models.targets import texts_of
 
 if TYPE_CHECKING:
@@ -131,14 +130,19 @@ def accounts(run: RunFiles) -> list[Account]:
     found = [account(run, dataset, stage) for dataset in recipe.data for stage in recipe.stages]
     column = recipe.network.samples.removesuffix("s")
     ledger = stores.read_ledger(run.folder)
-    kept = {s for f in run.split["folds"].values() for s in (*f["train"], *f["test"])}
-    dropped = ledger[ledger.action == "dropped"]
+    sides = run.split["folds"].values()
+    kept = with_dataset(run, (sample for fold in sides for name in fold for sample in fold[name]))
+    rows = ledger[ledger.action == "dropped"]
+    own = rows.dataset.isin(recipe.data)  # the others' units are named as the split names them
+    dropped = set(rows.dataset[own] + ":" + rows.unit[own]) | with_dataset(run, rows.unit[~own])
     found.append(
         Account(
             "all" if len(recipe.data) > 1 else recipe.data[0],
             "train",
             f"{column}s",
-            len(kept) + len(dropped),
+            len(
+                kept | dropped
+            ),  # a sample may be dropped for two reasons, or train and not be tested
             len(kept),
             reasons(ledger),
         )

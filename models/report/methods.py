@@ -30,9 +30,13 @@ ALSO = {"casme3_c": "casme3", "smic_e": "smic"}  # described in another's paper
 ALIGNED = {
     "track": "followed by tracked points and registered to the first usable frame",
     "landmarks": "registered frame by frame by their landmarks",
-    "first_frame": "cropped as in the first frame",
-    "none": "taken as they are",
-    "whole": "taken as whole frames",
+    "landmarks_smooth": "registered frame by frame by their landmarks, smoothed over time",
+    "ecc": "registered to the first usable frame by their grey values",
+    "first_crop": "cropped as in the first usable frame",
+}
+WITHOUT_FACES = {
+    "none": "Of each frame the largest centred square was taken",
+    "whole": "Frames were taken whole",
 }
 
 
@@ -107,9 +111,11 @@ def _preprocessing(run: RunFiles) -> str:
     stages = recipe.stages
     if "align" in stages:
         config = recipe.stage_config("align")
-        how = ALIGNED.get(str(config.mode), f"aligned (mode {config.mode})")
-        tools = "" if config.mode in ("none", "whole") else " [dlib, landmarks]"
-        said.append(f"Faces were found{tools} and {how}; crops have {config.size} px.")
+        if (mode := str(config.mode)) in WITHOUT_FACES:
+            how = WITHOUT_FACES[mode]
+        else:
+            how = f"Faces were found [dlib, landmarks] and {ALIGNED[mode]}"
+        said.append(f"{how}; crops have {config.size} px.")
     if "registration" in stages:
         said.append("The frames of each event were registered to its onset.")
     if "apex" in stages and (apex := apex_statement(run)):
@@ -140,10 +146,19 @@ def _network(run: RunFiles) -> str:
         "lr": "learning rate {:g}", "base_lr": "learning rate {:g} per 256 clips",
         "weight_decay": "weight decay {:g}",
     }  # fmt: skip
-    told = [words.format(getattr(train, k)) for k, words in facts.items() if hasattr(train, k)]
+    last = "epoch"
+    if getattr(train, "solver", "") == "lbfgs":
+        facts["epochs"], last = "at most {} iterations of L-BFGS on all samples", "iteration"
+    told = [
+        words.format(getattr(train, key))
+        for key, words in facts.items()
+        if hasattr(train, key) and key not in train.unread()
+    ]
+    seeds = recipe.each_seed
+    told.append(f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}")
     return (
-        f"{NAMES.get(name, name)}{cite} was trained for {', '.join(told)}, seed {recipe.seed}; "
-        "the weights after the last epoch were tested."
+        f"{NAMES.get(name, name)}{cite} was trained for {', '.join(told)}; "
+        f"the weights after the last {last} were tested."
     )
 
 

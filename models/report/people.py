@@ -59,7 +59,7 @@ def people(run: RunFiles) -> list[Person]:
         residuals, units = _stages(run, dataset, owner)
         for person, rows in tested.groupby("person"):
             name = str(person)
-            hits, of, alarms = answers.get(name, (0, 0, None))
+            hits, of, alarms = answers.get((dataset, name), (0, 0, None))
             own = residuals.get(name, [])
             found.append(
                 Person(
@@ -75,17 +75,18 @@ def people(run: RunFiles) -> list[Person]:
     return found
 
 
-def _answers(run: RunFiles) -> dict[str, tuple[int, int, int | None]]:
-    """Person → (right, of how many, false alarms)."""
-    found: dict[str, tuple[int, int, int | None]] = {}
+def _answers(run: RunFiles) -> dict[tuple[str, str], tuple[int, int, int | None]]:
+    """(dataset, person) → (right, of how many, false alarms); one may be in several datasets."""
+    found: dict[tuple[str, str], tuple[int, int, int | None]] = {}
     try:
         if family_of(run.recipe).spots:
             from models.report.spotting import results_of
 
             for result in results_of(run)[0]:
-                hit, of, false = found.get(result.curves.person, (0, 0, 0))
+                who = result.curves.dataset, result.curves.person
+                hit, of, false = found.get(who, (0, 0, 0))
                 hits = sum(int(i) >= 0 for i in result.gt_index)
-                found[result.curves.person] = (
+                found[who] = (
                     hit + hits,
                     of + len(result.curves.truth.intervals),
                     (false or 0) + len(result.intervals) - hits,
@@ -94,9 +95,9 @@ def _answers(run: RunFiles) -> dict[str, tuple[int, int, int | None]]:
         table = run.predictions()
     except (ApexflowError, OSError):
         return {}
-    for person, rows in table.groupby("person"):
+    for (dataset, person), rows in table.groupby(["dataset", "person"]):
         right = int((rows.label.astype(str) == rows.predicted.astype(str)).sum())
-        found[str(person)] = (right, len(rows), None)
+        found[str(dataset), str(person)] = (right, len(rows), None)
     return found
 
 

@@ -221,12 +221,16 @@ def _how_few(people: int, found: list[Score]) -> str:
 
 
 def test_samples(run: RunFiles) -> set[str]:
-    """'dataset:id' of every sample that some fold tests.
+    """'dataset:id' of every sample that some fold tests."""
+    return with_dataset(run, (i for fold in run.split["folds"].values() for i in fold["test"]))
 
-    A split names samples of one dataset by their plain ids (data.folds.event_ids).
+
+def with_dataset(run: RunFiles, named: Iterable[str]) -> set[str]:
+    """'dataset:id' of ids as the split names them.
+
+    Samples of one dataset have plain ids (data.folds.event_ids).
     """
-    data = run.recipe.data
-    ids = {sample for fold in run.split["folds"].values() for sample in fold["test"]}
+    data, ids = run.recipe.data, set(named)
     if len(data) > 1 and all(i.startswith(tuple(f"{d}:" for d in data)) for i in ids):
         return ids
     dataset = data[0] if len(data) == 1 else str(run.predictions().dataset.iloc[0])

@@ -1,8 +1,10 @@
 """The report of a run: one HTML file that loads nothing, from the run's own files.
 
 Scores first, then what they are worth: the protocol, the data and its losses, pictures of every
-stage, folds, errors, training, settings. The same run gives the same bytes: no clock, no host, no
-path outside the workspace. What a run does not have is said to be missing, never an error.
+stage, folds, errors, training, settings. The same folder gives the same bytes: no clock is read,
+no host, no path outside the workspace. Of time there is what was recorded when its parts were made,
+so that a run made twice differs in the seconds of its graph. What a run does not have is said to be
+missing, never an error.
 """
 
 from __future__ import annotations

@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from data.errors import ConfigError
+from data.errors import ApexflowError, ConfigError
 from data.stages.identity import stable_hash
+from models.contract import Counted
 from models.family import family_of
 from models.report.choices import gap_sentence, main_name, nested_sentence
 from models.report.data import protocol, sample_digest
@@ -126,11 +127,7 @@ def compare(runs: list[RunFiles]) -> Comparison:
     each = [[family_of(run.recipe).count(one) for one in run.each_seed] for run in runs]
     counted = [seeds[0] for seeds in each]
     for counts, run in zip(counted[1:], runs[1:], strict=True):
-        if counts.classes != counted[0].classes:
-            names = [", ".join(c.classes) for c in (counted[0], counts)]
-            raise _differs(runs[0], run, "classes", names[0], names[1])
-        if counts.truth != counted[0].truth:
-            raise _differs(runs[0], run, "true labels", "the same ones", "others: ingest again")
+        _check_same_truth(runs[0], run, counted[0], counts)
     stacks = [np.stack([one.counts for one in seeds], axis=1) for seeds in each]  # (P, seeds, ...)
     pairs = []
     for a, b in combinations(range(len(runs)), 2):
@@ -151,12 +148,20 @@ def compare(runs: list[RunFiles]) -> Comparison:
 
 
 def comparable(a: RunFiles, b: RunFiles) -> bool:
-    """Whether two scored runs are of one protocol, so that `compare` takes them."""
+    """Whether `compare` takes two scored runs: one protocol, one truth; nothing damaged."""
     try:
         _check_same_protocol(a, b)
-    except ConfigError:
+        _check_same_truth(a, b, *(family_of(run.recipe).count(run) for run in (a, b)))
+    except ApexflowError:
         return False
     return True
+
+
+def _check_same_truth(a: RunFiles, b: RunFiles, one: Counted, two: Counted) -> None:
+    if one.classes != two.classes:
+        raise _differs(a, b, "classes", ", ".join(one.classes), ", ".join(two.classes))
+    if one.truth != two.truth:
+        raise _differs(a, b, "true labels", "the same ones", "others: ingest again")
 
 
 def _check_same_protocol(a: RunFiles, b: RunFiles) -> None:

@@ -55,7 +55,7 @@ class FoldJob:
     progress: Callable[[float, str], None] | None = None
     unit: str = ""  # its folder in the run: the fold's name, after the seed's if that is another
     record: int = 0  # how many epochs' test predictions to keep, see `models.epoch_record`
-    classes: tuple[str, ...] | None = None  # labels there are; None: those of its samples
+    classes: tuple[str, ...] | None = None  # of all folds; None: the label map fixes them
 
     @property
     def label(self) -> str:

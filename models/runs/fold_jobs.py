@@ -7,7 +7,7 @@ many subjects on many events costs memory by its events and time by the bytes it
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from models.recipe import Recipe
 from models.runs.files import INNER, FoldJob, Sample, unit_name
 from models.runs.publishing import VERSION
 from models.runs.samples import Samples, fold_name, inner_sides
+from models.targets import AUS, CLASSES
 
 Rows = Callable[[], tuple[Places, Places]]  # rows of the samples' table on both sides of a fold
 
@@ -82,11 +83,23 @@ class FoldKeys:
     """What decides a fold's files: network, training, labels, seed, recorded epochs, both sides.
 
     A side is its samples, sorted, each as [dataset, id, what identifies it]; the key is
-    `stable_hash(facts, train, test)`.
+    `stable_hash(facts, train, test)`. Classes are a fact where a fold's own labels do not tell
+    them.
     """
 
-    def __init__(self, recipe: Recipe, keys: Mapping[Sample, str], sides: Sides) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        keys: Mapping[Sample, str],
+        sides: Sides,
+        labels: Sequence[str] = (),
+        classes: tuple[str, ...] | None = None,
+    ) -> None:
+        """`labels` of the samples and the `classes` that jobs are given, where they decide."""
         self._recipe = recipe
+        self._classes = classes
+        number = {name: at for at, name in enumerate(classes or ())}
+        self._label = np.array([number.get(label, -1) for label in labels], np.int64)
         named = [[*sample, keys[sample]] for sample in sides.samples]
         order = sorted(range(len(named)), key=named.__getitem__)
         self._texts = JoinedJson(named[row] for row in order)
@@ -107,8 +120,13 @@ class FoldKeys:
         ]
         if recipe.epoch_scores.record:
             facts.append({"record": recipe.epoch_scores.record})
+        both = rows()
+        if self._classes is not None:
+            own = set(np.unique(np.concatenate([self._label[side] for side in both])).tolist())
+            if not own >= set(range(len(self._classes))):
+                facts.append({"classes": list(self._classes)})
         digest = hashlib.sha256(plain_json(facts)[:-1].encode())
-        for side in rows():
+        for side in both:
             digest.update(b",")
             self._texts.feed(digest, np.sort(self._rank[side]))
         digest.update(b"]")
@@ -127,24 +145,32 @@ def make_fold_jobs(
     made = {fold: (_make(scope, recipe, sides, fold, rows), rows) for fold, rows in folds.items()}
     inner = {}
     if recipe.epoch_scores.nested:
-        label_of = dict(zip(sides.samples, samples.table.label, strict=True))
         for (fold, rows), name in zip(folds.items(), split.folds, strict=True):
             inner[fold] = inner_sides(
                 samples.table, split.folds[name], str(name), recipe.epoch_scores.inner_folds
             )
-            outer = made[fold][0]
-            labels = {label_of[s] for s in (*outer.train_events, *outer.test_events)}
-            # The outer fold's classes: one of them may be only in those who are tested.
-            known = tuple(sorted(str(label) for label in labels if not pd.isna(label)))
             rows, own = sides.of_ids(inner[fold]), fold.replace("fold-", INNER, 1)
-            made[own] = (replace(_make(scope, recipe, sides, own, rows), classes=known), rows)
-    maker = FoldKeys(recipe, samples.keys, sides)
+            made[own] = (_make(scope, recipe, sides, own, rows), rows)
+    classes = _classes(recipe, samples.table, split)
+    maker = FoldKeys(recipe, samples.keys, sides, list(samples.table.label.astype(str)), classes)
     jobs, keys = {}, {}
     for number, seed in enumerate(recipe.each_seed):
         for job, rows in made.values():
             unit = unit_name(job.fold, seed, number)
-            jobs[unit], keys[unit] = replace(job, seed=seed, unit=unit), maker.key(seed, rows)
+            jobs[unit] = replace(job, seed=seed, unit=unit, classes=classes)
+            keys[unit] = maker.key(seed, rows)
     return jobs, keys, inner
+
+
+def _classes(recipe: Recipe, table: pd.DataFrame, split: Split) -> tuple[str, ...] | None:
+    """The labels of all samples that the split names: every fold's network has the same classes.
+
+    None where the label map or the network fixes them.
+    """
+    if recipe.network.samples != "events" or recipe.labels in (*CLASSES, AUS):
+        return None
+    named = event_ids(table).isin(split.named())
+    return tuple(sorted(set(table.label[named].dropna().astype(str))))
 
 
 def _make(scope: Scope, recipe: Recipe, sides: Sides, fold: str, rows: Rows) -> FoldJob:

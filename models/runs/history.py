@@ -2,10 +2,13 @@
 
 `history.jsonl` lies in the run's folder beside its results and, as timings do, outside their
 identity: the same run made twice has the same bytes but not the same history. Lines are only added.
+Each ends with a digest of itself and of the folder's name: one that was changed, or is another
+run's, is left out. (A line without one is of a version before these.)
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import platform
@@ -13,12 +16,13 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 from data.project import project_commit, project_version
 from data.stages.parts import versions_json
-from models.devices import resolve_device
 
 NAME = "history.jsonl"
+CHECK = "check"  # the field of a line that holds its digest
 PACKAGES = ("torch", "prefect", "pandas", "scipy")  # beside those that stores record
 
 
@@ -53,6 +57,7 @@ def note_session(
 ) -> Session:
     """Add what has just ended to a run's history; returns it.
 
+    `device`: as `models.devices.device_name` calls it where the work was done.
     `stages`: what was done before it in the same go, of how much.
     """
     began = datetime.now(UTC) - timedelta(seconds=seconds)
@@ -61,17 +66,20 @@ def note_session(
         began.isoformat(timespec="seconds"),
         round(seconds, 2),
         units,
-        device_name(device),
+        device,
         platform.node(),
         project_version(),
         project_commit(),
         _versions(),
         stages or {},
     )
-    line = json.dumps(asdict(session), sort_keys=True) + "\n"
-    file = os.open(folder / NAME, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    told = asdict(session)
+    line = json.dumps({**told, CHECK: _digest(folder, told)}) + "\n"
+    file = os.open(folder / NAME, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
     try:
-        os.write(file, line.encode())
+        size = os.fstat(file).st_size
+        cut = size > 0 and os.pread(file, 1, size - 1) != b"\n"  # a full disk, a crash
+        os.write(file, (b"\n" if cut else b"") + line.encode())
     finally:
         os.close(file)
     return session
@@ -80,26 +88,26 @@ def note_session(
 def read_history(folder: Path) -> list[Session]:
     """The run's sessions, oldest first; lines that cannot be read are left out: it is only news."""
     try:
-        lines = (folder / NAME).read_text().splitlines()
+        lines = (folder / NAME).read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return []
     found = []
     for line in lines:
         try:
-            found.append(Session(**json.loads(line)))
-        except (ValueError, TypeError):
+            told = json.loads(line)
+            if told.pop(CHECK, None) not in (_digest(folder, told), None):
+                continue
+            one = Session(**told)
+            datetime.fromisoformat(one.began).timestamp()
+        except (ValueError, TypeError, AttributeError, OverflowError, RecursionError):
             continue
+        found.append(one)
     return found
 
 
-def device_name(device: str) -> str:
-    """'cpu', or a GPU with its maker's name for it: 'cuda (NVIDIA H100)'."""
-    resolved = resolve_device(device)
-    if resolved == "cpu":
-        return resolved
-    import torch
-
-    return f"{resolved} ({torch.cuda.get_device_name(resolved)})"
+def _digest(folder: Path, told: dict[str, Any]) -> str:
+    text = f"{folder.resolve().name} {json.dumps(told, sort_keys=True)}"
+    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:16]
 
 
 def _versions() -> dict[str, str]:

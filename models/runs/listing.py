@@ -30,7 +30,7 @@ class Listed:
     network: str
     data: tuple[str, ...]
     split: str
-    seed: int
+    seeds: tuple[int, ...]
     folds: int
     folds_trained: int
     made: str  # local time of its first session
@@ -69,7 +69,8 @@ class Listed:
             "network": self.network,
             "data": list(self.data),
             "split": self.split,
-            "seed": self.seed,
+            "seed": next(iter(self.seeds), 0),
+            "seeds": list(self.seeds),
             "folds": self.folds,
             "folds_trained": self.folds_trained,
             "state": self.state,
@@ -140,7 +141,7 @@ def _listed(folder: Path, name: str, differs: dict[str, Any]) -> Listed:
     try:
         recipe, folds = run.recipe, len(run.split["folds"])
     except (ApexflowError, LookupError) as error:
-        unknown: dict[str, Any] = {"network": "", "data": (), "split": "", "seed": 0}
+        unknown: dict[str, Any] = {"network": "", "data": (), "split": "", "seeds": ()}
         return Listed(
             **common,
             **unknown,
@@ -159,7 +160,7 @@ def _listed(folder: Path, name: str, differs: dict[str, Any]) -> Listed:
         network=recipe.network_name,
         data=recipe.data,
         split=recipe.split.kind,
-        seed=recipe.seed,
+        seeds=recipe.each_seed,
         folds=folds,
         folds_trained=len(done_folds(folder)),
         scores=found,

@@ -1,7 +1,8 @@
 """Short names of runs: what a person types instead of WORKSPACE/runs/RECIPE/RUN_ID.
 
 A run is named by as many first letters of its id as tell it from the workspace's others (at least
-four), a forced repetition by its number behind them: d4f2, d4f2-2. A recipe's name stands for its
+four), a forced repetition by its number behind them: d4f2, d4f2-2. Recipes that differ in their
+name only have runs of one id, which are then named RECIPE/d4f2. A recipe's name stands for its
 newest run. `find_run` takes paths too, and WORKSPACE/NAME from anywhere.
 """
 
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 
@@ -34,7 +36,7 @@ def begun(folder: Path) -> float:
 
 
 def short_names(folders: Iterable[Path]) -> dict[Path, str]:
-    """Folder → short name, none of which is the beginning of another run's id."""
+    """Folder → short name, which is no beginning of another run's id, or has its recipe."""
     every = list(folders)
     ids = {folder: _split(folder.name) for folder in every}
     found = {}
@@ -43,7 +45,8 @@ def short_names(folders: Iterable[Path]) -> dict[Path, str]:
         length = SHORTEST
         while any(other.startswith(own[:length]) for other in others) and length < len(own):
             length += 1
-        found[folder] = own[:length] + repetition
+        twin = any(f.name == folder.name and f.parent.name != folder.parent.name for f in every)
+        found[folder] = f"{folder.parent.name}/" * twin + own[:length] + repetition
     return found
 
 
@@ -59,9 +62,11 @@ def find_folder(text: str, workspace: Path | None = None) -> Path:
     `text`: the folder's path, a name as above in `workspace` (else in the current folder), or
     WORKSPACE/NAME. Raises ConfigError saying which runs there are.
     """
-    direct = Path(text).expanduser()
-    if text and (direct / "recipe.json").is_file():
-        return direct.absolute()
+    direct = Path(text)
+    with suppress(OSError, ValueError, RuntimeError):  # no path: too long, a NUL, no home
+        direct = direct.expanduser()
+        if text and (direct / "recipe.json").is_file():
+            return direct.absolute()
     where, name = _workspace_and_name(text, workspace)
     known = run_folders(where) if where is not None else []
     found = _matching(name, known)
@@ -95,8 +100,9 @@ def _workspace_and_name(text: str, workspace: Path | None) -> tuple[Path | None,
     parts = text.rstrip("/").split("/")
     for cut in (1, 2):  # WORKSPACE/NAME, WORKSPACE/RECIPE/NAME
         front = Path("/".join(parts[:-cut]) or "/") if len(parts) > cut else None
-        if front is not None and (front.expanduser() / "runs").is_dir():
-            return front.expanduser(), "/".join(parts[-cut:])
+        with suppress(OSError, ValueError, RuntimeError):
+            if front is not None and (front.expanduser() / "runs").is_dir():
+                return front.expanduser(), "/".join(parts[-cut:])
     here = Path()
     return (here, text) if (here / "runs").is_dir() else (None, text)
 

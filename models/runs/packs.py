@@ -23,7 +23,7 @@ from data.errors import StoreError
 from data.stages.limits import peak_mb
 from data.stages.parts import versions_json
 from models.contract import FOLD_FILES
-from models.devices import real_device, resolve_device
+from models.devices import device_name, real_device, resolve_device
 from models.epoch_record import NOTES
 from models.family import family_of
 from models.progress import ProgressFile, read_progress
@@ -74,6 +74,7 @@ class PackResult:
     host: str
     versions: str
     peak_mb: float = float("nan")  # most memory its process had
+    device: str = "cpu"  # with its maker's name
 
 
 def fit_pack(pack: PackJob) -> PackResult:
@@ -88,7 +89,8 @@ def fit_pack(pack: PackJob) -> PackResult:
         if job.fold.startswith(INNER):
             (job.out / "weights.safetensors").unlink()  # it was trained to choose an epoch
     seconds = (time.perf_counter() - started) / len(jobs)
-    return PackResult(tuple(jobs), seconds, platform.node(), versions_json(), peak_mb())
+    where = device_name(jobs[0].device)
+    return PackResult(tuple(jobs), seconds, platform.node(), versions_json(), peak_mb(), where)
 
 
 def news_of(out: Path) -> Path:
@@ -110,9 +112,13 @@ def attempt(job: FoldJob) -> FoldJob:
     point.parent.mkdir(parents=True)
     if points:
         with contextlib.suppress(OSError):  # it may go at this moment: then from the start
-            for note in sorted(points[-1].parent.glob(NOTES)):  # of epochs before the point
+            # The point first: an attempt that still runs may note an epoch and put a newer point
+            # meanwhile, and a point without a note of before it could not be gone on from.
+            held = point.with_name(f"{point.name}.part")
+            link(points[-1], held)
+            for note in sorted(points[-1].parent.glob(NOTES)):
                 link(note, point.with_name(note.name))
-            link(points[-1], point)
+            held.rename(point)
     for folder in earlier:
         shutil.rmtree(folder, ignore_errors=True)
     return replace(job, out=out)

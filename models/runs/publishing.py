@@ -15,11 +15,11 @@ from typing import Any
 
 import pandas as pd
 
-from data.folds import Split
+from data.folds import Split, event_ids
 from data.held_out import Fold
 from data.stages.contract import Scope
 from data.stages.files import save_parquet, temporary_name
-from data.stages.identity import stable_hash
+from data.stages.identity import file_digest, stable_hash
 from data.stages.parts import versions_json
 from data.stages.planning import why_not_fresh
 from data.stages.stores import UNIT_RECORD
@@ -62,6 +62,7 @@ def write_setup(run: RunPlan, scope: Scope) -> None:
             run.split,
             [fold_name(n, str(name)) for n, name in enumerate(run.split.folds)],
             {fold: chooses for fold, (_, chooses) in run.inner.items()},
+            frozenset(event_ids(run.samples.table)),
         ),
     }
     key = stable_hash(texts, run.samples.inputs.astype(str).to_numpy().tolist())
@@ -86,16 +87,28 @@ def write_setup(run: RunPlan, scope: Scope) -> None:
     )
 
 
-def take_over(run: RunPlan, fold: str, twin: Path) -> None:
-    """Publish another run's fold as this run's: weights linked, predictions decoded again."""
+def take_over(run: RunPlan, fold: str, twin: Path) -> bool:
+    """Publish another run's fold as this run's: weights linked, predictions decoded again.
+
+    False, and nothing is done, where a file of it is not as that run recorded it: large weights,
+    which were only compared by size and time until now.
+    """
+    rows = run_manifest(twin.parent)
+    own = rows.part.str.startswith(f"{twin.name}/")
+    recorded = dict(zip(rows.part[own].str.rpartition("/")[2], rows.digest[own], strict=True))
+    files = sorted(p for p in twin.iterdir() if p.is_file() and p.name != UNIT_RECORD)
+    large = [p for p in files if p.stat().st_size > QUICK_BYTES and p.name != TIMES]
+    if any(file_digest(path) != recorded.get(path.name) for path in large):
+        return False
     out = run.jobs[fold].out
     for folder in attempts(out):
         shutil.rmtree(folder, ignore_errors=True)
     out.mkdir(parents=True)
-    for path in sorted(p for p in twin.iterdir() if p.is_file() and p.name != UNIT_RECORD):
+    for path in files:
         link(path, out / path.name)  # linked files are replaced, never written into
     family_of(run.recipe).decode_fold(run.recipe, out)
     publish_fold(run, fold, out, None)
+    return True
 
 
 def publish_fold(run: RunPlan, fold: str, out: Path, result: PackResult | None) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -27,10 +27,9 @@ from data.stages.identity import stable_hash
 from data.stages.inputs import StageInputs, shared_inputs
 from data.stages.registry import STAGES
 from data.stages.workspace import Workspace
-from models.family import family_of
 from models.recipe import Recipe
 from models.runs.files import Sample, read_tables
-from models.targets import AUS, texts_of
+from models.targets import texts_of
 
 
 @dataclass(frozen=True)
@@ -55,12 +54,6 @@ def choose_samples(workspace: Workspace, recipe: Recipe, *, expect: bool = False
     Raises SplitError when nothing is left, ConfigError for a composite of other datasets.
     """
     _check_composite(recipe)
-    if recipe.labels == AUS and not getattr(family_of(recipe), "multi_label", False):
-        raise ConfigError(
-            f"recipe {recipe.name}, labels aus",
-            expected="a network with a yes or no for each action unit, such as hsta",
-            got=recipe.network_name,
-        )
     configs = {name: recipe.stage_config(name) for name in STAGES}
     views = {d: shared_inputs(workspace, d, None, configs) for d in recipe.data}
     choose = _events if recipe.network.samples == "events" else _videos
@@ -257,6 +250,36 @@ def fold_name(number: int, name: str) -> str:
     """'fold-03-sub04': safe as a folder's name."""
     safe = re.sub(r"[^A-Za-z0-9.-]+", "_", name).strip("_")[:40]
     return f"fold-{number:02d}-{safe}"
+
+
+def find_fold(held: Sequence[str], wanted: str | int, who: str = "fold") -> int:
+    """The number of a fold of those that hold out `held`, in a split's order.
+
+    A number is a fold's number. A text is a fold's whole name (`fold_name`), who is held out, with
+    or without the dataset, or a number. Raises ConfigError for none, and for a text that means
+    several.
+    """
+    names = [fold_name(number, text) for number, text in enumerate(held)]
+    number = wanted if isinstance(wanted, int) else None
+    found: set[int] = set()
+    if number is None and wanted in names:
+        found = {names.index(str(wanted))}
+    elif number is None:
+        for place, text in enumerate(held):
+            own = {text, text.rpartition(":")[2], names[place].split("-", 2)[2]}
+            if wanted in own | {str(place), f"{place:02d}"}:
+                found.add(place)
+    elif 0 <= number < len(names):
+        found = {number}
+    if len(found) == 1:
+        return found.pop()
+    meant = ", ".join(names[place] for place in sorted(found))
+    raise ConfigError(
+        who,
+        expected=f"name, number or subject of one of {meant or ', '.join(names)}",
+        got=f"{str(wanted)[:80]!r}{', which may mean each of these' if meant else ''}",
+        todo="Write the fold's whole name." if meant else "",
+    )
 
 
 def outside_split(recipe: Recipe, samples: pd.DataFrame, split: Split) -> pd.DataFrame:

@@ -32,6 +32,7 @@ from data.datasets.composite import (
     megc_differences,
     sources,
 )
+from data.errors import StoreError
 from data.stages.identity import stable_hash
 from models.contract import Counted
 from models.family import Family, family_of
@@ -72,7 +73,16 @@ def _score_seed(run: RunFiles) -> _Seed:
     rows: list[dict[str, Any]] = []
     if len(recipe.data) > 1:
         for dataset in sorted({sample.split(":", 1)[0] for sample in test_samples(run)}):
-            part = family.count(run, dataset)
+            try:
+                part = family.count(run, dataset)
+            except StoreError as error:
+                if error.code != "nothing_scored":
+                    raise
+                rows += [
+                    metric_row(name, f"dataset:{dataset}", np.nan, note="nothing of it was scored")
+                    for name in whole.statistics(whole.counts.sum(axis=0))
+                ]
+                continue
             rows += _rows(f"dataset:{dataset}", part, part.counts, draws)
             found.counts[f"dataset:{dataset}"] = (part, part.counts)
     elif len(databases := sorted({database_of(person) for person in whole.people})) > 1:
@@ -140,7 +150,7 @@ def _over_seeds(each: Sequence[_Seed], seeds: Sequence[int], draws: int) -> pd.D
         for (scope, name), part in stacked.groupby(["scope", "name"], sort=False)
     ]
     for row in rows:
-        if row["scope"] in each[0].counts:
+        if all(row["scope"] in one.counts for one in each):
             _set_interval(row, [one.counts[row["scope"]] for one in each], draws)
     pooled = stacked[stacked.scope == "pooled"]
     for name, part in pooled.groupby("name", sort=False):

@@ -23,9 +23,9 @@ from data.stages.writing import StoreWriter, file_row
 from models.runs.files import QUICK_BYTES, REPORT, SCORES, RunFiles, run_manifest
 from models.runs.publishing import RunPlan
 from models.runs.scores import metadata, score_run
-from models.runs.training import is_trained, plan_run
+from models.runs.training import folds_to_come, is_trained, plan_run
 
-VERSION = 3  # of scores and report, bumped by hand when either changes
+VERSION = 4  # of scores and report, bumped by hand when either changes
 FILES = {SCORES: ("predictions.parquet", "metrics.parquet"), REPORT: ("report.html",)}
 
 
@@ -68,8 +68,14 @@ class EvaluateStep:
         return ("train",)
 
     def plan(self, scope: Scope, *, force: bool = False, verify: bool = False) -> StepPlan:
-        """Whether the run is scored and its report written as they would be now."""
+        """Whether the run is scored and its report written as they would be now.
+
+        It has no units while only some folds were asked for and others are not trained.
+        """
         run = plan_run(scope)
+        if left := folds_to_come(scope):
+            said = f"left out: {left} fold(s) are not trained yet; run without --folds trains them"
+            return StepPlan(self.name, scope.label, [], notes=[said], work=run)
         plan = StepPlan(self.name, scope.label, [SCORES, REPORT], work=run)
         plan.detail = {"run": str(run.folder), "run_id": run.folder.name}
         wanted = _keys(run)
@@ -90,6 +96,8 @@ class EvaluateStep:
     def jobs(self, scope: Scope, plan: StepPlan) -> list[ScoreJob]:
         """Scores, then the report. Raises StoreError when a fold is not trained."""
         run: RunPlan = plan.work
+        if not plan.units:
+            return []
         if not is_trained(run.folder, run.keys):
             raise StoreError(
                 f"run {run.run_id}",

@@ -1,6 +1,7 @@
 """split.json of a run: who is trained on and who is held out, fold by fold.
 
-Small splits list both sides of every fold. A split of ours with more than MOST ids on its sides
+Sides hold samples only, not what a published list names in vain. Small splits list both sides of
+every fold. A split of ours with more than MOST ids on its sides
 lists every event once (`events`) and, a fold, who is tested and who is left out of training: the
 file grows with the events, not with events times folds.
 """
@@ -8,7 +9,7 @@ file grows with the events, not with events times folds.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,11 +21,15 @@ MOST = 5_000_000  # ids on all sides of all folds
 
 
 def split_text(
-    split: Split, folds: Iterable[str], inner: Mapping[str, Sequence[str]] | None = None
+    split: Split,
+    folds: Iterable[str],
+    inner: Mapping[str, Sequence[str]] | None = None,
+    samples: Container[str] | None = None,
 ) -> str:
     """The file's text; `folds`: the folders' names, in the split's order.
 
-    `inner`: fold → ids that choose for it, with a nested choice.
+    `inner`: fold → ids that choose for it, with a nested choice. `samples`: ids there are; a
+    published list may name others, which are then on no side. The digest is the whole list's.
     """
     people = sorted({p for shared in split.people_shared.values() for p in shared})
     lines = [
@@ -44,7 +49,10 @@ def split_text(
             first = own.without[name] if compact else train
             sides = [[texts[i] for i in side.tolist()] for side in (first, test)]
         else:
-            sides = [[json.dumps(i) for i in side] for side in own[name]]
+            sides = [
+                [json.dumps(i) for i in side if samples is None or i in samples]
+                for side in own[name]
+            ]
         words = ("without" if compact else "train", "test")
         both = (f'   "{w}": {_joined(s, 4)}' for w, s in zip(words, sides, strict=True))
         written.append(f"  {json.dumps(fold)}: {{\n" + ",\n".join(both) + "\n  }")

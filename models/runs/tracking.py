@@ -79,7 +79,8 @@ def write_run(run: RunFiles, store: str) -> str:
     return str(name)
 
 
-def _client(store: str) -> Any:
+def require() -> Any:
+    """MLflow's client class. Raises MissingExtraError without the extra."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # nothing leaves this machine
     try:
         from mlflow import MlflowClient
@@ -87,9 +88,14 @@ def _client(store: str) -> Any:
         raise MissingExtraError(
             "MLflow", expected="the extra mlflow", got="none", todo="pip install -e .[mlflow]"
         ) from error
+    return MlflowClient
+
+
+def _client(store: str) -> Any:
+    client = require()
     if "://" not in store:
         Path(store).mkdir(parents=True, exist_ok=True)
-    return MlflowClient(tracking_uri=tracking_uri(store))
+    return client(tracking_uri=tracking_uri(store))
 
 
 def _experiment(client: Any, name: str, store: str) -> str:

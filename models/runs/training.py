@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from data.errors import ConfigError
 from data.folds import Split
 from data.held_out import Fold
 from data.stages.contract import Page, RecipeLike, Scope, StepPlan
@@ -44,7 +43,7 @@ from models.runs.publishing import (
     take_over,
     write_setup,
 )
-from models.runs.samples import Samples, choose_samples, make_split, outside_split
+from models.runs.samples import Samples, choose_samples, find_fold, make_split, outside_split
 from models.runs.twins import twins_of
 
 if TYPE_CHECKING:
@@ -65,17 +64,11 @@ class TrainStep:
     def plan(self, scope: Scope, *, force: bool = False, verify: bool = False) -> StepPlan:
         """Choose samples, make the split, name the run; reads stores, writes nothing.
 
-        Raises SplitError when nothing is left to train on or people are shared between sides,
-        ConfigError for a fold asked for that the split does not have.
+        With folds asked for, its units are these. Raises SplitError when nothing is left to train
+        on or people are shared between sides, ConfigError for a fold that the split does not have.
         """
         run = plan_run(scope, force=force)
-        for wanted in _names(scope):
-            if not any(_asked(fold, (wanted,)) for fold in run.jobs):
-                raise ConfigError(
-                    "--folds",
-                    expected=f"names, numbers or subjects of {', '.join(run.jobs)}",
-                    got=repr(wanted[:80]),
-                )
+        _asked(scope, run)
         plan = StepPlan(self.name, scope.label, list(run.jobs), work=run)
         plan.reasons, _ = why_not_fresh(
             run.folder,
@@ -91,6 +84,8 @@ class TrainStep:
             }  # fmt: skip
         else:
             _look_elsewhere(scope, run, plan)
+        if scope.folds:
+            _narrow(scope, plan)
         plan.detail = {"run": str(run.folder), "run_id": run.folder.name, "device": scope.device}
         return plan
 
@@ -104,11 +99,13 @@ class TrainStep:
         run.folder.mkdir(parents=True, exist_ok=True)
         run.writer = StoreWriter(scope.workspace, run.folder, scope.token)
         write_setup(run, scope)
-        for fold, twin in run.elsewhere.items():
-            take_over(run, fold, twin)
+        for fold, twin in list(run.elsewhere.items()):
+            if take_over(run, fold, twin):
+                continue
+            del run.elsewhere[fold]
+            if fold in plan.reasons:
+                plan.notes.append(f"{fold} is trained: its weights in {twin.parent} are damaged")
         left = [f for f in plan.todo if f not in run.elsewhere]
-        if scope.folds:
-            left = [f for f in left if _asked(f, _names(scope))]
         if not left:
             return []
         if said := twins_of(run):
@@ -291,16 +288,42 @@ def _look_elsewhere(scope: Scope, run: RunPlan, plan: StepPlan) -> None:
                 plan.reasons[own] = f"trained in {folder.parent.name}/{folder.name}: taken over"
 
 
-def _names(scope: Scope) -> tuple[str, ...]:
-    """The folds asked for, one by one: `--folds 7,12` are two."""
-    return tuple(name for text in scope.folds for name in text.split(",") if name)
+def _narrow(scope: Scope, plan: StepPlan) -> None:
+    """Keep the folds asked for; what else is not trained is said."""
+    wanted = _asked(scope, plan.work)
+    others = _left(plan) - wanted
+    plan.units = [fold for fold in plan.units if fold in wanted]
+    plan.reasons = {fold: why for fold, why in plan.reasons.items() if fold in wanted}
+    if others:
+        plan.notes.append(f"{len(others)} other fold(s) of the run are not trained yet")
 
 
-def _asked(fold: str, wanted: tuple[str, ...]) -> bool:
-    """Whether a unit is of a fold asked for by name, number or held-out subject, or itself is."""
-    _, number, subject = plain_name(fold).split("-", 2)
-    name = f"fold-{number}-{subject}"
-    return bool({fold, name, number, str(int(number)), subject} & set(wanted))
+def folds_to_come(scope: Scope) -> int:
+    """Folds that are not trained and were not asked for: without them a run has no scores."""
+    if not scope.folds:
+        return 0
+    found = STEP.plan(replace(scope, folds=()))
+    return len(_left(found) - _asked(scope, found.work))
+
+
+def _left(plan: StepPlan) -> set[str]:
+    return {fold for fold in plan.reasons if fold not in plan.work.elsewhere}
+
+
+def _asked(scope: Scope, run: RunPlan) -> set[str]:
+    """Units of the folds asked for; `--folds 7,12` are two, of all seeds with inner trainings.
+
+    Raises ConfigError for what names no fold, or several.
+    """
+    found: set[str] = set()
+    held = [str(name) for name in run.split.folds]
+    for wanted in (name for text in scope.folds for name in text.split(",") if name):
+        if wanted in run.jobs and not wanted.startswith("fold-"):
+            found.add(wanted)  # one seed's, or an inner training
+            continue
+        number = f"{find_fold(held, wanted, '--folds'):02d}"
+        found |= {unit for unit in run.jobs if plain_name(unit).split("-", 2)[1] == number}
+    return found
 
 
 # ------------------------------------------------------------------------------------ publication
@@ -316,7 +339,8 @@ def prove(scope: Scope, steps: int = 100) -> Proof:
     folds = [
         unit for unit, job in run.jobs.items() if unit == job.fold and not unit.startswith(INNER)
     ]
-    asked = [fold for fold in folds if scope.folds and _asked(fold, _names(scope))]
+    wanted = _asked(scope, run)
+    asked = [fold for fold in folds if fold in wanted]
     with tempfile.TemporaryDirectory(prefix="apexflow-proof-") as folder:
         inputs = Path(folder) / "inputs.parquet"
         save_parquet(run.samples.inputs, inputs)

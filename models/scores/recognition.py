@@ -23,7 +23,7 @@ from models.metrics import (
     recognition_statistic,
 )
 from models.scores.bootstrap import group_counts, subject_interval
-from models.scores.table import metric_row, metric_table
+from models.scores.table import metric_row, metric_table, nothing_scored
 
 NAMES = ("uf1", "uar", "accuracy")
 
@@ -39,6 +39,8 @@ def count(predictions: pd.DataFrame, dataset: str | None = None) -> Counted:
     table = predictions.sort_values(["dataset", "event"], kind="stable")
     if dataset is not None:
         table = table[table.dataset == dataset]
+    if table.empty:
+        raise nothing_scored(dataset or "predictions")
     people, counts = group_counts([str(p) for p in table.person], _each(table, classes))
     facts = table[["dataset", "event", "person", "label"]].astype(str).to_numpy().tolist()
 

@@ -7,6 +7,8 @@ from typing import Any
 
 import pandas as pd
 
+from data.errors import StoreError
+
 NAN = float("nan")
 METRIC_COLUMNS = {
     "name": "string",
@@ -36,6 +38,17 @@ def metric_row(
     """One score: its value, interval, what guessing and the most frequent class give, a count."""
     facts = {"low": low, "high": high, "chance": chance, "majority": majority}
     return {"name": name, "scope": scope, "value": value, **facts, "count": count, "note": note}
+
+
+def nothing_scored(what: str) -> StoreError:
+    """The error of a count over nobody, code `nothing_scored`."""
+    return StoreError(
+        what,
+        expected="samples that were scored",
+        got="none",
+        todo="See the run's ledger for what was left out.",
+        code="nothing_scored",
+    )
 
 
 def metric_table(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:

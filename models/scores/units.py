@@ -27,7 +27,7 @@ from models.contract import Counted
 from models.epoch_record import FoldEpochs
 from models.scores.bootstrap import group_counts, subject_interval
 from models.scores.recognition import NAMES
-from models.scores.table import metric_row, metric_table
+from models.scores.table import metric_row, metric_table, nothing_scored
 from models.targets import UNITS, truth_matrix
 
 Counts = npt.NDArray[np.int64]
@@ -154,6 +154,8 @@ def count(predictions: pd.DataFrame, dataset: str | None = None) -> Counted:
     table = predictions.sort_values(["dataset", "event"], kind="stable")
     if dataset is not None:
         table = table[table.dataset == dataset]
+    if table.empty:
+        raise nothing_scored(dataset or "predictions")
     people, counts = group_counts([str(p) for p in table.person], each(table))
     facts = table[["dataset", "event", "person", "label"]].astype(str).to_numpy().tolist()
 

@@ -7,23 +7,24 @@ one attempt whose answer arrives is published, what others leave is removed.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
 import queue
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from data.errors import ApexflowError, ConfigError, MissingExtraError
-from data.stages.heartbeat import read_beat
+from data.errors import ApexflowError, ConfigError
+from data.stages.heartbeat import patiently, read_beat
 from data.stages.limits import WorkerDiedError
 from data.stages.pool import Events
 from tasks.carriers import NO_GPU, Share, clear
-from tasks.cluster.site import Site, SiteError, processor
+from tasks.cluster import require_distributed
+from tasks.cluster.site import Site, SiteError, processor, scheduler_address
 from tasks.cluster.worker import EXPECTED, STARTED, Envelope, Reply, describe, dumps, loads
 from tasks.request import RunRequest
 
@@ -33,6 +34,7 @@ logger = logging.getLogger(__name__)
 CONNECT_S = 20.0  # for a scheduler to answer
 WORKERLESS_S = 120.0  # a run waits so long for the first or next worker
 LOOK_S = 1.0
+MOST_LOST = 3  # workers one job may cost
 ANSWER_S = 20.0  # for an answer that is there to come over
 _numbers = itertools.count()
 
@@ -43,20 +45,21 @@ class ClusterError(ApexflowError):
     code = "no_cluster"
 
 
-@contextmanager
+@contextlib.contextmanager
 def connected(request: RunRequest) -> Iterator[DaskCarrier]:
     """A carrier for the scheduler that a request names. Raises ConfigError, MissingExtraError."""
-    try:
-        import distributed
-    except ImportError as error:
-        raise MissingExtraError(
-            "--scheduler",
-            expected="the package distributed",
-            got="none",
-            todo='Install the extra: pip install -c constraints.txt -e ".[cluster]".',
-        ) from error
+    require_distributed("--scheduler")
+    import distributed
+
     for name in ("distributed", "distributed.client"):  # what matters is said by us
         logging.getLogger(name).setLevel(logging.CRITICAL)
+    if request.device not in ("auto", "cpu", "cuda"):
+        raise ConfigError(
+            "--device",
+            expected="auto, cpu or cuda with --scheduler",
+            got=request.device[:80],
+            todo="Which GPUs a worker lends is said where it is started: worker --device.",
+        )
     address = request.scheduler
     kind, _, profile = address.partition(":")
     if kind == "slurm" and not profile.startswith("//"):
@@ -65,6 +68,7 @@ def connected(request: RunRequest) -> Iterator[DaskCarrier]:
         with started(Path(profile)) as cluster, distributed.Client(cluster) as client:
             yield DaskCarrier(client, address, request, patience_s=float("inf"))
         return
+    address = scheduler_address(address)
     where: dict[str, Any] = (
         {"address": address} if "://" in address else {"scheduler_file": address}
     )
@@ -100,12 +104,28 @@ def _trampoline() -> Callable[[bytes], bytes]:
     return carry
 
 
+def _has(resources: Mapping[str, float], needs: Mapping[str, float]) -> bool:
+    return all(resources.get(name, 0.0) >= amount for name, amount in needs.items())
+
+
 def _as_site_error(error: BaseException) -> SiteError:
     """A worker that has not even this module says so in its own words."""
     if isinstance(error, SiteError):
         return error
     got = f"{type(error).__name__}: {error}"[:300]
     return SiteError("worker", expected="the code of the run", got=got)
+
+
+@dataclass(frozen=True)
+class _Given:
+    """A job at the scheduler."""
+
+    future: Any
+    only: frozenset[str] | None  # workers that may do it; None: any that has what it needs
+
+    def is_stranded(self, able: set[str]) -> bool:
+        """Whether none of its workers is left, while others could do it."""
+        return self.only is not None and bool(able) and not self.only & able
 
 
 class DaskCarrier:
@@ -135,7 +155,7 @@ class DaskCarrier:
     def _site(self) -> Site:
         """What workers must agree on; workers there now are asked, and named if they differ."""
         if self._known is None:
-            beat = read_beat(self._workspace)
+            beat = patiently(lambda: read_beat(self._workspace), time.sleep)
             self._known = Site.of(self._workspace, beat.token if beat else "", self._roots)
             told = {**asdict(self._known)}
             self._client.set_metadata(list(EXPECTED), told)
@@ -205,31 +225,39 @@ class DaskCarrier:
     def ask(self, function: Callable[..., Any], *args: Any, gpu: bool = False) -> Any:
         """See `data.stages.contract.Machines`. Raises what the function raises."""
         workers = self._wait_for_workers()
-        gpu = gpu and any(w["gpus"] for w in workers.values())
+        needs = {"GPU": 1.0} if gpu and any(w["gpus"] for w in workers.values()) else {}
         key = f"ask-{self._site().token}-{next(_numbers)}"
         order = Envelope(self._site(), function, args, "a question", key, pooled=False)
-        future = self._submit(order, {"GPU": 1.0} if gpu else {}, list(workers), priority=10)
-        try:
-            answer: Reply = loads(future.result())
-        except Exception as error:
-            raise self._failure("a question", error) from error
+        given = self._submit(order, needs, list(workers), priority=10)
+        while True:
+            try:
+                answer: Reply = loads(given.future.result(timeout=LOOK_S))
+                break
+            except TimeoutError:
+                if given.is_stranded(self._look(needs, 1)):
+                    self._give_up([given.future])
+                    order = replace(order, key=f"ask-{self._site().token}-{next(_numbers)}")
+                    given = self._submit(order, needs, list(self._wait_for_workers()), priority=10)
+            except Exception as error:
+                raise self._failure("a question", error) from error
         if answer.error is not None:
             raise answer.error
         return answer.result
 
     def _submit(
-        self, order: Envelope, resources: dict[str, float], fit: Sequence[str], priority: int
-    ) -> Any:
+        self, order: Envelope, needs: dict[str, float], fit: Sequence[str], priority: int
+    ) -> _Given:
         only = {"workers": list(fit), "allow_other_workers": False} if self._refused else {}
-        return self._client.submit(
+        future = self._client.submit(
             _trampoline(),
             dumps(order),
             key=order.key,
             pure=False,
-            resources=resources,
+            resources=needs,
             priority=priority,
             **only,
         )
+        return _Given(future, frozenset(fit) if self._refused else None)
 
     # ------------------------------------------------------------------------------ the jobs
 
@@ -248,21 +276,22 @@ class DaskCarrier:
             return
         workers = self._wait_for_workers()
         news: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
-        resources = {"GPU": 1.0 / share.per_gpu} if share.per_gpu else {"CPU": 1.0}
+        needs = {"GPU": 1.0 / share.per_gpu} if share.per_gpu else {"CPU": 1.0}
         events = Events(label, started, ended, clear)
-        futures: dict[str, Any] = {}
+        given: dict[str, _Given] = {}
         waiting: dict[str, Any] = {}
         begun: set[int] = set()  # ids of jobs
         tries: Counter[int] = Counter()  # ids of jobs → how often given to others
         suspects: list[tuple[int, Any]] = []  # (starts, job) whose workers were lost
         starts: Counter[str] = Counter()  # keys → how often a worker said that it began
+        stranded: Counter[int] = Counter()  # ids of jobs → how often their last worker was lost
 
         def submit(job: Any, fit: Sequence[str]) -> None:
             key = f"{label(job)}-{self._site().token}-{next(_numbers)}"
             order = Envelope(self._site(), function, job, label(job), key, gpu=bool(share.per_gpu))
             waiting[key] = job
-            futures[key] = self._submit(order, resources, fit, priority=-len(futures))
-            futures[key].add_done_callback(lambda future: news.put(("ended", future.key)))
+            given[key] = self._submit(order, needs, fit, priority=-len(given))
+            given[key].future.add_done_callback(lambda future: news.put(("ended", future.key)))
 
         def begin(key: str, host: str) -> None:
             job = waiting.get(key)
@@ -270,6 +299,19 @@ class DaskCarrier:
                 begun.add(id(job))
                 events.start(job)
                 logger.info("%s: on %s", label(job), host)
+
+        def move(able: set[str]) -> None:
+            """Give jobs whose workers have all gone to those that came since."""
+            keys = [key for key in waiting if given[key].is_stranded(able)]
+            fit = list(self._wait_for_workers()) if keys else []
+            for key in keys:
+                job = waiting.pop(key)
+                self._give_up([given.pop(key).future])
+                stranded[id(job)] += bool(starts[key])
+                if stranded[id(job)] > MOST_LOST:
+                    events.end(job, self._died(label(job), stranded[id(job)]))
+                else:
+                    submit(job, fit)
 
         self._client.subscribe_topic(STARTED, lambda event: news.put(("started", event[1])))
         try:
@@ -282,7 +324,9 @@ class DaskCarrier:
                 try:
                     kind, what = news.get(timeout=LOOK_S)
                 except queue.Empty:
-                    self._look(len(waiting))
+                    move(self._look(needs, len(waiting)))
+                    if events.full:
+                        break
                     continue
                 if kind == "started":
                     starts[what["key"]] += 1
@@ -291,9 +335,11 @@ class DaskCarrier:
                 if what not in waiting:
                     continue
                 done = waiting[what]
-                answer = self._answer(label(done), futures[what])
+                answer = self._answer(label(done), given[what].future)
                 if answer is None:
-                    futures[what].add_done_callback(lambda future: news.put(("ended", future.key)))
+                    given[what].future.add_done_callback(
+                        lambda future: news.put(("ended", future.key))
+                    )
                     continue
                 if isinstance(answer.error, SiteError) and tries[id(done)] < 3:
                     tries[id(done)] += 1
@@ -312,7 +358,7 @@ class DaskCarrier:
                 for said in answer.warnings:
                     logger.warning("%s: %s", answer.who, said)
                 del waiting[what]
-                del futures[what]  # so that the worker may forget it
+                del given[what]  # so that the worker may forget it
                 events.end(done, answer.error)
                 if answer.error is None:
                     yield answer.result
@@ -320,11 +366,12 @@ class DaskCarrier:
                 if events.full:
                     break
         finally:
-            self._client.unsubscribe_topic(STARTED)
+            with contextlib.suppress(Exception):  # the scheduler has gone: that is said already
+                self._client.unsubscribe_topic(STARTED)
             if waiting:
-                self._give_up([futures[key] for key in waiting])
-                for left in (*waiting.values(), *(job for _, job in suspects)):
-                    clear(left)
+                self._give_up([given[key].future for key in waiting])
+            for left in (*waiting.values(), *(job for _, job in suspects)):
+                clear(left)
         if events.error is not None:
             raise events.error
 
@@ -337,28 +384,26 @@ class DaskCarrier:
             raise self._no_scheduler()
         if future.status not in ("finished", "error"):
             return None
-        try:
-            found: Reply = loads(future.result(timeout=ANSWER_S))
-        except TimeoutError:
-            return None
-        except Exception as error:
-            failure = self._failure(label, error)
-            if isinstance(failure, ClusterError):
-                raise failure from error
-            return Reply(error=failure, lost=getattr(error, "allowed_failures", -1) + 1)
-        return found
+        end = time.monotonic() + ANSWER_S
+        while True:
+            try:
+                found: Reply = loads(future.result(timeout=LOOK_S))
+                return found
+            except TimeoutError:  # lost with its worker a moment ago, or still on its way
+                if future.status != "finished" or time.monotonic() > end:
+                    return None
+            except Exception as error:
+                failure = self._failure(label, error)
+                if isinstance(failure, ClusterError):
+                    raise failure from error
+                return Reply(error=failure, lost=getattr(error, "allowed_failures", -1) + 1)
 
     def _failure(self, label: str, error: BaseException) -> BaseException:
         """The error of a job that no worker answered."""
         from distributed import KilledWorker
 
         if isinstance(error, KilledWorker):
-            return WorkerDiedError(
-                label,
-                expected="a worker to finish it",
-                got=f"{error.allowed_failures + 1} workers lost while they were at it",
-                todo="See the workers' logs; other jobs were finished and are kept.",
-            )
+            return self._died(label, error.allowed_failures + 1)
         if self._client.status != "running" or type(error).__name__ in (
             "CancelledError",
             "FutureCancelledError",
@@ -368,18 +413,32 @@ class DaskCarrier:
             return self._no_scheduler()
         return error
 
+    def _died(self, label: str, lost: int) -> WorkerDiedError:
+        return WorkerDiedError(
+            label,
+            expected="a worker to finish it",
+            got=f"{lost} workers lost while they were at it",
+            todo="See the workers' logs; other jobs were finished and are kept.",
+        )
+
     def _give_up(self, futures: list[Any]) -> None:
         try:
             self._client.cancel(futures, force=True)
         except Exception as error:  # the scheduler has gone
             logger.debug("not cancelled: %s", error)
 
-    def _look(self, left: int) -> None:
-        """Raises ClusterError when scheduler or workers have been away for too long."""
-        if self._workers():
+    def _look(self, needs: dict[str, float], left: int) -> set[str]:
+        """Workers there now that may do what needs so much.
+
+        Raises ClusterError when the scheduler has gone, or all of them for too long.
+        """
+        found = self._workers()
+        able = {name for name, facts in found.items() if _has(facts.get("resources") or {}, needs)}
+        if able:
             self._seen = time.monotonic()
         elif time.monotonic() - self._seen > self._patience_s:
-            raise self._no_workers(left)
+            raise self._no_workers(left, "a worker with a GPU" if found else "a worker")
+        return able
 
     def _no_scheduler(self) -> ClusterError:
         return ClusterError(
@@ -389,10 +448,10 @@ class DaskCarrier:
             todo="Finished parts are kept: start the scheduler and workers, and run again.",
         )
 
-    def _no_workers(self, left: int) -> ClusterError:
+    def _no_workers(self, left: int, expected: str = "a worker") -> ClusterError:
         return ClusterError(
             f"scheduler {self._address}",
-            expected="a worker",
+            expected=expected,
             got=f"none for {self._patience_s:.0f} s, with {left} job(s) left",
             todo=f"Start some: python -m flows worker --scheduler {self._address}; then run again.",
         )

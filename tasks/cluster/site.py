@@ -11,13 +11,14 @@ import hashlib
 import json
 import os
 import platform
+import re
 import secrets
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from data.errors import ApexflowError
-from data.stages.heartbeat import LEASE_S, Beat, read_beat
+from data.stages.heartbeat import LEASE_S, Beat, UnreadableBeatError, read_beat
 from data.stages.parts import versions_json
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -120,7 +121,7 @@ class Site:
     def _workspace_trouble(self) -> list[str]:
         folder = Path(self.workspace)
         end = time.monotonic() + SEEN_WITHIN_S
-        while (beat := read_beat(folder)) is None or beat.token != self.token:
+        while (beat := _beat(folder)) is None or beat.token != self.token:
             if not folder.is_dir() or time.monotonic() > end:
                 return [f"no workspace {folder} in which the run beats"]
             time.sleep(0.2)
@@ -132,6 +133,20 @@ class Site:
         finally:
             probe.unlink(missing_ok=True)
         return []
+
+
+def scheduler_address(text: str) -> str:
+    """`tcp://` before a plain HOST:PORT; anything else, a file's path included, as it is."""
+    plain = re.fullmatch(r"[^/\s:]+:\d{1,5}", text) and not Path(text).exists()
+    return f"tcp://{text}" if plain else text
+
+
+def _beat(folder: Path, instead: Beat | None = None) -> Beat | None:
+    """The workspace's beat; `instead` while it cannot be read, which says nothing new."""
+    try:
+        return read_beat(folder)
+    except UnreadableBeatError:
+        return instead
 
 
 def _listing(root: Path) -> str:
@@ -158,7 +173,7 @@ class Pulse:
         if now - self._asked < 2.0:
             return
         self._asked = now
-        beat = read_beat(Path(self._site.workspace))
+        beat = _beat(Path(self._site.workspace), self._seen)
         if beat is not None and beat.token == self._site.token and beat != self._seen:
             self._seen, self._since = beat, now
         self._missing = self._missing + 1 if beat is None else 0  # a run takes it away at its end

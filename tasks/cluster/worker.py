@@ -13,10 +13,12 @@ import os
 import platform
 import signal
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from multiprocessing.reduction import ForkingPickler
+from pathlib import Path
 from typing import Any
 
 from data.errors import ConfigError
@@ -25,7 +27,7 @@ from data.stages.limits import NEED_MB, workers_within
 from data.stages.pool import THREAD_SETTINGS, cpu_count, map_jobs
 from models.devices import local_devices
 from tasks.carriers import clear
-from tasks.cluster.site import Pulse, Site, SiteError, processor
+from tasks.cluster.site import Pulse, Site, SiteError, processor, scheduler_address
 
 logger = logging.getLogger(__name__)
 STARTED = "apexflow-started"  # topic: a job has begun, on which worker
@@ -227,6 +229,9 @@ def serve(
 async def _serve(scheduler: str, threads: int, name: str | None, patience_s: float) -> None:
     from distributed import Worker
 
+    scheduler = scheduler_address(scheduler)
+    if "://" not in scheduler:
+        await _wait_for_file(scheduler, patience_s)
     where: dict[str, Any] = (
         {"scheduler_ip": scheduler} if "://" in scheduler else {"scheduler_file": scheduler}
     )
@@ -263,13 +268,30 @@ async def _serve(scheduler: str, threads: int, name: str | None, patience_s: flo
     _state.leaving.set()
 
 
+async def _wait_for_file(name: str, patience_s: float) -> None:
+    """The scheduler may be starting. Raises ConfigError."""
+    end = time.monotonic() + (patience_s if Path(name).parent.is_dir() else 0)
+    while not Path(name).is_file():
+        if time.monotonic() > end:
+            raise ConfigError(
+                "--scheduler",
+                expected="tcp://HOST:PORT, or the file that a scheduler writes",
+                got=f"{name[:200]!r}, which is no file",
+            )
+        await asyncio.sleep(0.2)
+
+
 async def _refuse_early(worker: Any) -> None:
     """Compare with what the last run at this scheduler expects, if it still runs."""
     told = await worker.scheduler.get_metadata(keys=list(EXPECTED), default=None)
     if not told:
         return
     try:
-        await asyncio.get_running_loop().run_in_executor(None, Site(**told).check)
+        site = Site(**told)
+    except TypeError:  # of another version, and perhaps long over: each job is checked anyhow
+        return
+    try:
+        await asyncio.get_running_loop().run_in_executor(None, site.check)
     except SiteError as error:
         if "in which the run beats" in error.got:  # that run is over: the next may fit
             return

@@ -45,7 +45,6 @@ from data.stages.inputs import StageInputs
 from data.stages.planning import run_stage as run_stages
 from data.stages.workspace import Workspace
 from data.synthetic import load_truth, write_dataset
-from data.synthetic.geometry import Head
 from data.synthetic.subjects import make_subject
 from tests.fakes.steps import ingest, one_part, write_tables
 
@@ -75,7 +74,7 @@ def score_video(group: h5py.Group, truth: Any) -> dict[str, float]:
     transforms, reference = group["transforms"][:], int(group.attrs["reference_index"])
     landmarks = np.asarray(truth.landmarks)
     face = hull_points(landmarks, step=max(2, round(truth.ipd / 18)))
-    head = Head.of(landmarks, truth.ipd, tuple(truth.record["size"]))
+    head = truth._head
     curve = truth.curve(0)
     apex = int(truth.expressions[0]["apex"])
     full = truth._read(truth.displacement(apex), face) / curve[apex]
@@ -113,7 +112,7 @@ def score_event(group: h5py.Group, truth: Any) -> dict[str, float]:
     first, onset = int(group.attrs["first"]), int(group.attrs["reference"])
     landmarks = np.asarray(truth.landmarks)
     face = hull_points(landmarks, step=max(2, round(truth.ipd / 18)))
-    head = Head.of(landmarks, truth.ipd, tuple(truth.record["size"]))
+    head = truth._head
     curve = truth.curve(0)
     apex = int(truth.expressions[0]["apex"])
     full = truth._read(truth.displacement(apex), face) / curve[apex]
@@ -391,6 +390,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--clips", type=int, default=3)
     parser.add_argument("--seed", type=int, default=2026)
     parser.add_argument("--fps", type=float, default=60.0)
+    parser.add_argument(
+        "--turn",
+        type=float,
+        default=0.0,
+        help="heads that turn in three dimensions: sd of yaw, degrees (0.5 as head 1, 1.5 as 3)",
+    )
     parser.add_argument("--heads", type=float, nargs="+", default=[1.0, 3.0])
     parser.add_argument("--modes", nargs="+", default=list(MODES), choices=MODES)
     parser.add_argument("--only", choices=("accuracy", "speed", "storage", "memory"))
@@ -409,9 +414,10 @@ def main(argv: list[str] | None = None) -> int:
         roots = {}
         for head in args.heads if args.only != "memory" else ():
             roots[head] = write_dataset(
-                LAYOUT, (args.data or folder) / f"head{head:g}-{args.seed}", preset="default",
-                seed=args.seed, workers=1, subjects=args.subjects, clips=args.clips,
-                amplitude=1.5, noise=1.5, confounder=0.3, head=head, fps=args.fps,
+                LAYOUT, (args.data or folder) / f"head{head:g}-turn{args.turn:g}-{args.seed}",
+                preset="default", seed=args.seed, workers=1, subjects=args.subjects,
+                clips=args.clips, amplitude=1.5, noise=1.5, confounder=0.3, head=head,
+                fps=args.fps, turn=args.turn,
             )  # fmt: skip
         if args.only in (None, "accuracy"):
             report["accuracy"] = table_of_accuracy(roots, args.modes, folder)

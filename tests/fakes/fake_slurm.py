@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-import signal
 import stat
 import time
 from pathlib import Path
@@ -21,7 +21,7 @@ echo $! > "$number.pid"
 echo "Submitted batch job $number"
 """
 SCANCEL = """#!/bin/sh
-for number; do kill -TERM "$(cat "{folder}/$number.pid")" 2>/dev/null; done
+for number; do kill -TERM "-$(cat "{folder}/$number.pid")" 2>/dev/null; done
 exit 0
 """
 SQUEUE = """#!/bin/sh
@@ -58,9 +58,12 @@ class FakeSlurm:
         return len(list(self.jobs.glob("*.sh")))
 
     def close(self) -> None:
-        """End what still runs."""
-        for pid in self.pids().values():
-            os.kill(pid, signal.SIGKILL)
+        """End what still runs: of each job its shell, and all that this has started."""
+        sessions = {int(p.read_text()) for p in self.jobs.glob("*.pid") if p.read_text()}
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error, ProcessLookupError, PermissionError):
+                if os.getsid(process.pid) in sessions:
+                    process.kill()
 
 
 def count(job: str) -> tuple[str, int]:

@@ -7,10 +7,14 @@ what was met in labs and from plain noise.
 
 from __future__ import annotations
 
+import io
+import itertools
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import openpyxl
 from hypothesis import strategies as st
 
 from tests.fakes import dataset_trees as trees
@@ -79,6 +83,126 @@ def sound_manifests(draw: st.DrawFn) -> Manifest:
         for start, more in sorted(spans)
     ]
     return Manifest(*_written(draw, names, rows))
+
+
+@dataclass(frozen=True)
+class Hurt:
+    """A manifest with defects of which the truth is known.
+
+    `kept`: (subject, folder, onset, offset) of every row that has a right value; `refused`: row
+    number as a spreadsheet shows it → the reasons that name it.
+    """
+
+    name: str
+    content: bytes = field(repr=False)
+    kept: list[tuple[str, str, int, int]]
+    refused: dict[int, tuple[str, ...]]
+
+
+# Defect → the reasons why a row with it is refused; none: it is read as it was meant.
+DEFECTS: dict[str, tuple[str, ...]] = {
+    "": (),
+    "decimal comma": (),
+    "decimal point": (),
+    "backslashes": (),
+    "dot and backslashes": (),
+    "other case": (),
+    "another's video id": (),
+    "path .": ("bad_identifier", "video_missing"),
+    "path above": ("path_outside_root",),
+    "drive letter": ("path_outside_root",),
+    "no such folder": ("video_missing",),
+    "thousands or decimals": ("onset_ambiguous_number",),
+    "no number": ("onset_not_a_number",),
+    "reversed": ("offset_before_onset",),
+    "blank subject": ("no_subject",),
+}
+PLACES = {"p0": "a", "p1": "b/c", "p2": "b/d"}  # whose folder is which
+
+
+@st.composite
+def hurt_manifests(draw: st.DrawFn) -> Hurt:
+    """Sound rows, of which some have a defect of `DEFECTS` and some are said twice; any notation.
+
+    As CSV of any separator and encoding, or as a workbook with merged subject cells.
+    """
+    spans = draw(
+        st.sets(st.tuples(st.integers(2, LENGTH - 1), st.integers(0, 2)), min_size=1, max_size=7)
+    )
+    truth = sorted({(f"p{n % 3}", n, min(LENGTH, n + more)) for n, more in spans})
+    names = draw(st.permutations(("subject", "path", "fps", "onset", "offset", "video")))
+    book = draw(st.booleans())
+    rows: list[dict[str, str]] = []
+    kept: list[tuple[str, str, int, int]] = []
+    refused: dict[int, tuple[str, ...]] = {}
+    for subject, onset, offset in truth:
+        defect = draw(st.sampled_from(sorted(DEFECTS)))
+        cells = _with_defect(defect, subject, onset, offset)
+        times = 2 if draw(st.integers(0, 3)) == 0 else 1
+        for turn in range(times):
+            rows.append(cells)
+            if reasons := DEFECTS[defect]:
+                refused[len(rows) + 1] = reasons
+            elif turn:
+                refused[len(rows) + 1] = ("duplicate_event",)
+            else:
+                kept.append((subject, PLACES[subject], onset, offset))
+    if book:
+        return Hurt("manifest.xlsx", _book(draw, names, rows), kept, refused)
+    return Hurt("manifest.csv", _written(draw, list(names), rows)[0], kept, refused)
+
+
+def _with_defect(defect: str, subject: str, onset: int, offset: int) -> dict[str, str]:
+    place = PLACES[subject]
+    cells = {
+        "subject": subject,
+        "path": place,
+        "fps": "25",
+        "onset": str(onset),
+        "offset": str(offset),
+        "video": "",
+    }
+    cells |= {
+        "decimal comma": {"onset": f"{onset - 1},8"},
+        "decimal point": {"onset": f"{onset - 1}.8"},
+        "backslashes": {"path": place.replace("/", "\\")},
+        "dot and backslashes": {"path": ".\\" + place.replace("/", "\\")},
+        "other case": {"path": place.upper()},
+        "another's video id": {"video": "clip"},
+        "path .": {"path": "."},
+        "path above": {"path": "../set/a"},
+        "drive letter": {"path": "C:\\data\\a"},
+        "no such folder": {"path": "nowhere"},
+        "thousands or decimals": {"onset": "1,234"},
+        "no number": {"onset": "four"},
+        "reversed": {"onset": str(offset), "offset": str(onset - 1)},
+        "blank subject": {"subject": ""},
+    }.get(defect, {})
+    return cells
+
+
+def _book(draw: st.DrawFn, names: Sequence[str], rows: list[dict[str, str]]) -> bytes:
+    """A workbook; subjects of neighbouring rows may be one merged cell, whole numbers numbers."""
+    book = openpyxl.Workbook()
+    sheet = book.active
+    sheet.append(list(names))
+    numbers = draw(st.booleans())
+    for row in rows:
+        cells = [row[name] or None for name in names]
+        sheet.append([int(c) if numbers and c and c.isdigit() else c for c in cells])
+    if draw(st.booleans()):
+        column, start = names.index("subject") + 1, 2
+        subjects = [row["subject"] for row in rows]
+        for subject, group in itertools.groupby(subjects):
+            end = start + len(list(group)) - 1
+            if subject and end > start:
+                sheet.merge_cells(
+                    start_row=start, end_row=end, start_column=column, end_column=column
+                )
+            start = end + 1
+    content = io.BytesIO()
+    book.save(content)
+    return content.getvalue()
 
 
 def _written(

@@ -17,6 +17,7 @@ import pandas as pd
 import pytest
 
 from data.datasets import open_dataset
+from models.runs.history import read_history
 from tasks.carriers import LocalCarrier
 from tasks.context import PlainExecutor, open_context
 from tasks.request import RunRequest
@@ -30,7 +31,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "demo_me_tst": {"data": ["csv"], "align.size": 128, "motion.k": 8, "motion.frame_skip": 1,
                     "train.epochs": 1, "model.dim": 8, "model.blocks": 1, "decode.draws": 10},
 }  # fmt: skip
-ASIDE = {"timings.parquet", ".lock", "root.txt"}  # outside byte-identity
+ASIDE = {"timings.parquet", ".lock", "root.txt", "history.jsonl"}  # outside byte-identity
 KINDS = 60  # of files, at least
 
 
@@ -159,6 +160,9 @@ def test_no_damage_is_silent_or_wedges(
         assert {p for p in after if after[p] != whole.get(p)} <= {path}, f"{name}, {how}"
         run_all(requests(workspace, root, *readers(name), verify="files"))
         healed = contents(workspace)
+        if path.name == "history.jsonl":  # cannot be made again; no line is false
+            told, true = (read_history(place / path.parent) for place in (workspace, finished))
+            assert all(session in true for session in told), how
         different = {str(p) for p in set(healed) | set(whole) if healed.get(p) != whole.get(p)}
         assert not different, f"{name}, {how}: not healed by run --verify: {different}"
         shutil.rmtree(workspace)

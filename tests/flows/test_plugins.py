@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from data.datasets import ADAPTERS
-from data.errors import ConfigError
+from data.errors import ConfigError, StoreError
 from data.stages import stores
 from data.stages.registry import STAGES
 from data.synthetic import write_dataset
@@ -56,6 +56,19 @@ def test_a_toy_of_each_runs_end_to_end(tmp_path: Path, plugged: None) -> None:
 
     root = write_dataset("casme", tmp_path / "data", preset="smoke", seed=1, workers=1)
     data = {"toy": str(root)}
+    with pytest.raises(ConfigError, match=r"--folds.*'99'"):
+        run(tmp_path, RECIPE, data=data, folds=["99"])
+    assert not (tmp_path / "ws" / "toy" / "align").exists(), "found before hours of work"
+    some = {record.stage: record for record in run(tmp_path, RECIPE, data=data, folds=["0"])}
+    assert (some["train"].redone, some["train"].units) == (1, 1)
+    assert some["evaluate"].redone == 0 and "1 fold(s) are not trained" in some["evaluate"].notes[0]
+    with pytest.raises(StoreError, match="to be up to date"):
+        run(tmp_path, RECIPE, data=data, folds=["0"], stages=["evaluate"])
+    planned = planner.plan(
+        RunRequest(recipe=str(tmp_path / "toy.yaml"), workspace=str(tmp_path / "ws"), data=data,
+                   folds=["1"])
+    )  # fmt: skip
+    assert [(row["units"], row["missing"]) for row in planned[-2:]] == [(1, 1), (2, 2)]
     done = {record.stage: record for record in run(tmp_path, RECIPE, data=data)}
     assert list(done) == [
         "ingest",
@@ -66,7 +79,8 @@ def test_a_toy_of_each_runs_end_to_end(tmp_path: Path, plugged: None) -> None:
         "train",
         "evaluate",
     ]
-    assert all(record.redone for record in done.values())
+    assert {name for name, record in done.items() if record.redone} == {"train", "evaluate"}
+    assert (done["train"].redone, done["train"].units) == (1, 2)
     store = stores.StageStore(tmp_path / "ws", "toy", "toy_brightness")
     with store.open(store.units()[0]) as group:
         assert (group["brightness"][:] > 20).all()

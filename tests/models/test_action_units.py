@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import pytest
 
 from data.datasets.composite import CD6ME_UNITS
 from data.errors import ConfigError, InputError
-from data.stages.workspace import Workspace
 from models import targets
 from models.hsta.training import epoch_order, unit_weights
 from models.recipe import load_recipe
-from models.runs.samples import choose_samples
 from models.scores import units
 from models.scores.bootstrap import group_counts
-from tests.fakes.fabricated_run import write_clip_stores, write_ingest
 
 
 def test_texts_and_codes() -> None:
@@ -113,13 +108,13 @@ def test_sampling_and_weights() -> None:
     assert share[3] == pytest.approx(1 / 3, abs=0.03)  # a set that occurs once of three sets
 
 
-def test_samples_of_a_recipe(tmp_path: Path) -> None:
-    workspace = Workspace(tmp_path / "ws")
-    events = write_ingest(workspace, "casme2", subjects=2, per_subject=2)
-    write_clip_stores(workspace, "casme2", events)
+@pytest.mark.parametrize(
+    "name", ["me_tst_cpu_samm_lv", "me_tst_plus_cpu_samm_lv", "ststnet_pictures"]
+)
+def test_a_network_of_one_class_refuses_sets_when_its_recipe_is_read(name: str) -> None:
     with pytest.raises(ConfigError, match="yes or no") as caught:
-        choose_samples(workspace, load_recipe("me_tst_cpu_samm_lv", {"labels": "aus"}))
-    assert "me_tst" in caught.value.got
+        load_recipe(name, {"labels": "aus"})
+    assert load_recipe(name).network_name in caught.value.got
 
 
 def test_cd6me_counts_uncoded_events_and_others_drop_them() -> None:

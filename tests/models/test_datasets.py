@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ from torch.utils.data import DataLoader
 from data.errors import ConfigError
 from data.stages.stores import StageStore
 from data.stages.workspace import Workspace
-from models.datasets import ClipDataset, FlowDataset, WindowDataset
+from models.datasets import ClipDataset, FlowDataset, Folds, WindowDataset
 from models.recipe import Recipe, parse_recipe
+from models.targets import code_of
 from tests.fakes import fabricated_run as made
 
 HSTA = {"name": "hsta", "special": "flow", "image_size": 24, "num_frames": 4, "embed_dim": 12,
@@ -112,6 +114,36 @@ def test_a_wrong_recipe_or_fold_is_refused(clips: Workspace) -> None:
         FlowDataset(clips.path, recipe_of({"name": "ststnet"}), "sub99")
     with pytest.raises(ConfigError, match="train or test"):
         FlowDataset(clips.path, recipe_of({"name": "ststnet"}), 0, "valid")  # type: ignore[arg-type]
+
+
+def test_a_number_is_a_number_and_a_text_with_two_meanings_is_refused(clips: Workspace) -> None:
+    folds = Folds.of(clips.path, recipe_of({"name": "ststnet"}), FlowDataset.family)
+    plain = {str(n): sides for n, sides in enumerate(folds.split.folds.values(), 1)}
+    folds = replace(folds, split=replace(folds.split, folds=plain))  # people 1, 2, 3
+    test = FlowDataset(clips.path, folds.recipe, 1, "test", shared=folds)
+    assert set(test.samples.person) == {"casme2:sub02"}
+    with pytest.raises(ConfigError, match="fold-00-1, fold-01-2"):
+        FlowDataset(clips.path, folds.recipe, "1", "test", shared=folds)
+
+
+def test_sets_of_action_units_are_codes(tmp_path: Path) -> None:
+    workspace, recipe = Workspace(tmp_path), recipe_of(HSTA, labels="aus")
+    events = made.write_ingest(workspace, "casme2", subjects=2)
+    made.write_clip_stores(workspace, "casme2", events, recipe=recipe)
+    train = ClipDataset(tmp_path, recipe)
+    assert train.labels.tolist() == [code_of(text) for text in train.samples.label]
+    assert train[0][1] == train.labels[0]
+
+
+def test_frames_repeat_by_the_seed_of_torch_without_workers(clips: Workspace) -> None:
+    train = ClipDataset(clips.path, recipe_of(HSTA), "sub02")
+
+    def item(seed: int) -> torch.Tensor:
+        torch.manual_seed(seed)
+        return train[0][0]
+
+    assert torch.equal(item(3), item(3))
+    assert any(not torch.equal(item(3), item(seed)) for seed in range(8))
 
 
 def test_a_run_of_the_recipe_has_these_folds(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -75,14 +76,17 @@ def test_a_memory_ceiling_lets_so_many_work_as_fit(asked: dict[str, Any]) -> Non
     assert asked["workers"] == 4 and asked["memory_bytes"] == 8 << 30
 
 
-def test_every_job_says_its_own_device() -> None:
-    def where(job: Job) -> str:
-        return job.place
+def where(job: Job) -> str:
+    time.sleep(0.5)
+    return job.place
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("APEXFLOW_FAKE_GPUS", "2")
-        carrier = LocalCarrier(0)
-        assert list(carrier.carry(where, [Job(1)], label=str, share=Share(1, 2))) == ["cuda:0"]
+
+def test_every_job_says_its_own_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("APEXFLOW_FAKE_GPUS", "2")
+    jobs = [Job(n) for n in range(6)]
+    for workers, places in ((0, {"cuda:0"}), (2, {"cuda:0", "cuda:1"})):
+        found = list(LocalCarrier(workers).carry(where, jobs, label=str, share=Share(1, 2)))
+        assert set(found) == places and len(found) == 6
 
 
 def scope(machines: Any = None, backend: str = "torch") -> Scope:

@@ -17,12 +17,14 @@ from data.stages import stores
 from data.stages.contract import Stage, Unit
 from data.stages.inputs import StageInputs, UnitInputs
 from data.stages.parts import PartWriter
+from data.stages.planning import StageStep
 from data.stages.workspace import Workspace
 from flows.runs import planner, pruning
 from models.recipe import load_recipe
+from tasks import steps
 from tasks.carriers import LocalCarrier
 from tasks.context import PlainExecutor, forces, open_context, wanted_steps
-from tasks.request import RunRequest
+from tasks.request import PLACES, RunRequest
 from tasks.steps import StepRecord, run_steps
 from tests.fakes import dataset_trees as trees
 from tests.fakes.steps import register
@@ -108,6 +110,31 @@ def videos(lab: Path) -> list[str]:
     return stores.StageStore(lab / "ws", "samm", "toy").units()
 
 
+def test_history_has_the_devices_that_results_carry(
+    lab: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not what was asked for: this machine may have none of the workers' GPUs."""
+    noted: list[str] = []
+    plan, results = StageStep.plan, steps._results
+
+    def planned(*of: Any, **words: Any) -> Any:
+        found = plan(*of, **words)
+        found.detail["run"] = str(lab)
+        return found
+
+    def made(*of: Any) -> Iterator[Any]:
+        for one in results(*of):
+            one.device = "cuda:1 (a worker's)"
+            yield one
+
+    monkeypatch.setattr(StageStep, "plan", planned)
+    monkeypatch.setattr(steps, "note_session", lambda *of: noted.append(of[4]))
+    run(lab, stages=["ingest", "toy"])
+    monkeypatch.setattr(steps, "_results", made)
+    run(lab, stages=["second"])
+    assert noted == ["cpu", "cuda:1 (a worker's)"]
+
+
 def test_steps_of_a_request(lab: Path) -> None:
     recipe = load_recipe(str(lab / "toy.yaml"))
     every = list(recipe.steps)
@@ -130,6 +157,17 @@ def test_steps_of_a_request(lab: Path) -> None:
         steps(from_stage="second", until="align")
     with pytest.raises(ValidationError):
         asked(lab, workers=-1)
+
+
+def test_a_home_folder_is_one_in_every_field_that_is_a_place(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in PLACES:
+        assert getattr(RunRequest(**{name: "~/it"}), name) == str(tmp_path / "it")
+        assert getattr(RunRequest(**{name: "some/~it"}), name) == "some/~it"
+        with pytest.raises(ValidationError, match="home"):
+            RunRequest(**{name: "~nobody-of-that-name/it"})
 
 
 def test_force_redoes_a_stage_and_what_depends_on_it(lab: Path) -> None:

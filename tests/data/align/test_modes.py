@@ -390,12 +390,15 @@ def test_a_lost_face_is_looked_for_patiently_once_a_second(landmarks, face, monk
 
     monkeypatch.setattr("data.align.watching.examine", examined)
     lost = reference_of(landmarks)
-    search = FaceSearch(object(), 10.0)
-    for frame in range(0, 24, 4):
-        assert search.find(face, frame, lost) is None
-    big = float(lost.face.box[2] - lost.face.box[0]) >= SMALL_FACE
-    assert [index for index, dark, _ in looks if dark] == [0, 12]
-    assert all(small or big for _, _, small in looks)
+    for side, small in ((SMALL_FACE + 1, False), (SMALL_FACE - 1, True)):
+        search = FaceSearch(object(), 10.0)
+        known = replace(lost, face=Face(np.array([9.0, 9.0, 9.0 + side, 9.0 + side]), 1.0))
+        looks.clear()
+        for frame in range(0, 24, 4):
+            assert search.find(face, frame, known) is None
+        assert [index for index, dark, _ in looks if dark] == [0, 12]
+        assert [s for index, _, s in looks if index in (0, 12)] == [True, True]
+        assert {s for index, _, s in looks if index not in (0, 12)} == {small}
     looks.clear()
     search.find(face, 24, replace(lost, flags=("dark",)))
     search.find(face, 25, replace(lost, flags=("dark",)))

@@ -41,6 +41,7 @@ def test_what_a_video_holds(tmp_path):
     result, out, _ = align(tmp_path, {"a": drifting()}, size=128)
     assert result.status == {"a": "ok"} and result.ledger == []
     assert result.counts["a"]["frames"] == 12 and result.counts["a"]["held"] == 0
+    assert 0 < result.counts["a"]["residual_px"] < 1  # read by `models.report.people`
     with h5py.File(out) as part:
         group = part["a"]
         shapes = {name: (data.shape, str(data.dtype)) for name, data in group.items()}

@@ -89,6 +89,18 @@ def test_a_late_first_frame_is_no_harm() -> None:
     assert abs(_spot(_event(18)[3:], times=kept, length=40).apex - 18) <= 1
 
 
+def test_what_moves_far_beside_the_course_does_not_outvote_what_keeps_to_it() -> None:
+    crops, length, peak = [], 30, 8
+    for t in range(length):
+        s = t / peak if t <= peak else (length - 1 - t) / (length - 1 - peak)
+        s = 2.5 * (0.5 - 0.5 * np.cos(np.pi * s))
+        talk = 5.5 * np.exp(-(((t - 20) / 1.5) ** 2))
+        bumps = {20: (0.0, -s), 23: (0.0, -s), 48: (0.0, talk), 54: (0.0, talk)}
+        image = moved_face((0.0, 0.0), bumps, noise=1.5, seed=t)
+        crops.append(cv2.resize(image[FACE], (SIZE, SIZE), interpolation=cv2.INTER_AREA))
+    assert abs(_spot(np.stack(crops)).apex - peak) <= 2
+
+
 def test_a_long_event_is_sampled(monkeypatch: pytest.MonkeyPatch) -> None:
     long = np.repeat(_event(18), 10, axis=0)
     seen = []

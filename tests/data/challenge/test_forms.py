@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -73,6 +74,33 @@ def test_bad_rows_are_named(tmp_path: Path, text: str, said: str) -> None:
     with pytest.raises(InputError, match=said) as caught:
         read_intervals(write(tmp_path / "x.csv", text))
     assert caught.value.code == "bad_challenge_file"
+
+
+@pytest.mark.parametrize("read", [read_intervals, read_clips])
+def test_a_quote_that_nothing_closes_is_named(tmp_path: Path, read: Any) -> None:
+    head = {read_intervals: SPOT, read_clips: "casme2,sub01,a,1\n"}[read]
+    path = write(tmp_path / "x.csv", head + 'casme2,"' + "1,2,me," * 30_000)
+    with pytest.raises(InputError, match=r"x.csv, line 2: .*field larger") as error:
+        read(path)
+    assert error.value.code == "bad_challenge_file"
+
+
+def test_a_bad_row_has_the_number_of_its_line(tmp_path: Path) -> None:
+    text = SPOT.replace("vid", '"vid"') + "\n\n" + "a,1,2,me\n" + "\n" + "b,x,2,me\n"
+    with pytest.raises(InputError, match="line 6: "):
+        read_intervals(write(tmp_path / "x.csv", text))
+
+
+def test_lines_end_where_they_end(tmp_path: Path) -> None:
+    """Other signs that Python takes for line ends lie in texts; what is written is read again."""
+    asked = {"video_id": "a_1", "video": "v", "question": "What\u2028is\x85it?", "answer": ""}
+    path = write(tmp_path / "q.jsonl", json.dumps(asked, ensure_ascii=False) + "\n")
+    questions = read_questions(path)
+    assert [q.question for q in questions] == [asked["question"]]
+    write_answers(questions, {"a_1": "a smile"}, tmp_path / "a.jsonl")
+    assert [q.answer for q in read_questions(tmp_path / "a.jsonl")] == ["a smile"]
+    clips = write(tmp_path / "c.csv", "casme2,sub01,a\u2028b,1\r\ncasme2,sub01,c,2\r\n")
+    assert [c.clip for c in read_clips(clips)] == ["a\u2028b", "c"] and is_clip_file(clips)
 
 
 def test_answers_keep_order_and_keys(tmp_path: Path) -> None:

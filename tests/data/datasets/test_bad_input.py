@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -302,6 +304,30 @@ def test_linked_folders_that_loop_end(clip):
     (folder.parent / "loop").symlink_to(root)
     tree = walk(root)
     assert [reason for _, reason, _ in tree.problems] == ["folder_loop"]
+
+
+@pytest.mark.parametrize("where", ["/", "/proc", "/sys/kernel", "/dev"])
+def test_the_whole_disk_is_no_dataset(where):
+    """Walking it took minutes, and found manifests of all kinds of things."""
+    started = time.monotonic()
+    assert refused("csv", Path(where)) == "whole_disk"
+    assert time.monotonic() - started < 5
+
+
+def test_a_link_to_the_whole_disk_is_not_followed(clip):
+    root, folder = clip
+    (folder.parent / "disk").symlink_to("/")
+    tree = walk(root)
+    assert [reason for _, reason, _ in tree.problems] == ["whole_disk"]
+    ledger = open_dataset("casme2", root).ledger
+    assert "the whole disk" in ledger[ledger.reason == "whole_disk"].detail.iloc[0]
+
+
+def test_a_walk_that_lasts_says_how_far_it_is(clip, monkeypatch, caplog):
+    monkeypatch.setattr("data.datasets.listing.SILENT_S", 0.0)
+    walk(clip[0])
+    said = [record.getMessage() for record in caplog.records]
+    assert said[0].startswith(f"{clip[0]}: 1 folders so far") and len(said) > 2
 
 
 def test_strange_folders_inside_the_frames_root(clip):

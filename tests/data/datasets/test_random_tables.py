@@ -3,6 +3,7 @@ gets another's frames, nothing outside the root is read. Sound rows come out as 
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ ROUGH = settings(
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
+HURT = settings(ROUGH, max_examples=40)
 REFUSALS = ("wrong_sheet", "no_sheet", "no_videos", "several_manifests")
 
 
@@ -66,6 +68,31 @@ def test_sound_rows_come_out_as_they_went_in(root, manifest):
     said = {(r["subject"], r["path"], int(r["onset"]), int(r["offset"])) for r in manifest.rows}
     assert read == sorted(said)
     assert dataset.videos.fps.unique().tolist() == [29.97]
+
+
+@HURT
+@given(made.hurt_manifests())
+def test_a_defect_gives_the_right_value_or_is_named(tmp_path_factory, manifest):
+    root = made.write_tree(tmp_path_factory.mktemp("hurt") / "deep" / "set")
+    (root / manifest.name).write_bytes(manifest.content)
+    try:
+        dataset = open_dataset("csv", root)
+    except DatasetError as error:
+        assert not manifest.kept and error.code == "no_videos"
+        for reasons in manifest.refused.values():
+            assert any(reason in str(error) for reason in (*reasons, "nowhere")), reasons
+        return
+    check_tables(dataset)
+    folders = dataset.videos.set_index("video").folder
+    read = [(e.subject, folders[e.video], e.onset_number, e.offset_number)
+            for e in dataset.events.itertuples()]  # fmt: skip
+    assert sorted(read) == sorted(manifest.kept)
+    assert dataset.counts["rows"] == len(manifest.kept) + len(manifest.refused)
+    dropped = dataset.ledger[dataset.ledger.action == "dropped"]
+    for number, reasons in manifest.refused.items():
+        named = dropped[dropped.reason.isin(reasons)]
+        texts = (named.unit + " " + named.detail).str.cat(sep="\n") + "\n"
+        assert re.search(rf"row {number}\b", texts), (number, reasons, dropped.to_string())
 
 
 @ROUGH

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
@@ -13,12 +14,17 @@ import pytest
 
 from data.datasets import open_dataset
 from data.errors import DatasetError
+from data.frames import bytes_of_files
+from data.ingest import raw
 from data.ingest.stage import NAMES, STEP
 from data.recordings import Recordings
+from data.stages.contract import Unit
+from data.stages.inputs import ChunkInputs
 from data.stages.stores import read_ledger, read_manifest, read_table
 from data.stages.workspace import Workspace
 from tests.benchmarks import bench_ingest
 from tests.fakes import dataset_trees as trees
+from tests.fakes.films import write_film
 from tests.fakes.steps import do, ingest, scope
 
 
@@ -171,8 +177,8 @@ def test_a_changed_frame_in_the_middle_is_found_when_all_bytes_are_read(store):
     before = keys()
     assert not STEP.plan(scope(workspace, "samm", root, verify_inputs=True)).reasons
     victim = root / own.path.iloc[1]
-    raw = victim.read_bytes()
-    victim.write_bytes(raw[:-1] + bytes([raw[-1] ^ 1]))
+    old = victim.read_bytes()
+    victim.write_bytes(old[:-1] + bytes([old[-1] ^ 1]))
     assert ingest(workspace, "samm", root) == "", "a plain run does not read it"
     plan = do(STEP, scope(workspace, "samm", root, verify_inputs=True))
     assert plan.reasons == {"samm": "files or sheets changed"}
@@ -192,12 +198,77 @@ def test_a_stage_that_read_all_frames_is_believed_the_first_time(store, monkeypa
         source.read(len(source) - 1)
         assert source.raw_bytes() is None, "not all, not in order"
         assert sum(image is not None for _, image in source.iter()) == len(source)
-        told[video.id, video.identity] = source.raw_bytes()[0]
+        told[video.id, video.identity] = {source.raw_bytes()[0]}
     monkeypatch.setattr("data.ingest.stage.raw_read_by_stages", lambda *_: told)
     own = recordings.table("frames").sort_values(["video", "index"])
     victim = root / own.path.iloc[1]
-    raw, when = victim.read_bytes(), victim.stat()
-    victim.write_bytes(raw[:-1] + bytes([raw[-1] ^ 1]))
+    old, when = victim.read_bytes(), victim.stat()
+    victim.write_bytes(old[:-1] + bytes([old[-1] ^ 1]))
     os.utime(victim, ns=(when.st_atime_ns, when.st_mtime_ns))
     plan = do(STEP, scope(workspace, "samm", root, verify_inputs=True))
     assert plan.notes[0] == f"raw bytes changed: {own.video.iloc[0]}"
+
+
+def test_a_chunk_knows_its_videos_without_the_table_of_all(store, monkeypatch):
+    workspace, root, _ = store
+    video = next(iter(Recordings(workspace, "samm").videos.values()))
+    chunk = ChunkInputs(workspace, "samm", root, videos={video.id: video})
+    monkeypatch.setattr(Recordings, "_read_videos", lambda _: pytest.fail("a large table was read"))
+    view = chunk.of(Unit(video.id, video.id, frames=True))
+    assert sum(image is not None for _, image in view.frames().iter()) == video.num_frames
+    assert view.raw_bytes()["listed"] == video.identity
+
+
+def test_results_that_read_different_bytes_mean_that_it_changed(tmp_path, monkeypatch):
+    """Whichever lies first in the manifest, which is sorted by key: no result is the first."""
+    (tmp_path / "1.png").write_bytes(b"now")
+    videos = pd.DataFrame({"video": ["v"], "identity": ["listed"], "source": "frames"})
+    frames = pd.DataFrame({"video": ["v"], "path": ["1.png"]})
+    table, _ = raw.read_raw(tmp_path, videos, frames, raw.blank_raw(), {})
+    now = str(table.now[0])
+    for digests in ([now, "earlier"], ["earlier", now], ["0", "1"]):
+        counts = [
+            json.dumps({"raw": {"video": "v", "listed": "listed", "digest": d}}) for d in digests
+        ]
+        manifest = SimpleNamespace(counts=counts)
+        monkeypatch.setattr(raw, "read_records", lambda _, m=manifest: SimpleNamespace(manifest=m))
+        (tmp_path / "ws" / "d" / "align").mkdir(parents=True, exist_ok=True)
+        told = raw.raw_read_by_stages(Workspace(tmp_path / "ws"), "d")
+        for before in (raw.blank_raw(), table):
+            found, changed = raw.read_raw(tmp_path, videos, frames, before, told)
+            assert changed == ["v"] and found["first"][0] != found.now[0] == now
+            again, _ = raw.read_raw(tmp_path, videos, frames, found, told)
+            assert again.equals(found), "its identity stays"
+    told = {("v", "listed"): {now}, ("v", "other files"): {"earlier"}}
+    assert raw.read_raw(tmp_path, videos, frames, raw.blank_raw(), told)[1] == []
+
+
+def test_the_bytes_between_a_films_ends_are_recorded_by_who_read_it(tmp_path, monkeypatch):
+    """Of a film above 3 MB the identity knows the ends and the middle; the digest knows it all."""
+    root, workspace = tmp_path / "films", Workspace(tmp_path / "work")
+    root.mkdir()
+    film = write_film(root / "a.avi", 400, "rawvideo")
+    assert film.stat().st_size > 4 << 20
+    (root / "manifest.csv").write_text("subject,path,fps,onset,offset\np,a.avi,25,2,9\n")
+    ingest(workspace, "csv", root)
+    recordings = Recordings(workspace, "csv", root)
+    [video] = recordings.videos.values()
+    source = recordings.frames(video.id)
+    source.read(7)
+    assert source.raw_bytes() is None, "not all"
+    assert sum(image is not None for _, image in source.iter()) == 400
+    digest, size = source.raw_bytes()
+    assert (digest, size) == (bytes_of_files([film])[0], film.stat().st_size)
+    told = {(video.id, video.identity): {digest}}
+    monkeypatch.setattr("data.ingest.stage.raw_read_by_stages", lambda *_: told)
+    same = do(STEP, scope(workspace, "csv", root, verify_inputs=True))
+    assert not any("changed" in note for note in same.notes)
+    shutil.rmtree(workspace.stage("csv", "ingest"))
+    ingest(workspace, "csv", root)
+    when, raw = film.stat(), bytearray(film.read_bytes())
+    raw[3 << 19] ^= 1  # at 1.5 MB
+    film.write_bytes(raw)
+    os.utime(film, ns=(when.st_atime_ns, when.st_mtime_ns))
+    assert ingest(workspace, "csv", root) == "", "a plain run does not read it"
+    plan = do(STEP, scope(workspace, "csv", root, verify_inputs=True))
+    assert plan.notes[0] == "raw bytes changed: a.avi"

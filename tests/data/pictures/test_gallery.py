@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -14,6 +15,7 @@ from data.errors import ConfigError
 from data.pictures.gallery import page_name, write_gallery
 from data.recordings import Recordings
 from data.stages import stores
+from data.stages.files import read_table, write_table
 from data.stages.workspace import Workspace
 from tests.fakes.fabricated_run import has_face, write_clip_stores, write_ingest
 
@@ -91,6 +93,36 @@ def test_what_did_not_change_is_not_drawn_again(workspace: Workspace) -> None:
     next((folder / "videos").glob("*.html")).unlink()
     write_gallery(workspace, "casme2")
     assert len(list((folder / "videos").glob("*.html"))) == 3
+
+
+def test_nothing_stays_of_who_is_gone(workspace: Workspace) -> None:
+    """A face that was drawn once must not outlive its video or its event's name."""
+    folder = write_gallery(workspace, "samm", with_faces=True).parent
+    assert faces(folder)
+    events = write_ingest(
+        workspace, "samm", subjects=2, per_subject=1, show_faces=False, prefix="sam"
+    )
+    path = workspace.stage("samm", "ingest") / "events.parquet"
+    write_table(events.assign(event=[*events.event[:-1], "renamed"]), path)
+    write_gallery(workspace, "samm")
+    assert not faces(folder)
+    pages = {p.stem for p in (folder / "videos").glob("*.html")}
+    assert pages == {page_name(v) for v in ("sam01/EP01", "sam02/EP01")}
+    assert {p.name for p in (folder / "videos").iterdir() if p.is_dir()} == pages
+    assert len(json.loads((folder / "drawn.json").read_text())) == 2
+    before = {p: p.stat().st_mtime_ns for p in (folder / "videos").rglob("*")}
+    write_gallery(workspace, "samm")
+    assert {p: p.stat().st_mtime_ns for p in (folder / "videos").rglob("*")} == before
+
+
+def test_a_corrected_annotation_is_shown(workspace: Workspace) -> None:
+    folder = write_gallery(workspace, "casme2").parent
+    path = workspace.stage("casme2", "ingest") / "events.parquet"
+    events = read_table(path)
+    write_table(events.assign(emotion="corrected"), path)
+    write_gallery(workspace, "casme2")
+    for video in events.video:
+        assert "corrected" in (folder / "videos" / f"{page_name(video)}.html").read_text()
 
 
 def test_strange_names_stay_words(tmp_path: Path) -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import errno
 import fcntl
 import logging
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,7 +17,7 @@ from data.errors import LockedError
 from data.stages import heartbeat
 from data.stages.files import replacing
 from data.stages.heartbeat import Beat, read_beat, write_beat
-from data.stages.workspace import Workspace
+from data.stages.workspace import Workspace, _held
 from data.stages.writing import StoreWriter
 
 
@@ -45,13 +45,13 @@ def test_with_its_lock_removed_a_living_run_keeps_its_files_and_publishes_nothin
 
 
 def test_a_run_whose_heartbeat_is_anothers_stops(tmp_path: Path) -> None:
-    workspace = Workspace(tmp_path)
+    workspace, theirs = Workspace(tmp_path), elsewhere()
     with workspace.lock():
         workspace.check_hold()
-        write_beat(tmp_path, elsewhere())
+        write_beat(tmp_path, theirs)
         with pytest.raises(LockedError, match="the heartbeat of a far run"):
             workspace.check_hold()
-    assert read_beat(tmp_path) == elsewhere(), "another's beat is left alone"
+    assert read_beat(tmp_path) == theirs, "another's beat is left alone"
     with workspace_of_nobody(tmp_path).lock():
         (tmp_path / heartbeat.BEAT_NAME).unlink()
         with pytest.raises(LockedError, match=r"no \.heartbeat"):
@@ -121,11 +121,112 @@ def test_a_heart_beats_and_says_when_it_was_replaced(
     monkeypatch.setattr(heartbeat, "BEAT_S", 0.02)
     heart = heartbeat.Heart(tmp_path, Beat.new("aa", "run"))
     while (read_beat(tmp_path) or elsewhere()).count < 3:
-        assert threading.active_count() and not heart.lost
+        assert heart._thread.is_alive() and not heart.lost
         time.sleep(0.01)
     with replacing(tmp_path / heartbeat.BEAT_NAME) as temporary:
         temporary.write_text((tmp_path / heartbeat.BEAT_NAME).read_text().replace('"aa"', '"bb"'))
     while not heart.lost:
         time.sleep(0.01)
     heart.stop()
-    assert (tmp_path / heartbeat.BEAT_NAME).exists()
+    assert not heart._thread.is_alive() and (tmp_path / heartbeat.BEAT_NAME).exists()
+
+
+class Disk:
+    """A file server that fails for a while: a clock by hand, and reads that give EIO until then."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
+        self.now, self.fails_until, read = 100.0, 0.0, Path.read_text
+
+        def read_text(path: Path, *args: Any, **more: Any) -> str:
+            if path.name in names and self.now < self.fails_until:
+                raise OSError(errno.EIO, "Input/output error")
+            return read(path, *args, **more)
+
+        monkeypatch.setattr(Path, "read_text", read_text)
+        monkeypatch.setattr(time, "monotonic", lambda: self.now)
+        monkeypatch.setattr(time, "sleep", self.sleep)
+
+    def set_clock_of(self, heart: heartbeat.Heart, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The heart waits by this clock too."""
+
+        def wait(timeout: float) -> bool:
+            self.sleep(0.0 if heart._end.is_set() else timeout)
+            return heart._end.is_set()
+
+        monkeypatch.setattr(heart._end, "wait", wait)
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+@pytest.mark.parametrize("names", [[heartbeat.BEAT_NAME], [".lock"]])
+def test_a_disk_that_fails_for_a_moment_costs_no_run_its_workspace(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, names: list[str]
+) -> None:
+    workspace = Workspace(tmp_path)
+    monkeypatch.setattr(heartbeat.Heart, "_run", lambda heart: None)
+    with workspace.lock():
+        disk = Disk(monkeypatch, *names)
+        disk.set_clock_of(_held[tmp_path].heart, monkeypatch)
+        disk.fails_until = disk.now + 1.0
+        workspace.check_hold()
+        assert 101 < disk.now < 102, "it waited until it could read"
+        disk.fails_until = disk.now + 1e9
+        with pytest.raises(LockedError) as caught:
+            workspace.check_hold()
+        assert caught.value.code == "lost_lock" and 120 < disk.now < 125
+        disk.fails_until = 0.0
+    heart = heartbeat.Heart(tmp_path, Beat.new("aa", "run"))
+    disk.set_clock_of(heart, monkeypatch)
+    start, disk.fails_until = disk.now, disk.now + 1e9
+    heart.stop()
+    assert disk.now < start + 1, "an end does not wait for the disk"
+
+
+def test_a_contender_waits_for_a_beat_that_it_cannot_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = Disk(monkeypatch, heartbeat.BEAT_NAME)
+    for beat in (Beat.new("aa", "run"), elsewhere()):
+        write_beat(tmp_path, beat)
+        start, disk.fails_until = disk.now, disk.now + 3.0
+
+        def sleep(seconds: float, beat: Beat = beat) -> None:
+            disk.sleep(seconds)
+            write_beat(tmp_path, replace(beat, count=int(disk.now / heartbeat.BEAT_S)))
+
+        assert heartbeat.wait_for_death(tmp_path, start + 1.0, sleep) is not None
+    disk.fails_until = disk.now + 1e9
+    start = disk.now
+    assert heartbeat.wait_for_death(tmp_path, start, disk.sleep) is None
+    assert heartbeat.LEASE_S < disk.now - start < heartbeat.LEASE_S + 2
+    with pytest.raises(heartbeat.UnreadableBeatError, match="Input/output"):
+        read_beat(tmp_path)
+
+
+def test_a_living_neighbour_is_not_dead_after_a_long_wait(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its process is asked; that its beat cannot be read for a moment says nothing."""
+    write_beat(tmp_path, Beat.new("aa", "run"))
+    disk = Disk(monkeypatch, heartbeat.BEAT_NAME)
+
+    def sleep(seconds: float) -> None:
+        disk.sleep(seconds)
+        if 150 < disk.now < 151:
+            disk.fails_until = disk.now + 1.0
+
+    assert heartbeat.wait_for_death(tmp_path, disk.now + 90.0, sleep) is not None
+
+
+def test_mount_points_in_any_script_are_found(tmp_path: Path) -> None:
+    folder = tmp_path / "données 被试" / "a\\b"
+    folder.mkdir(parents=True)
+    names = [str(p).replace("\\", "\\134").replace(" ", "\\040") for p in (folder, folder.parent)]
+    table = tmp_path / "mounts"
+    table.write_text(f"/dev/a / ext4 rw 0 0\nsrv:/x {names[1]} nfs rw,nolock 0 0\n")
+    assert heartbeat.file_system(folder / "ws", table) == ("nfs", "rw,nolock")
+    with table.open("a") as file:
+        file.write(f"srv:/y {names[0]} lustre rw 0 0\n")
+    assert heartbeat.file_system(folder, table) == ("lustre", "rw")
+    assert heartbeat.file_system(folder.parent, table) == ("nfs", "rw,nolock")

@@ -13,6 +13,8 @@ import threading
 import time
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import psutil
 import pytest
@@ -52,6 +54,36 @@ def die(folder: Path, times: int, number: int) -> int:
 def stop_self(number: int) -> int:
     os.kill(os.getpid(), signal.SIGSTOP)
     return number
+
+
+class OddError(Exception):
+    """Pickles, and cannot be made again: its base is given other arguments."""
+
+    def __init__(self, what: str, why: str) -> None:
+        super().__init__(f"{what} because of {why}")
+
+
+class OddResult:
+    """The same as a result."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return OddResult, ()
+
+
+def odd(kind: str, number: int) -> object:
+    if number == 1 and kind == "error":
+        raise OddError("rain", "clouds")
+    return OddResult(number) if number == 1 else number
+
+
+def count_siblings(folder: Path, number: int) -> int:
+    """As `die` once; at the second try, how many processes compute or wait to."""
+    die(folder, 1, number)
+    ours = psutil.Process(os.getppid()).children()
+    return sum("spawn_main" in " ".join(child.cmdline()) for child in ours) if number == 2 else 0
 
 
 def unpicklable(number: int) -> object:
@@ -130,6 +162,51 @@ def test_a_child_killed_twice_is_a_named_error(tmp_path: Path) -> None:
 def test_what_does_not_pickle_is_an_error_not_a_wait() -> None:
     with pytest.raises(RuntimeError, match=r"pickle|local object"):
         list(map_jobs(unpicklable, [1], workers=1))
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"), [("error", "OddError: rain because of clouds"), ("result", "not understood")]
+)
+def test_what_cannot_be_made_again_is_an_error_of_its_job(kind: str, said: str) -> None:
+    found = []
+    with pytest.raises(RuntimeError, match=said) as caught:
+        for result in map_jobs(partial(odd, kind), [0, 1, 2, 3], workers=1):
+            found.append(result)
+    assert found == [0, 2, 3]
+    assert kind == "result" or "in odd" in caught.value.__notes__[0], "where it was raised"
+
+
+def test_a_job_is_repeated_with_nobody_beside_it(tmp_path: Path) -> None:
+    """Those that wait for a job keep the memory of their last one."""
+    found = list(map_jobs(partial(count_siblings, tmp_path), [1, 2, 3, 4], workers=3))
+    assert sorted(found) == [0, 0, 0, 1]
+
+
+def test_who_waits_counts_in_the_ceiling_and_goes_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended: list[str] = []
+
+    class Process:
+        def __init__(self, name: str) -> None:
+            self.pid, self.kill, self.join = name, lambda: ended.append(name), lambda _: None
+
+    def child(name: str, size: int) -> crew.Child:
+        pipe: Any = SimpleNamespace(close=lambda: None)
+        return crew.Child(Process(name), pipe, job=name, bytes=size)
+
+    sizes = {"idle": 300, "other": 300, "small": 100, "large": 500}
+    monkeypatch.setattr(crew, "_bytes_of", lambda child: sizes[child.process.pid])
+    monkeypatch.setattr(crew, "_own_bytes", lambda process: 50)
+    waiting = [child("idle", 0), child("other", 0)]
+    found = crew.Crew(memory_bytes=1300, busy=[child("small", 100), child("large", 500)])
+    found.idle = list(waiting)
+    found._keep_ceiling()
+    assert not ended and len(found.idle) == 2
+    found.memory_bytes = 1200
+    found._keep_ceiling()
+    assert ended == ["idle", "other"] and not found.idle and not found.crowded
+    found.memory_bytes = 600
+    found._keep_ceiling()
+    assert ended[2:] == ["large"] and found.crowded
 
 
 def test_leaving_early_kills_even_a_stopped_child(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -55,8 +55,13 @@ def test_lock_sweeps_temporary_files_but_not_parts(tmp_path: Path) -> None:
     folder.mkdir(parents=True)
     (folder / ".part-00-aa.h5.dead.tmp").write_bytes(b"half")
     (folder / "part-00-aa.h5").write_bytes(b"whole")
+    resume = tmp_path / "runs" / "recipe" / "id" / "fold-00" / "resume"
+    resume.mkdir(parents=True)
+    (resume / ".state.safetensors.8-ab.tmp").write_bytes(b"half")
+    (resume / "state.safetensors").write_bytes(b"whole")
     with Workspace(tmp_path).lock():
         assert [p.name for p in folder.iterdir()] == ["part-00-aa.h5"]
+        assert [p.name for p in resume.iterdir()] == ["state.safetensors"]
 
 
 def test_replacing_keeps_the_old_whole_when_writing_fails(tmp_path: Path) -> None:

@@ -11,18 +11,27 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
 from data.errors import ConfigError
+from data.stages.files import save_parquet
 from data.stages.workspace import Workspace
 from flows.cli import app
 from flows.commands.looking import recipe_costs, recipe_names
 from flows.terminal.exit_codes import MEANING, Exit
+from models.runs.compare import compare
+from models.runs.files import RunFiles
 from models.runs.history import note_session, read_history
-from models.runs.listing import list_runs
-from models.runs.names import find_folder, run_folders, short_names
-from tests.fakes.fabricated_run import write_clip_stores, write_hsta_run, write_ingest
+from models.runs.listing import list_runs, side_by_side
+from models.runs.names import begun, find_folder, run_folders, short_names
+from tests.fakes.fabricated_run import (
+    enter_again,
+    write_clip_stores,
+    write_hsta_run,
+    write_ingest,
+)
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -129,6 +138,42 @@ def test_the_pair_proposed_is_one_that_compare_takes(workspace: Path, tmp_path: 
     assert "compare" not in said and str(folders[-1] / "report.html") in said
 
 
+def test_runs_of_recipes_that_differ_in_name_only_are_told_apart(
+    workspace: Path, tmp_path: Path
+) -> None:
+    copy = tmp_path / "ws"
+    subprocess.run(["cp", "-r", str(workspace), str(copy)], check=True)
+    first = run_folders(copy)[0]
+    twin = copy / "runs" / "renamed" / first.name
+    subprocess.run(["mkdir", "-p", str(twin.parent)], check=True)
+    subprocess.run(["cp", "-r", str(first), str(twin)], check=True)
+    facts = json.loads((twin / "recipe.json").read_text())
+    (twin / "recipe.json").write_text(json.dumps({**facts, "name": "renamed"}))
+    names = short_names(run_folders(copy))
+    assert len(set(names.values())) == len(names) == 5
+    assert {names[f].rpartition("/")[0] for f in (first, twin)} == {first.parent.name, "renamed"}
+    assert all(find_folder(name, copy) == folder for folder, name in names.items())
+    assert find_folder(f"{copy}/{names[twin]}") == twin
+
+
+def test_no_pair_is_proposed_that_compare_refuses_for_its_truth(
+    workspace: Path, tmp_path: Path
+) -> None:
+    """Another true label in the run before: ingested again under another map."""
+    copy = tmp_path / "ws"
+    subprocess.run(["cp", "-r", str(workspace), str(copy)], check=True)
+    folders = run_folders(copy)
+    for fold in RunFiles(folders[-2]).folds:
+        table = pd.read_parquet(fold / "predictions.parquet")
+        save_parquet(table.assign(label="negative"), fold / "predictions.parquet")
+    enter_again(folders[-2])
+    pair = side_by_side(list_runs(copy))
+    assert pair is not None
+    assert [one.folder for one in pair] == [folders[-3], folders[-1]]
+    with pytest.raises(ConfigError, match="true labels"):
+        compare([RunFiles(folders[-2]), RunFiles(folders[-1])])
+
+
 def test_a_damaged_run_is_listed_as_such(workspace: Path, tmp_path: Path) -> None:
     subprocess.run(["cp", "-r", str(workspace), str(tmp_path / "ws")], check=True)
     folder = run_folders(tmp_path / "ws")[0]
@@ -137,6 +182,28 @@ def test_a_damaged_run_is_listed_as_such(workspace: Path, tmp_path: Path) -> Non
     assert read_history(folder) == []
     found = next(r for r in list_runs(tmp_path / "ws") if r.folder == folder)
     assert found.state == "damaged" and "recipe.json" in found.problem
+
+
+@pytest.mark.parametrize("line", [b"\xff\xfe", b'{"a": 1}', b"[]", b"[" * 9999, b"BEGAN", b"FAR"])
+def test_a_line_of_history_that_cannot_be_read_is_left_out(line: bytes, tmp_path: Path) -> None:
+    note_session(tmp_path, "train", 2, 12.0, "cpu")
+    good = (tmp_path / "history.jsonl").read_text()
+    one = {key: value for key, value in json.loads(good).items() if key != "check"}
+    line = json.dumps({**one, "began": ""}).encode() if line == b"BEGAN" else line
+    line = json.dumps({**one, "began": "0001-01-01"}).encode() if line == b"FAR" else line
+    (tmp_path / "history.jsonl").write_bytes(line + b"\n" + good.encode())
+    assert [session.step for session in read_history(tmp_path)] == ["train"]
+    assert begun(tmp_path) > 0
+
+
+@pytest.mark.parametrize("text", ["a" * 300, "b/" * 3000 + "c", "~nobody/ws/aaaa", "a\0b", ""])
+def test_a_name_that_is_no_path_is_a_name_of_no_run(
+    text: str, workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for where in (None, workspace):
+        with pytest.raises(ConfigError, match=r"^run "):
+            find_folder(text, where)
 
 
 # ---------------------------------------------------------------------------------------- recipes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -122,6 +123,47 @@ def test_time_is_told_from_what_this_machine_took(lab: Path) -> None:
     assert (
         "GB free" in text and "unknown: align samm" in text and "next: python -m flows run" in text
     )
+
+
+@pytest.mark.parametrize(
+    ("at_once", "workers", "hours"),
+    [(1, 32, "10.0 h"), (4, 32, "2.5 h"), (64, 32, "19 min"), (4, 2, "5.0 h")],
+)
+def test_workers_that_have_nothing_to_do_shorten_nothing(
+    at_once: int, workers: int, hours: str
+) -> None:
+    row = {"seconds": 36000.0, "bytes": 0, "peak_mb": 1000.0, "at_once": at_once}
+    costs = planner._costs(row, workers)
+    assert costs["time"] == hours
+    assert costs["memory"] == planner._size(1e9 * min(at_once, workers))
+
+
+def test_jobs_that_can_be_worked_on_at_once(lab: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(lab, "ingest", "toy")
+    monkeypatch.setattr(planner, "_estimate", lambda *_: {"seconds": 1.0})
+    rows = planned(lab, force=["toy"], device="cpu")
+    assert rows["toy"]["at_once"] == 4, "videos"
+    assert rows["train"]["at_once"] == 2, "folds"
+    assert planned(lab, folds=["0"], device="cpu")["train"]["at_once"] == 1
+    monkeypatch.setenv("APEXFLOW_FAKE_GPUS", "1")
+    assert planned(lab, device="cuda")["train"]["at_once"] == 1
+
+
+def test_the_next_command_can_be_typed(lab: Path) -> None:
+    request = asked(lab).model_copy(update={"workspace": str(lab / "my work")})
+    request.data[0].folder = "/data/SAMM 2"
+    rows = [{"stage": "toy", "dataset": "samm", "unknown": "x"}]
+    [line] = [line for line in planner.to_text(rows, request).splitlines() if "next:" in line]
+    words = shlex.split(line)
+    assert words[words.index("-w") + 1] == str(lab / "my work") and "samm=/data/SAMM 2" in words
+
+
+def test_the_page_before_a_run_reads_no_bytes(lab: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+    monkeypatch.setattr(planner, "plan", lambda request: seen.append(request.verify) or [])
+    with open_context(asked(lab, verify="inputs"), PlainExecutor(LocalCarrier(0))) as context:
+        planner.rows_for_people(context)
+    assert seen == [""]
 
 
 def test_what_is_unknown_is_measured_on_one_video_and_thrown_away(

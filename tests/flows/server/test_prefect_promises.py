@@ -8,15 +8,20 @@ from typing import Any
 
 import pytest
 
+from data.flow_pictures.importing import import_pictures
+from data.stages.stores import read_manifest
 from data.stages.workspace import Workspace
 from models.recipe import recipes_folder
 from tasks.carriers import LocalCarrier
 from tasks.forms import fields
 from tasks.request import RunRequest
+from tests.fakes.flow_pictures import write_folder
 from tests.fakes.prefect_server import Server, until
 
 pytestmark = pytest.mark.slow
 OVERRIDES = {"train.epochs": 2, "flow.size": 64}
+SETS = {"casme2": "casme2", "samm_lv": "samm_lv"}  # of the demo, and their folders in it
+DEPLOYED = ("ingest", "align", "registration", "apex", "flow", "train", "evaluate")  # of demo_hsta
 FREE = {"recipe", "workspace", "data", "overrides"}  # what every test of these gives
 FINAL = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 
@@ -28,11 +33,18 @@ def defaults(
     """A deployment's own parameters, but for the places: the checkout's demo is not ours to use."""
     workspace = tmp_path_factory.mktemp("promises") / "ws"
 
+    def place(dataset: str, name: str) -> str:
+        if name != "flow_pictures":
+            return str(smoke[dataset])
+        out = tmp_path_factory.mktemp("pictures")
+        import_pictures(write_folder(out / "theirs", each=3), out / "mine")
+        return str(out / "mine")
+
     def of(name: str) -> dict[str, Any]:
         request = dict(server.deployment(name)["parameters"]["request"])
-        names = ("casme2", "samm_lv")
-        rows = [{"dataset": n, "folder": f"demo/data/{n}"} for n in names]
-        mine = [{"dataset": n, "folder": str(smoke[n])} for n in names]
+        names = {"csv": "flow_pictures"} if name == "flow_pictures" else SETS
+        rows = [{"dataset": n, "folder": f"demo/data/{at}"} for n, at in names.items()]
+        mine = [{"dataset": n, "folder": place(n, at)} for n, at in names.items()]
         assert request["data"] == rows and request["workspace"] == "demo/workspace"
         request |= {"workspace": str(workspace), "data": mine}
         if request["recipe"] == "demo_hsta":
@@ -42,14 +54,12 @@ def defaults(
     return of
 
 
-def finished(server: Server, run: str, seconds: float = 280) -> dict[str, Any]:
+def finished(server: Server, run: str, seconds: float = 900) -> dict[str, Any]:
     until(lambda: server.run(run)["state_type"] in FINAL, f"the end of run {run}", seconds)
     return server.run(run)
 
 
-@pytest.mark.parametrize(
-    "name", ["ingest", "align", "apex", "flow", "train", "evaluate", "full", "stage"]
-)
+@pytest.mark.parametrize("name", [*DEPLOYED, "full", "stage"])
 def test_each_deployment_does_its_stage(server: Server, defaults: Any, name: str) -> None:
     more = {"parameters": {"stage": "evaluate"}} if name == "stage" else {}
     run = finished(server, server.create_run(name, defaults(name), **more))
@@ -58,18 +68,30 @@ def test_each_deployment_does_its_stage(server: Server, defaults: Any, name: str
     assert run["name"].split(" ")[0] == f"{'evaluate' if name == 'stage' else name}-demo_hsta"
 
 
-def test_the_deployment_of_motion_has_a_recipe_with_motion(
-    server: Server, defaults: Any, cli: Any
+@pytest.mark.parametrize(
+    ("stage", "recipe", "dataset"),
+    [("motion", "demo_me_tst", "samm_lv"), ("flow_pictures", "ststnet_pictures", "csv")],
+)
+def test_a_stage_that_the_demos_recipe_lacks_is_deployed_with_one_that_has_it(
+    server: Server, defaults: Any, tmp_path: Path, stage: str, recipe: str, dataset: str
 ) -> None:
-    request = defaults("motion")
-    assert request["recipe"] == "demo_me_tst"
-    refused = finished(server, server.create_run("motion", request))
+    request = {**defaults(stage), "workspace": str(tmp_path / "ws")}
+    assert request["recipe"] == recipe
+    refused = finished(server, server.create_run(stage, request))
     assert refused["state_type"] == "FAILED" and "--from ingest" in refused["state"]["message"]
-    first = {**request, "stages": ["ingest", "motion"]}
-    run = finished(server, server.create_run("full", first))
+    run = finished(server, server.create_run("full", {**request, "stages": ["ingest"]}))
     assert run["state_type"] == "COMPLETED", run["state"]["message"]
-    run = finished(server, server.create_run("motion", request))
+    run = finished(server, server.create_run(stage, request))
     assert run["state_type"] == "COMPLETED", run["state"]["message"]
+    assert f"recipe:{recipe}" in run["tags"] and f"dataset:{dataset}" in run["tags"]
+    manifest = read_manifest(Workspace(tmp_path / "ws").stage(dataset, stage))
+    assert len(manifest) and set(manifest.status) == {"ok"}
+
+
+def test_no_deployment_is_left_untried(server: Server) -> None:
+    """What is deployed and what the two tests above run is the same list."""
+    tried = {"full", "stage", "motion", "flow_pictures"} | set(DEPLOYED)
+    assert {d["name"] for d in server.post("deployments/filter", {})} == tried
 
 
 def test_a_schedule_starts_a_run_that_finishes(server: Server, defaults: Any) -> None:
@@ -88,7 +110,7 @@ def test_a_schedule_starts_a_run_that_finishes(server: Server, defaults: Any) ->
         }
         until(lambda: server.runs("SCHEDULED", **scheduled), "the scheduler", 180)
         [run, *_] = until(
-            lambda: server.runs(*FINAL, **scheduled), "a scheduled run to start and end", 280
+            lambda: server.runs(*FINAL, **scheduled), "a scheduled run to start and end", 900
         )
         assert run["state_type"] == "COMPLETED" and run["auto_scheduled"]
     finally:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import errno
+import resource
+import subprocess
+import sys
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import pytest
 import typer
 
+from flows import start
 from flows.cli import _guard
 from flows.terminal.last_resort import sentence
 
@@ -93,3 +97,43 @@ def test_an_exit_code_of_a_command_passes() -> None:
     with pytest.raises(typer.Exit) as caught:
         command()
     assert caught.value.exit_code == 3
+
+
+# ------------------------------------------------------------------------------- address space
+
+
+def limited(megabytes: int, *words: str) -> subprocess.CompletedProcess[str]:
+    """A command under `ulimit -v`."""
+    size = megabytes << 20
+    return subprocess.run(
+        [sys.executable, "-m", "flows", *words],
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (size, size)),
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).resolve().parents[3],
+        timeout=120,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("megabytes", [150, 500, 700, start.LEAST_MB - 1])
+def test_too_little_address_space_is_refused_before_a_library_dies_of_it(megabytes: int) -> None:
+    """Unrefused: a traceback, an import error, a segfault and a run that fails half way."""
+    done = limited(megabytes, "check", "csv", "/nosuch")
+    assert done.returncode == 1 and done.stdout == ""
+    [line] = done.stderr.splitlines()
+    assert line.startswith(f"error: ulimit -v allows {megabytes} MB") and "unlimited" in line
+
+
+def test_help_needs_little_and_a_run_is_warned() -> None:
+    done = limited(600, "check", "--help")
+    assert done.returncode == 0 and "LAYOUT" in done.stdout
+    done = limited(start.LEAST_MB + 100, "check", "csv", "/nosuch")
+    assert done.returncode == 4 and "no_such_folder" in done.stdout
+    assert done.stderr.startswith("warning: ulimit -v allows 2500 MB")
+    assert start.said_of_limit(start.RUN_MB) == start.said_of_limit(float("inf")) == ""
+
+
+def test_words_of_memory_name_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("resource.getrlimit", lambda _: (3 << 30, 3 << 30))
+    assert "ulimit -v allows 3072 MB" in sentence(MemoryError(), "run")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from data.challenge.clips import ChallengeClip
 from data.challenge.facs import units_in
 from data.challenge.questions import Question, kind_of, several
+from data.errors import InputError
 from models.challenge.answers import (
     AS_ZERO,
     clip_scores,
@@ -26,6 +29,7 @@ from models.challenge.classes import (
     class_scores,
 )
 from models.challenge.composite import DROPPED, WEIGHTED, composite_scores
+from models.challenge.evaluate import evaluate_files, part_name
 from models.challenge.score import PRIORS, ChallengeScore, ScoreSheet
 from models.challenge.stem import stem
 from models.challenge.words import bleu, corpus_bleu, rouge_1
@@ -106,6 +110,7 @@ OTHER = (
         (TWO, "brow lowerer", 0, 0.0550, (0.5, 1, 0.6667)),
         (TWO, TWO, 1, 1, (1, 1, 1)),
         (TWO, "lid tightener, brow lowerer", 0, 0.0955, (1, 1, 1)),
+        ("negative", "banana split", 0, 0, (0, 0, 0)),  # method 1 as NLTK has it: no word, no score
         (LONG, OTHER, 0.4888, None, (0.75, 0.8571, 0.8)),
     ],
 )
@@ -273,6 +278,26 @@ def test_composite_numbers() -> None:
     value = [found.find("casme2", m).value for m in ("UF1", "UAR", "accuracy")]
     assert value == pytest.approx([0.2408, 0.3333, 0.5656], abs=5e-5)
     assert found.find("casme2", "UF1", PRIORS).value == found.find("casme2", "UF1").value
+
+
+@pytest.mark.parametrize("twice", ["truth", "prediction"])
+def test_a_clip_in_two_files_is_refused(twice: str, tmp_path: Path) -> None:
+    files = {name: tmp_path / f"{name}.csv" for name in ("one", "two", "again")}
+    files["one"].write_text("casme2,sub01,EP1,1\n")
+    files["two"].write_text("casme2,sub02,EP1,1\n")
+    files["again"].write_text("casme2,1,EP1,0\n")  # the same clip, subject without padding
+    good, bad = [files["one"], files["two"]], [files["one"], files["again"]]
+    pred, truth = (good, bad) if twice == "truth" else (bad, good)
+    with pytest.raises(InputError, match=f"{twice} clips.*casme2/1/EP1 again in again.csv"):
+        evaluate_files(pred, truth)
+    assert evaluate_files(good, good).find("casme2", "UF1").value == 1.0
+
+
+def test_names_of_parts_are_told_apart() -> None:
+    taken: list[str] = []
+    for name in ("overall_truth", "cas_gt", "cas-4", "cas", "overall", "cas", "x"):
+        taken.append(part_name(Path(f"{name}.csv"), taken))
+    assert taken == ["overall-1", "cas", "cas-4", "cas-5", "overall-5", "cas-6", "x"]
 
 
 def test_composite_of_one_class() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from data.challenge.forms import SpottedInterval
@@ -195,6 +197,27 @@ def test_another_videos_intervals_are_the_prior() -> None:
     assert found.find("p", "F1 micro").value == 1.0
     # Of the two shifts each brings a's or b's interval to the other once: 2 of 6.
     assert found.find("p", "F1 micro", PRIORS).value == pytest.approx(2 / 6)
+
+
+def shapes(name: str, videos: int, hit: bool) -> ChallengePart:
+    """An event a video, all at one place (`hit`) or each at its own; answers are the truth."""
+    truth = [SpottedInterval(f"{name}{v}", 0 if hit else 40 * v, 9 if hit else 40 * v + 9, "me",
+                             "negative") for v in range(videos)]  # fmt: skip
+    return part(name, truth, truth)
+
+
+@pytest.mark.parametrize("scores", [spotting_scores, str_scores])
+def test_priors_of_parts_weigh_by_their_events(scores: Callable[..., list[ChallengeScore]]) -> None:
+    """12 videos whose intervals all fit and 3 of which none does: 2 · 12 of 15 + 15."""
+    measure = "F1 micro" if scores is spotting_scores else "F1 spotting"
+    found = sheet(scores([shapes("a", 12, True), shapes("b", 3, False)]))
+    line = found.find("overall", measure, PRIORS)
+    assert line.value == pytest.approx(12 / 15)
+    assert line.counts == {"TP": 12, "P": 15, "T": 15, "videos": 15}
+    one = sheet(scores([shapes("a", 12, True), shapes("b", 1, True)]))
+    line = one.find("overall", measure, PRIORS)
+    assert line.value is None and line.note.startswith("b has one video only")
+    assert one.find("a", measure, PRIORS).value == 1.0
 
 
 # ------------------------------------------------------------------------------------ STRS

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from data.errors import TrainingError
-from models import create_model
+from data.errors import ConfigError, InputError, TrainingError
+from models import create_model, list_models, load_authors_checkpoint
 from models.fitting import seed_everything
 from models.flow_nets.fold import fit, scale_of
 from models.flow_nets.settings import FlowNetTrainConfig
+from models.recipe import load_recipe
 from tests.fakes.flow_pictures import picture
 
 LBFGS = {"solver": "lbfgs", "epochs": 500, "standardise": "pixel"}
@@ -95,3 +96,26 @@ def test_a_pixel_that_never_changes_is_left_in_peace() -> None:
     for by in ("channel", "pixel"):
         scaled = scale_of(x, by).apply(x)
         assert np.isfinite(scaled).all() and (scaled[:, 1] == 0).all()
+
+
+@pytest.mark.parametrize("size", [0, 1])
+def test_a_step_of_one_picture_is_refused(size: int) -> None:
+    """It has no deviation to normalise by, so that nothing would be trained."""
+    with pytest.raises(ConfigError, match=r"train\.batch_size"):
+        load_recipe("ststnet_megc2019", {"train.batch_size": size})
+
+
+@pytest.mark.parametrize("size", [2, 3, 7, 256])
+def test_every_size_of_step_trains(size: int) -> None:
+    x, y = pictures(10, 0)
+    net = create_model("flow_regression")
+    before = net.head.weight.detach().clone()
+    fit(net, torch.from_numpy(x), torch.from_numpy(y), FlowNetTrainConfig(batch_size=size))
+    assert not torch.equal(before, net.head.weight)
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_weights_of_no_authors_are_refused_by_name(name: str) -> None:
+    """`bad_checkpoint` where authors published a layout, else ConfigError."""
+    with pytest.raises((ConfigError, InputError), match="(?i)" + name.partition("_")[0]):
+        load_authors_checkpoint(name, {})

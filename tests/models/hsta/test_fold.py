@@ -17,12 +17,13 @@ from data.stages.files import read_table, write_table
 from data.stages.identity import file_digest
 from data.stages.stores import group_digest
 from models.hsta.clips import read_clips, read_special_flow
-from models.hsta.fold import class_names, fit_folds, load_fold, prove_fold, score
+from models.hsta.fold import class_names, fit_folds, load_fold, prove_fold
 from models.hsta.input import HstaInputConfig, resize_crops
 from models.hsta.packs import plan_packs
 from models.registry import find_network
 from models.runs.files import FoldJob
 from models.scores import units
+from models.scores.recognition import score_table
 from models.targets import UNITS, seen
 from tests.fakes.fabricated_run import ledger, write_tables
 from tests.fakes.hsta_small import QUICK, SMALL
@@ -156,7 +157,7 @@ def test_fold_writes_its_files_and_scores_above_chance(workspace, tmp_path):
     assert facts["model"]["num_classes"] == 3 and len(facts["input_scale"]) == 5
 
     pooled = pd.concat(tables, ignore_index=True)
-    metrics = score(SimpleNamespace(predictions=lambda: pooled))
+    metrics = score_table(pooled)
     main = metrics[metrics.scope == "pooled"].set_index("name")
     assert main.value["uf1"] > 0.8 and main["count"]["uf1"] == 24
     assert main.low["uf1"] <= main.value["uf1"] <= main.high["uf1"]

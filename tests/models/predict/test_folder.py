@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,8 +16,9 @@ from data.errors import ConfigError, InputError
 from data.motion import features as motion
 from data.stages.workspace import Workspace
 from flows.cli import app
+from models.predict import folder
 from models.predict.ensemble import Look, combined
-from models.predict.folder import is_collection, predict_folder
+from models.predict.folder import is_collection, predict_folder, unlabelled
 from models.predict.spot import predict_video
 from models.runs.files import RunFiles
 from tests.fakes.spotting_run import landmarks, spotting_run, write_pictures
@@ -58,6 +60,22 @@ def test_test_set_to_submission(run: RunFiles, tests: Path, tmp_path: Path) -> N
     assert said["refused"][0]["video"] == "cas/dzw_a1"
     assert (out / "samm" / "001_2" / "prediction.json").is_file()
     assert "refused" in found.to_text() and "2 videos, 1 refused" in found.to_text()
+
+
+def test_a_stated_rate_is_only_for_videos_without_one(
+    tests: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    videos, _ = unlabelled(tests, "megc", 999.0)
+    assert {(v.part, v.own.fps) for v in videos} == {("samm", 200.0), ("cas", 30.0)}
+    unknown, _ = unlabelled(tests / "SAMM_data", None, 999.0)
+    assert {v.own.fps for v in unknown} == {999.0}
+    for rates, own, want in [((25.0, 999.0), 30.0, 25.0), ((0.0, 999.0), 30.0, 30.0),
+                             ((0.0, 999.0), None, 999.0), ((0.0, None), None, None)]:  # fmt: skip
+        film = SimpleNamespace(fps=own)
+        monkeypatch.setattr(
+            folder, "open_own", lambda _, fps=None, film=film: SimpleNamespace(fps=fps or film.fps)
+        )
+        assert folder._opened(tmp_path, *rates).fps == want
 
 
 def test_nothing_is_left_where_every_video_is_refused(

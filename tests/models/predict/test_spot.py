@@ -23,7 +23,7 @@ from data.stages.workspace import Workspace
 from data.video_file import VideoFacts
 from models.fitting import save_weights, write_json
 from models.predict.pace import choose_frames
-from models.predict.spot import predict_video, trained_rate
+from models.predict.spot import _Counted, predict_video, trained_rate
 from models.runs.files import RunFiles
 from tests.fakes.fabricated_run import (
     enter_again,
@@ -214,6 +214,15 @@ def test_unreadable_frames_are_counted(run: RunFiles, frames: Path, tmp_path: Pa
     with pytest.raises(InputError, match=f"none of {FRAMES}") as caught:
         predict_video(frames, run, tmp_path / "out")
     assert caught.value.code == "unreadable_video"
+
+
+def test_a_frame_that_several_runs_read_is_counted_once(tmp_path: Path) -> None:
+    (tmp_path / "0.png").write_bytes(b"no picture")
+    cv2.imwrite(str(tmp_path / "1.png"), np.zeros((8, 8), np.uint8))
+    counted = _Counted(FrameSource([tmp_path / "0.png", tmp_path / "1.png"]))
+    for view in ([0, 1], [0], [1]):  # each run's own
+        assert [index for index, _ in counted.iter(view)] == view
+    assert counted.read == {0, 1} and counted.unreadable == {0}
 
 
 def test_results_need_a_folder(run: RunFiles, frames: Path, tmp_path: Path) -> None:

@@ -5,16 +5,29 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, get_args
 
 import pytest
 
+from data.align.settings import AlignConfig
 from data.stages import stores
 from data.stages.workspace import Workspace
 from models.recipe import list_recipes, load_recipe
 from models.report.data import accounts
 from models.report.graph import graph_svg
-from models.report.methods import BIBLIOGRAPHY, NAMES, bibtex, cited, methods
+from models.report.methods import (
+    ALIGNED,
+    BIBLIOGRAPHY,
+    NAMES,
+    WITHOUT_FACES,
+    _network,
+    bibtex,
+    cited,
+    methods,
+)
 from models.report.people import Person, outliers, people, person_table, wilson
+from models.runs import files
 from models.runs.files import RunFiles
 from models.runs.history import note_session
 from tests.fakes.fabricated_run import (
@@ -120,6 +133,32 @@ def test_the_methods_of_a_spotting_run(tmp_path: Path) -> None:
     assert sum(p.right[1] for p in found) > 0
 
 
+def test_every_alignment_has_words() -> None:
+    modes = get_args(AlignConfig.model_fields["mode"].annotation)
+    assert sorted(modes) == sorted((*ALIGNED, *WITHOUT_FACES))
+
+
+@pytest.mark.parametrize(
+    ("recipe", "changes", "says", "never"),
+    [
+        ("ststnet_pictures", {}, "200 epochs, batches of 256, learning rate 0.001", "L-BFGS"),
+        ("ststnet_pictures", {"seeds": [3, 4]}, "seeds 3, 4;", "seed 0"),
+        ("ststnet_pictures", {"seed": 5}, "seed 5;", "seeds"),
+        (
+            "ststnet_pictures",
+            {"model": {"name": "flow_regression"}, "train": {"solver": "lbfgs", "epochs": 30}},
+            "at most 30 iterations of L-BFGS",
+            "batches",
+        ),
+    ],
+)
+def test_the_methods_say_what_training_reads(
+    recipe: str, changes: dict[str, Any], says: str, never: str
+) -> None:
+    said = _network(SimpleNamespace(recipe=load_recipe(recipe, changes)))  # type: ignore[arg-type]
+    assert says in said and never not in said
+
+
 def test_every_dataset_and_network_of_a_recipe_has_its_reference() -> None:
     known = set(re.findall(r"^@\w+\{(\w+),", BIBLIOGRAPHY.read_text(), re.M))
     for name in list_recipes():
@@ -132,7 +171,20 @@ def test_every_dataset_and_network_of_a_recipe_has_its_reference() -> None:
 
 
 def test_counts_are_read_as_the_stage_wrote_them(run: RunFiles) -> None:
+    """The key is that of align's own counts (tests/data/align/test_stage.py)."""
     manifest = stores.read_manifest(run.workspace.stage("casme2", "align"))
-    assert "residual_px" in json.loads(manifest.counts[0]) or all(
-        p.residual_px != p.residual_px for p in people(run) if p.dataset == "casme2"
-    )
+    assert json.loads(manifest.counts[0])["residual_px"] == 0.125
+    assert {p.residual_px for p in people(run)} == {0.125}
+
+
+def test_a_person_of_two_datasets_has_each_ones_answers(
+    run: RunFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table, read = run.predictions(), files.read_tables
+    monkeypatch.setattr(RunFiles, "predictions", lambda _: table.assign(person="a:one"))
+    monkeypatch.setattr(files, "read_tables", lambda *of: read(*of).assign(person="a:one"))
+    right = table.label == table.predicted
+    assert [(p.name, p.dataset, p.right) for p in people(run)] == [
+        ("one", name, (int(right[table.dataset == name].sum()), int((table.dataset == name).sum())))
+        for name in ("casme2", "samm")
+    ]

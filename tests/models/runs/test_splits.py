@@ -13,7 +13,7 @@ from data.stages.inputs import StageInputs
 from data.stages.workspace import Workspace
 from models.recipe import load_recipe
 from models.report.data import SPLITS
-from models.runs.samples import choose_samples, inner_sides, make_split
+from models.runs.samples import choose_samples, find_fold, inner_sides, make_split
 from models.runs.scores import score_run
 from tests.fakes import fabricated_run as made
 
@@ -171,3 +171,33 @@ def test_inner_sides_keep_macro_and_tested_people_apart() -> None:
     overlap = (tuple(owner), ("casme2:v00",))  # a published list that trains on who is tested
     learns, chooses = inner_sides(samples, overlap, "published", 5)
     assert "casme2:p0" not in {owner[i] for i in chooses}
+
+
+@pytest.mark.parametrize(
+    ("held", "wanted", "number"),
+    [
+        (["csv:1", "csv:2", "csv:3"], 1, 1),
+        (["csv:1", "csv:2", "csv:3"], "fold-02-csv_3", 2),
+        (["csv:1", "csv:2", "csv:3"], "csv:3", 2),
+        (["csv:1", "csv:2", "csv:3"], "csv_3", 2),
+        (["csv:1", "csv:2", "csv:3"], "0", 0),
+        (["csv:1", "csv:2", "csv:3"], "1", None),  # fold 1, or csv:1 of fold 0
+        (["1", "2", "3"], "2", None),
+        (["1", "2", "3"], 2, 2),
+        (["0", "1"], "1", 1),  # both say the same fold
+        (["a:sub01", "b:sub01"], "sub01", None),
+        (["a:sub01", "b:sub01"], "b:sub01", 1),
+        (["a:sub01", "b:sub01"], "01", 1),
+        (["a:sub01"], "nobody", None),
+        (["a:sub01"], 1, None),
+        (["a:sub01"], -1, None),
+    ],
+)
+def test_a_fold_is_found_by_number_or_by_one_meaning(
+    held: list[str], wanted: str | int, number: int | None
+) -> None:
+    if number is not None:
+        assert find_fold(held, wanted) == number
+        return
+    with pytest.raises(ConfigError, match="fold-0"):
+        find_fold(held, wanted)

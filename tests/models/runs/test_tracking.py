@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -32,14 +33,17 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunFiles:
     return RunFiles(folder)
 
 
-@pytest.mark.skipif(HAS_MLFLOW, reason="MLflow is there")
-def test_without_mlflow_the_extra_is_named(run: RunFiles, tmp_path: Path) -> None:
+def test_without_mlflow_the_extra_is_named(
+    run: RunFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "mlflow", None)
     with pytest.raises(MissingExtraError, match="mlflow"):
         write_run(run, str(tmp_path / "store"))
 
 
 @real
 @pytest.mark.slow
+@pytest.mark.ci
 def test_params_scores_folds_curves_report_and_provenance_come_back(
     run: RunFiles, tmp_path: Path
 ) -> None:
@@ -78,6 +82,7 @@ def test_params_scores_folds_curves_report_and_provenance_come_back(
 
 @real
 @pytest.mark.slow
+@pytest.mark.ci
 def test_a_run_that_is_not_scored_leaves_nothing(run: RunFiles, tmp_path: Path) -> None:
     folder = tmp_path / "ws" / "runs" / "r" / "abcd"
     folder.mkdir(parents=True)

@@ -165,12 +165,33 @@ def test_evaluate_without_all_folds_says_so(run: Run) -> None:
 def test_only_some_folds(run: Run) -> None:
     other = recipe(seed=6)
     plan = train(run[0], other, folds=("1",))
-    assert [folder.name for folder in RunFiles(Path(plan.detail["run"])).folds] == [plan.units[1]]
+    assert [folder.name for folder in RunFiles(Path(plan.detail["run"])).folds] == plan.units
     with pytest.raises(ConfigError, match="'nobody'"):
         train(run[0], other, folds=("1", "nobody"))
     both = scope(run[0], None, Path(), other, folds=("0,1",))
     plan = TRAIN.plan(both)
     assert [pack.folds[0].unit for pack in TRAIN.jobs(both, plan)] == [plan.units[0]]
+    assert len(plan.units) == 2 and plan.summary()["fresh"] == 1
+
+
+def test_large_weights_that_are_damaged_are_not_taken_over(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One byte, size and time as before: only the digest can tell, and large files are not read."""
+    for module in ("publishing", "training", "files"):
+        monkeypatch.setattr(f"models.runs.{module}.QUICK_BYTES", 100)
+    for weights in run[0].path.glob("runs/*/*/*/weights.safetensors"):
+        stat, data = weights.stat(), bytearray(weights.read_bytes())
+        data[-1] ^= 1
+        weights.write_bytes(data)
+        os.utime(weights, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    other = recipe(name="damaged_twin")
+    where = scope(run[0], None, Path(), other)
+    plan = TRAIN.plan(where)
+    assert all("taken over" in why for why in plan.reasons.values()), plan.reasons
+    jobs = TRAIN.jobs(where, plan)
+    assert sorted(job.folds[0].unit for job in jobs) == sorted(plan.units)
+    assert len(plan.notes) >= len(plan.units) and "damaged" in plan.notes[0]
 
 
 FILES = [
@@ -240,12 +261,21 @@ def test_forged_scores_are_not_read(run: Run) -> None:
     }
 
 
-def test_a_lost_manifest_costs_no_training(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("how", ["damaged", "deleted", "another run's"])
+def test_a_lost_manifest_costs_no_training(
+    run: Run, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
     workspace, first = run
     folder = Path(planned(run)[0].detail["run"])
     before = run_manifest(folder)
     (folder / "manifest.parquet").write_bytes(b"PAR1")
-    (folder / "SHA256SUMS").unlink()
+    if how == "deleted":
+        (folder / "manifest.parquet").unlink()
+    if how == "another run's":
+        foreign = Path(train(workspace, recipe(seed=8)).detail["run"])
+        shutil.copy(foreign / "manifest.parquet", folder)
+    else:
+        (folder / "SHA256SUMS").unlink()
     monkeypatch.setattr(type(FAMILY), "fit", lambda self, jobs: pytest.fail("trained again"))
     train(workspace, first)
     evaluate(workspace, first)

@@ -12,11 +12,11 @@ import pytest
 
 from data.errors import ConfigError, SplitError, TrainingError
 from data.folds import event_ids
-from models.hsta.fold import score
 from models.metrics import confusion_counts, recognition_from_counts, recognition_statistic
 from models.recipe import load_recipe
 from models.runs.samples import make_split
 from models.scores.bootstrap import group_counts, subject_interval, subject_weights
+from models.scores.recognition import score_table
 from models.scores.spotting import NUM_COUNTS, statistics
 
 LABELS = ("negative", "positive", "surprise")
@@ -86,16 +86,11 @@ def test_spotting_intervals_keep_their_classes_too() -> None:
 
 
 def test_a_fold_of_one_class_has_the_runs_chance(tmp_path: Path) -> None:
-    class Run:
-        recipe = None
-
-        def predictions(self) -> pd.DataFrame:
-            rows = [("a", "f0", "negative"), ("b", "f1", "positive"), ("b", "f1", "surprise")]
-            table = pd.DataFrame(rows, columns=["person", "fold", "label"])
-            table = table.assign(predicted=table.label, dataset="d", event=["1", "2", "3"])
-            return table.assign(**{f"prob_{name}": 0.3 for name in LABELS})
-
-    table = score(Run()).set_index(["scope", "name"])  # type: ignore[arg-type]
+    rows = [("a", "f0", "negative"), ("b", "f1", "positive"), ("b", "f1", "surprise")]
+    said = pd.DataFrame(rows, columns=["person", "fold", "label"])
+    said = said.assign(predicted=said.label, dataset="d", event=["1", "2", "3"])
+    said = said.assign(**{f"prob_{name}": 0.3 for name in LABELS})
+    table = score_table(said).set_index(["scope", "name"])
     assert table.chance["fold:f0", "uf1"] == pytest.approx(1 / 3)
     assert table.chance["pooled", "uf1"] == pytest.approx(1 / 3)
 

@@ -117,6 +117,15 @@ def test_a_kill_loses_no_note(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         assert list(notes) == [1, 2, 3]
         for epochs, arrays in notes.items():
             assert np.allclose(arrays["spot"], want[fold, epochs], atol=1e-5)
-    (tmp_path / "0" / "resume" / "epoch-000002.npz").write_bytes(b"PK")
+
+
+@pytest.mark.parametrize("kept", [0, 2, 0.5, 0.9])
+def test_a_damaged_note_is_an_error_that_names_it(kept: float, tmp_path: Path) -> None:
+    for epochs in (1, 2, 3):
+        note_epoch(tmp_path, epochs, {"spot": np.arange(500.0)})
+    assert list(read_notes(tmp_path, 4, 4, "fold-00")) == [1, 2, 3]
+    note = tmp_path / "resume" / "epoch-000002.npz"
+    whole = note.read_bytes()
+    note.write_bytes(whole[: int(kept if kept >= 1 else kept * len(whole))])
     with pytest.raises(TrainingError, match="fold-00, epoch 2"):
-        read_notes(tmp_path / "0", 4, 4, "fold-00")
+        read_notes(tmp_path, 4, 4, "fold-00")

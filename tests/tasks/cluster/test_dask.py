@@ -18,6 +18,7 @@ import pytest
 
 pytest.importorskip("distributed")
 
+from data.errors import ConfigError
 from data.stages import planning, stores
 from data.stages.inputs import StageInputs
 from data.stages.limits import WorkerDiedError
@@ -237,6 +238,63 @@ def test_a_worker_with_other_code_is_refused_in_words(cluster: DaskCluster, run:
 
     with pytest.raises(SiteError, match="other code in"):
         run(cluster, change=change)
+
+
+def test_when_the_workers_that_fit_have_gone_their_jobs_go_to_one_that_came_since(
+    tmp_path: Path, cluster: DaskCluster, run: Run
+) -> None:
+    """Once a worker was refused, jobs are only for those that fitted then."""
+    cluster.add_worker()
+
+    def replace_it() -> None:
+        cluster.wait(lambda: pids(tmp_path, "waits"))
+        cluster.workers[0].kill()
+        cluster.add_worker()
+        (tmp_path / "marks" / "go").touch()
+
+    def refuse(carrier: Any) -> None:
+        carrier._refuse("tcp://127.0.0.1:1", SiteError("w", expected="ours", got="other code"))
+
+    threading.Thread(target=replace_it, daemon=True).start()
+    stop = threading.Timer(90, cluster.scheduler.kill)
+    stop.start()
+    run(cluster, (*PLAIN, "s/waits"), change=refuse)
+    stop.cancel()
+    assert set(status(tmp_path / "ws").values()) == {"ok"} and len(status(tmp_path / "ws")) == 13
+    assert len(pids(tmp_path, "waits")) == 2
+
+
+def test_work_for_a_gpu_ends_in_words_when_only_workers_without_one_are_left(
+    tmp_path: Path, cluster: DaskCluster
+) -> None:
+    cluster.add_worker("--device", "cpu")
+    cluster.add_worker()
+    stop = threading.Timer(60, cluster.scheduler.kill)
+    with Workspace(tmp_path).lock():
+        request = RunRequest(workspace=str(tmp_path), scheduler=str(cluster.file))
+        with connected(request) as carrier:
+            cluster.wait(lambda: len(carrier._workers()) == 2)
+            carrier._patience_s = 3.0
+            stop.start()
+            work = carrier.carry(where, [Placed(n) for n in range(40)], label=str, share=Share(1))
+            assert next(work)[1].startswith("cuda")
+            cluster.workers[1].kill()
+            with pytest.raises(ClusterError, match="expected a worker with a GPU"):
+                list(work)
+            with pytest.raises(ClusterError, match="expected a worker with a GPU"):
+                carrier._patience_s, carrier._seen = 1.0, 0.0
+                carrier._wait_for_workers = lambda: {"it": {"gpus": ["cuda:0"]}}  # type: ignore[method-assign]
+                carrier.ask(max, 3, 7, gpu=True)
+    stop.cancel()
+
+
+@pytest.mark.parametrize("device", ["cuda:1", "cuda:0,cuda:2", "gpu"])
+def test_one_gpu_of_this_machine_is_not_taken_for_all_of_the_workers(device: str) -> None:
+    with (
+        pytest.raises(ConfigError, match="--device"),
+        connected(RunRequest(scheduler="tcp://127.0.0.1:1", device=device)),
+    ):
+        pass
 
 
 def test_gpus_of_workers_are_shared_out_one_job_each(tmp_path: Path, cluster: DaskCluster) -> None:
