@@ -76,7 +76,10 @@ def rivals_of(network: str, fold: int, kind: torch.dtype) -> Rivals:
     """A fresh fold of a toy network, alone and beside three others."""
     if network in ME_TST:
         windows, asked = toy_windows(), [np.arange(24, 36)] * 4
-        return me_tst.rivals(me_tst_folds(network), fold, windows, TRAIN, asked, kind=kind)
+        # The narrow ME-TST+ is chaotic at the others' rate, even in float64.
+        rate = 3e-4 if network == "me_tst_plus" else TRAIN.max_lr
+        config = TRAIN.model_copy(update={"max_lr": rate})
+        return me_tst.rivals(me_tst_folds(network), fold, windows, config, asked, kind=kind)
     config, bank = CLIPS.model_copy(update=CHANGES[network != "hsta"]), toy_bank()
     folds = hsta_folds(bank, config)
     held_out = [[e for e in range(40) if e not in f.positions] for f in folds]
@@ -91,15 +94,7 @@ def test_a_fold_beside_others_is_the_fold_alone(network: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.ci
-@pytest.mark.parametrize("network", NETWORKS)
-def test_for_a_hundred_steps(network: str) -> None:
-    proof = proof_of(network, 0, 100)
-    assert proof.holds and proof.stepwise.steps == 100, proof.sentence()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("fold", [1, 2, 3])
+@pytest.mark.parametrize("fold", range(4))
 @pytest.mark.parametrize("network", NETWORKS)
 def test_every_fold_for_a_hundred_steps(network: str, fold: int) -> None:
     proof = proof_of(network, fold, 100)
