@@ -25,8 +25,7 @@ from models.runs.listing import score_history
 from models.runs.names import short_name
 from tasks.carrying import carrying
 from tasks.context import RunContext, open_context, resolve_recipe
-from tasks.ghosts import close_ghosts
-from tasks.prefect_api import PrefectApi, Refused, Unreachable
+from tasks.ghosts import look_for_ghosts
 from tasks.prefect_executor import PrefectExecutor, artifact_key
 from tasks.recorder import Recorder, recording
 from tasks.request import RunRequest
@@ -60,7 +59,8 @@ def run_recorded(
     if only is not None:
         ours.append(f"stage:{only}")
     home = home or Path(os.environ.get("PREFECT_HOME", ".prefect")).absolute()
-    _close_ghosts(home)
+    if closed := look_for_ghosts(home):
+        logger.warning("closed %d run(s) whose process had ended", closed)
     with (
         recording(home, str(Path(request.workspace).absolute())) as recorder,
         recorder.flow(
@@ -140,14 +140,3 @@ def _subflow(recorder: Recorder, tags: list[str]) -> Any:
             return run_step(context, stage)
 
     return step
-
-
-def _close_ghosts(home: Path) -> None:
-    api = PrefectApi.from_environment()
-    try:
-        if closed := close_ghosts(api, home):
-            logger.warning("closed %d run(s) whose process had ended", closed)
-    except (Unreachable, Refused) as error:
-        logger.debug("ghosts not looked for: %s", error)
-    finally:
-        api.close()

@@ -36,7 +36,6 @@ DEFAULT_PORT = 4200
 START_LIMIT_S = 120.0
 PROFILE = "apexflow"
 DATABASE = "PREFECT_SERVER_DATABASE_CONNECTION_URL"
-_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 @dataclass
@@ -259,10 +258,11 @@ def start_worker(state: ServerState) -> ServerState:
     """Pool, deployments, limit, automation and a worker on a running server; idempotent."""
     use(state)
     from flows.server import deployed
+    from tasks.ghosts import look_for_ghosts
 
     settings = read_settings(home())
     deployed.set_up(lambda *words: _prefect(state, *words), settings.gpus)
-    close_ghosts()
+    look_for_ghosts(home())
     if not settings.worker:
         for process in filter(None, (state.worker, _stray_worker())):
             _end(process)
@@ -278,20 +278,6 @@ def start_worker(state: ServerState) -> ServerState:
     state.worker_pid, state.worker_began = pid, psutil.Process(pid).create_time()
     _save(state)
     return state
-
-
-def close_ghosts() -> int:
-    """Close what dead runs left open on the server in use; 0 when it does not answer."""
-    from tasks.ghosts import close_ghosts
-    from tasks.prefect_api import PrefectApi, Refused, Unreachable
-
-    api = PrefectApi.from_environment()
-    try:
-        return close_ghosts(api, home())
-    except (Unreachable, Refused):
-        return 0
-    finally:
-        api.close()
 
 
 def newer(state: ServerState) -> ServerState:
@@ -315,13 +301,15 @@ def stop(only: ServerState | None = None) -> list[str]:
 
 def describe() -> dict[str, Any]:
     """State for `status`: address, processes, where the password is; dead runs are closed."""
+    from tasks.ghosts import look_for_ghosts
+
     state = find_server()
     if state is None:
         return {"server": "not running", "start": "python -m flows up"}
     if state.remote:
         return {"server": state.url, "worker": "the team's; see its UI", "home": str(home())}
     use(state)
-    closed = close_ghosts()
+    closed = look_for_ghosts(home())
     return {
         "server": state.url,
         "port": state.port,
@@ -417,8 +405,9 @@ def _free_port(wanted: int, host: str, *, strict: bool) -> int:
 
 
 def _answers(state: ServerState) -> bool:
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with _DIRECT.open(f"{state.api}/health", timeout=2) as answer:
+        with direct.open(f"{state.api}/health", timeout=2) as answer:
             return bool(answer.status == 200)
     except (urllib.error.URLError, OSError):
         return False

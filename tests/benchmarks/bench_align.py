@@ -354,7 +354,7 @@ def one_store(path: Path, crops: np.ndarray, name: str, shuffle: bool) -> dict[s
 def memory(folder: Path, frames: int) -> dict[str, Any]:
     """Peak memory and speed over one long 2040×1088 video (24 JPEG files shown back and forth)."""
     size, count = (2040, 1088), 24
-    face = make_subject(0, 0, size).image
+    face = make_subject("casme2", 0, size).image
     root = folder / "long"
     root.mkdir()
     for i in range(count):

@@ -29,6 +29,7 @@ if str(Path(__file__).parents[2]) not in sys.path:
 from data.align.settings import AlignConfig
 from data.apex import flow_peak as apex_flow
 from data.apex import spotting as apex
+from data.apex.clip import every_frame, smoothed
 from data.apex.settings import ApexConfig
 from data.registration.settings import RegistrationConfig
 from data.stages.inputs import StageInputs
@@ -58,11 +59,11 @@ def plain_peak(clip: apex.Clip) -> apex.Spotted:
     fields = apex_flow.onset_flow(clip.crops)
     inside = fields[:, mask > 0] - np.median(fields[:, nose > 0], axis=1)[:, None]
     inside -= (clip.times / (clip.length - 1)).astype(np.float32)[:, None, None] * inside[-1].copy()
-    curve = apex.smoothed(apex_flow._top_magnitude(inside), clip.times, clip.smooth)
+    curve = smoothed(apex_flow._top_magnitude(inside), clip.times, clip.smooth)
     low, high = clip.limits
     allowed = np.flatnonzero((clip.times >= low) & (clip.times <= high))
     best = allowed[int(np.argmax(curve[allowed]))]
-    return apex.Spotted(int(clip.times[best]), 1.0, apex.every_frame(curve, clip))
+    return apex.Spotted(int(clip.times[best]), 1.0, every_frame(curve, clip))
 
 
 def prepare(folder: Path, options: argparse.Namespace) -> tuple[StageInputs, dict[str, Any]]:

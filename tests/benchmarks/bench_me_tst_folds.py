@@ -101,8 +101,9 @@ def measure(recipe: Recipe, folds: int) -> dict[str, Any]:
                 TRAIN.make(job)
                 cpu.append(time.process_time() - start)
                 wall.append(time.perf_counter() - began)
-                facts = json.loads((job.out / "model.json").read_text())
-                windows.append(facts["num_windows"])
+                for fold in job.folds:
+                    facts = json.loads((fold.out / "model.json").read_text())
+                    windows.append(facts["num_windows"])
     total = float(np.mean(cpu)) * len(every)
     return {
         "recipe": recipe.name,

@@ -151,10 +151,11 @@ def one_mode(clip: Clip, mode: str, plants: Sequence[str]) -> dict[str, Any]:
         row["status"] = dict(Counter(words.tolist()))
         row["segments"] = counts.get("segments")
         started = time.process_time()
-        plain.run("registration")
+        registered = plain.run("registration").status
         row["ms_per_event_frame"] = (
             1e3 * (time.process_time() - started) / sum(b - a + 1 for a, b in spans)
         )
+        row["reach"] = sum(registered.get(n) == "ok" for n in plain.names) / len(spans)
         for what in plants:
             row |= _planted(clip, plain, spans, apex, what, mode)
     return row

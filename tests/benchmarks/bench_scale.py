@@ -54,6 +54,7 @@ from data.stages.parts import ChunkResult, settings_json
 from data.stages.registry import find_stage
 from data.stages.stores import MANIFEST
 from data.stages.workspace import Workspace
+from data.stages.writing import StoreWriter, file_row
 from flows.runs import planner
 from models.contract import FOLD_FILES
 from models.runs.packs import PackResult
@@ -193,21 +194,9 @@ def fabricate_ingest(folder: Path) -> None:
         write_table(plan.work.raw, place / "raw.parquet")
         for name in ingest_stage.NAMES:
             path = place / f"{name}.parquet"
-            own = {"part": path.name, "bytes": path.stat().st_size, "status": "ok", "content": ""}
-            digest = ingest_stage.file_digest(path)
-            rows.append(
-                {
-                    **own,
-                    "unit": DATASET,
-                    "key": plan.work.key,
-                    "digest": digest,
-                    "version": ingest_stage.VERSION,
-                    "settings": "{}",
-                    "counts": "{}",
-                }
-            )
+            rows.append(file_row(DATASET, plan.work.key, path.name, path, ingest_stage.VERSION))
             times.append(_timing(path))
-        writer = ingest_stage.StoreWriter(scope.workspace, place, "t")
+        writer = StoreWriter(scope.workspace, place, "t")
         writer.enter(rows, timings=times)
         writer.times = {t["part"]: t for t in times}
         writer.enter(rows)
@@ -271,7 +260,7 @@ def fabricate_run(folder: Path) -> None:
                     (job.out / name).write_text(job.fold)
             train.publish(scope, plan, PackResult(pack.folds, 1.0, "h", "{}"))
         plan = evaluate.plan(scope)
-        writer = ingest_stage.StoreWriter(scope.workspace, plan.work.folder, "t")
+        writer = StoreWriter(scope.workspace, plan.work.folder, "t")
         for unit, names in FILES.items():
             rows, times = [], []
             for name in names:

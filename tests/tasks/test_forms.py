@@ -83,3 +83,7 @@ def test_what_is_deployed_is_a_filled_form_of_its_stage() -> None:
     for one in deployed:
         form = {"full": FullForm, "stage": AnyStageForm}.get(one["name"]) or FORMS[one["name"]]
         form.model_validate(one["parameters"]["request"])
+
+
+def test_a_device_is_asked_where_one_is_used() -> None:
+    assert {stage for stage in FORMS if "device" in fields(stage)} == {"flow", "train"}

@@ -25,6 +25,7 @@ from flows.server.settings import (
     read_settings,
     without_password,
 )
+from tasks import ghosts
 
 up = importlib.import_module("flows.commands.up")
 
@@ -202,7 +203,7 @@ def test_server_only_forgets_the_worker_it_ends(
     from flows.server import deployed
 
     monkeypatch.setattr(deployed, "set_up", lambda *words: None)
-    monkeypatch.setattr(local_server, "close_ghosts", lambda: 0)
+    monkeypatch.setattr(ghosts, "look_for_ghosts", lambda _: 0)
     monkeypatch.setattr(local_server, "use", lambda state: None)
     monkeypatch.setattr(local_server, "_stray_worker", lambda: None)
     local_server.remember(ServerSettings(worker=False))
