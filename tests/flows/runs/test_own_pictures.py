@@ -43,7 +43,6 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.ci
 @pytest.mark.parametrize("recipe", ["ststnet_pictures", "flow_regression_pictures"])
 def test_a_recipe_scores_everybody_and_each_database(
     recipe: str, pictures: Path, tmp_path: Path
@@ -58,7 +57,7 @@ def test_a_recipe_scores_everybody_and_each_database(
     run = Path(records[-1]["detail"]["run"])
     assert len(list(run.glob("fold-*"))) == 21, "leave one person out"
     uf1 = scores(pd.read_parquet(run / "metrics.parquet"))
-    assert uf1["pooled"].value > 0.6 and uf1["pooled"].low < uf1["pooled"].value
+    assert uf1["pooled"].value > 0.6 and uf1["pooled"].low <= uf1["pooled"].value
     report = (run / "report.html").read_text()
     assert all(f"{name} alone" in report for name in DATABASES)
 
