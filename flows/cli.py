@@ -149,7 +149,7 @@ def run(
         launch.require_tracking()
     if prove:
         proof = launch.prove(request)
-        typer.echo(json.dumps(vars(proof)) if as_json else proof.sentence())
+        typer.echo(json.dumps(proof.facts()) if as_json else proof.sentence())
         raise typer.Exit(Exit.GOOD if proof.holds else Exit.FAILED)
     records = launch.run(request, runner)
     told = json.dumps(records, indent=1, default=str) if as_json else launch.summary(records)

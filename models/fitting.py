@@ -64,15 +64,38 @@ def save_resume_point(
     path: Path, model: nn.Module, optimiser: torch.optim.Optimizer, facts: Mapping[str, Any]
 ) -> None:
     """Network, optimiser moments and JSON `facts`, from which training goes on."""
+    write_resume_point(path, training_state(model, optimiser), facts)
+
+
+def training_state(model: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The tensors of a resume point: model.<name> and optimiser.<number>.<moment>, not copied."""
     tensors = {f"model.{n}": t for n, t in model.state_dict().items()}
     for number, moments in optimiser.state_dict()["state"].items():
         for name, value in moments.items():
             tensors[f"optimiser.{number}.{name}"] = torch.as_tensor(value)
-    write_resume_point(path, tensors, facts)
+    return tensors
+
+
+def load_training_state(
+    tensors: Mapping[str, Tensor], model: nn.Module, optimiser: torch.optim.Optimizer
+) -> None:
+    """Set what `training_state` gave. Raises RuntimeError, ValueError or KeyError for another's."""
+    state: dict[int, dict[str, Tensor]] = {}
+    weights = {}
+    for name, tensor in tensors.items():
+        kind, rest = name.split(".", 1)
+        if kind == "model":
+            weights[rest] = tensor
+        else:
+            number, key = rest.split(".", 1)
+            state.setdefault(int(number), {})[key] = tensor
+    groups = optimiser.state_dict()["param_groups"]
+    model.load_state_dict(weights)
+    optimiser.load_state_dict({"state": state, "param_groups": groups})
 
 
 def write_resume_point(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
-    """A resume point from its tensors: model.<name> and optimiser.<number>.<moment>."""
+    """A resume point from its tensors, named as `training_state` names them."""
     path.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(facts)
     _save(tensors, path, {"facts": text, "digest": _digest(tensors, text)})
@@ -87,19 +110,8 @@ def load_resume_point(
     training.
     """
     tensors, facts = read_resume_point(path)
-    state: dict[int, dict[str, Tensor]] = {}
-    weights = {}
-    for name, tensor in tensors.items():
-        kind, rest = name.split(".", 1)
-        if kind == "model":
-            weights[rest] = tensor
-        else:
-            number, key = rest.split(".", 1)
-            state.setdefault(int(number), {})[key] = tensor
-    groups = optimiser.state_dict()["param_groups"]
     try:
-        model.load_state_dict(weights)
-        optimiser.load_state_dict({"state": state, "param_groups": groups})
+        load_training_state(tensors, model, optimiser)
     except (RuntimeError, ValueError, KeyError) as error:
         raise no_resume_point(path, str(error)) from error
     return facts

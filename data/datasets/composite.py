@@ -33,6 +33,21 @@ CD6ME_UNITS = (1, 2, 4, 5, 6, 7, 9, 10, 12, 14, 15, 17)
 CD6ME_COUNTS = {"casme": 189, "casme2": 256, "samm": 159, "4dme": 267, "mmew": 300, "casme3": 860}
 
 
+def database_of(person: object) -> str:
+    """The database whose person this is: of the identity 'samm:006', samm."""
+    return str(person).partition(":")[0]
+
+
+def sources(table: pd.DataFrame) -> pd.Series:
+    """Where each row comes from: its dataset, or, in one dataset, its person's database.
+
+    Pictures of several databases that are imported as one dataset are told apart so.
+    """
+    if table.dataset.nunique() > 1:
+        return table.dataset.astype(str)
+    return table.person.map(database_of)
+
+
 @dataclass(frozen=True)
 class Composite:
     """Events of several datasets under one label.

@@ -250,21 +250,24 @@ def draw_batch(
     )
 
 
-def to_clip(batch: Batch, device: torch.device, scale: Scale | Tensor) -> Tensor:
-    """The network input (B, 3, F+2, S, S) float32 on `device`, scaled by `ClipBank.scale`.
+def to_clip(
+    batch: Batch, device: torch.device, scale: Scale | Tensor, kind: torch.dtype = torch.float32
+) -> Tensor:
+    """The network input (B, 3, F+2, S, S) of `kind` on `device`, scaled by `ClipBank.scale`.
 
     `scale`: one for all clips, or a row per clip, (B, 5); as a tensor on `device` it costs no copy.
     """
-    frames = batch.frames.to(device, non_blocking=True).float() / 255.0
-    units = torch.as_tensor(scale, dtype=torch.float32).to(device)
+    frames = batch.frames.to(device, non_blocking=True).to(kind) / 255.0
+    units = torch.as_tensor(scale, dtype=torch.float32).to(device, kind)
     units = units[None] if units.ndim == 1 else units
     special = batch.special
     if special is not None:
-        special = special.to(device, non_blocking=True).transpose(1, 2)
+        special = special.to(device, non_blocking=True).to(kind).transpose(1, 2)
         special = special / units[:, :3, None, None, None]
         special = level_flow(special, batch.level) if batch.level else special
     if batch.change is not None:
-        frames, special = apply_changes(frames, special, batch.change.to(device, non_blocking=True))
+        change = batch.change.to(device, non_blocking=True).to(kind)
+        frames, special = apply_changes(frames, special, change)
     clip = normalise_frames(frames)
     if batch.pixels == "change":
         onset = frames[:, -2:-1]

@@ -7,7 +7,6 @@ chosen on held-out subjects), `model.json` (what is needed to use them), `histor
 
 from __future__ import annotations
 
-import copy
 import logging
 import platform
 from collections.abc import Sequence
@@ -27,22 +26,20 @@ from data.stages.workspace import Workspace
 from models.epoch_record import note_epoch, read_notes, watch_of
 from models.fitting import (
     discard_if_damaged,
-    exact_products,
     load_weights,
     save_weights,
     seed_everything,
     write_json,
 )
 from models.hsta.clips import ClipBank, Scale, read_clips
-from models.hsta.many import fit_many, predict_many
+from models.hsta.many import fit_many, predict_many, rivals
 from models.hsta.network import HSTA
 from models.hsta.settings import HstaTrainConfig
 from models.hsta.training import Fit, FoldTraining, predict
 from models.recipe import Recipe
 from models.registry import find_network
 from models.runs.files import FoldJob, Sample, read_tables
-from models.stacked.proof import Proof, compare, find_fold
-from models.stacked.trace import Trace
+from models.stacked.proof import Proof, Rivals, find_fold, prove
 from models.targets import AUS, CLASSES, UNITS, code_of, seen, texts_of
 
 logger = logging.getLogger(__name__)
@@ -203,24 +200,17 @@ def finish(pack: Pack, results: Sequence[Fit]) -> None:
 
 
 def prove_fold(jobs: Sequence[FoldJob], fold: str, steps: int = 100) -> Proof:
-    """Train fold `fold` alone and beside the other jobs' folds, `steps` steps each; compare.
+    """Train fold `fold` alone and beside the other jobs' folds; see `models.stacked.proof.prove`.
 
-    In float32. Compared are the losses of every step and, afterwards, the class probabilities of
-    the test events. Nothing is written.
+    Compared are losses and the class probabilities of the test events. Nothing is written.
     """
-    pack = prepare(jobs)
-    pack.config = pack.config.model_copy(update={"precision": "fp32"})
-    at = find_fold([job.fold for job in jobs], fold)
-    alone = replace(
-        pack, folds=[replace(pack.folds[at], model=copy.deepcopy(pack.folds[at].model))]
-    )
-    traces = Trace(0, steps), Trace(at, steps)
-    with exact_products():
-        for group, trace in zip((alone, pack), traces, strict=True):
-            fit_many(group.trainings(files=False), group.config, group.device, trace)
-        outputs = alone.predict()[0], pack.predict()[at]
-    losses = [trace.losses for trace in traces]
-    return compare(fold, len(jobs), losses[0], losses[1], outputs[:1], outputs[1:])
+    pack, at = prepare(jobs), find_fold([job.fold for job in jobs], fold)
+    trainings, tested = pack.trainings(files=False), [one.held_out for one in pack.folds]
+
+    def of_type(kind: torch.dtype) -> Rivals:
+        return rivals(trainings, at, pack.config, tested, pack.device, kind)
+
+    return prove(fold, len(jobs), of_type, steps)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -45,12 +45,14 @@ from models.hsta.training import (
     parameter_groups,
     resume_facts,
     tell,
+    type_of,
 )
 from models.layers.dropout import FoldDraws
+from models.layers.selective_scan import wide
 from models.progress import Pace
 from models.stacked.optimiser import FoldAdam, Moment
 from models.stacked.stack import Stack, by_fold
-from models.stacked.trace import Trace
+from models.stacked.trace import Loop, State, Step
 
 GPU_SHARE = 0.25  # of the free memory that the decoded clips may take
 
@@ -59,39 +61,39 @@ def fit_fused(
     folds: Sequence[FoldTraining],
     config: HstaTrainConfig,
     device: torch.device,
-    trace: Trace | None = None,
+    results: Sequence[Fit],
     watch: Watch | None = None,
-) -> list[Fit]:
-    """Train several folds, for whose networks `fusable` holds, in place."""
+) -> Loop:
+    """Train several folds, for whose networks `fusable` holds, in place; fill their `results`."""
     models = [fold.model.to(device) for fold in folds]
     net = Stack(models, device).train()
-    training = _Training(folds, config, net, _Clips(folds[0].bank, device), trace)
-    results = [training.resume(f) for f in range(len(folds))]
+    training = _Training(folds, config, net, _Clips(folds[0].bank, device))
+    for f, result in enumerate(results):
+        training.resume(f, result)
     paces = [
         Pace("clips", (config.epochs - len(r.history)) * epoch_clips(len(fold.positions), config))
         for fold, r in zip(folds, results, strict=True)
     ]
-    while any(len(result.history) < config.epochs for result in results):
-        epochs = [len(r.history) if len(r.history) < config.epochs else None for r in results]
-        rows = training.round(epochs)
-        if rows is None:
-            break
-        done = []
-        for f, row in enumerate(rows):
-            if row is not None:
-                results[f].timings.append({"epoch": row["epoch"], **row.pop("cost")})
-                results[f].history.append(row)
-                done.append((f, len(results[f].history)))
-        if watch is not None and (due := watch.due(done)):
-            net.store(models)
-            watch.look(due)
-        for f, _ in done:
-            every = config.resume_every
-            if folds[f].resume is not None and every and len(results[f].history) % every == 0:
-                training.save(f, results[f])
-            tell(folds[f], config, results[f], paces[f])
-    net.store(models)
-    return results
+    try:
+        while any(len(result.history) < config.epochs for result in results):
+            epochs = [len(r.history) if len(r.history) < config.epochs else None for r in results]
+            rows = yield from training.round(epochs)
+            done = []
+            for f, row in enumerate(rows):
+                if row is not None:
+                    results[f].timings.append({"epoch": row["epoch"], **row.pop("cost")})
+                    results[f].history.append(row)
+                    done.append((f, len(results[f].history)))
+            if watch is not None and (due := watch.due(done)):
+                net.store(models)
+                watch.look(due)
+            for f, _ in done:
+                every = config.resume_every
+                if folds[f].resume is not None and every and len(results[f].history) % every == 0:
+                    training.save(f, results[f])
+                tell(folds[f], config, results[f], paces[f])
+    finally:
+        net.store(models)
 
 
 class _Clips:
@@ -157,15 +159,15 @@ class _Training:
         config: HstaTrainConfig,
         net: Stack,
         clips: _Clips,
-        trace: Trace | None,
     ) -> None:
-        self.folds, self.config, self.net = folds, config, net
-        self.clips, self.trace = clips, trace
+        self.folds, self.config, self.net, self.clips = folds, config, net, clips
         device, model = net.device, folds[0].model
         self.num_frames, self.classes = model.config.num_frames, model.config.num_classes
         self.draws = FoldDraws([torch.Generator(device) for _ in folds])
         self.half = autocast_type(config.precision, device)
-        scale, decay = torch.ones(1, net.flat.shape[1]), torch.zeros(1, net.flat.shape[1])
+        self.kind = net.flat.dtype
+        scale = torch.ones(1, net.flat.shape[1], dtype=self.kind)
+        decay = torch.zeros_like(scale)
         self.numbers: dict[str, int] = {}
         name_of = {id(p): name for name, p in model.named_parameters()}
         for group in parameter_groups(model, config):
@@ -184,11 +186,14 @@ class _Training:
         weights = [loss_weights(fold.labels, self.classes, config) for fold in folds]
         self.weights = None
         if weights[0] is not None:
-            self.weights = torch.stack([w for w in weights if w is not None]).to(device)
+            own = torch.stack([w for w in weights if w is not None])
+            self.weights = own.to(device, self.kind)
         self.scales = torch.tensor([fold.scale for fold in folds], dtype=torch.float32).to(device)
 
-    def round(self, epochs: Sequence[int | None]) -> list[dict[str, Any] | None] | None:
-        """An epoch of each fold (None: done); a row per fold, or None when the trace says stop."""
+    def round(
+        self, epochs: Sequence[int | None]
+    ) -> Generator[Step, None, list[dict[str, Any] | None]]:
+        """An epoch of each fold (None: done); a row per fold."""
         config, count = self.config, len(self.folds)
         plans = [_Plan() if e is None else self._plan(f, e) for f, e in enumerate(epochs)]
         steps = max(len(plan.events) for plan in plans)
@@ -210,8 +215,8 @@ class _Training:
                 if size:
                     names = tuple(self.folds[f].bank.names[e] for e in plans[f].events[step])
                     done[f].append((names, labels[f, :size], losses[f], guesses[f, :size]))
-            if self.trace is not None and self.trace.note(losses, [size > 0 for size in sizes]):
-                return None
+            active = [size > 0 for size in sizes]
+            yield Step(losses, active, self.state_of, self.load, self._store)
         seconds = time.perf_counter() - started
         clips = sum(len(events) for plan in plans for events in plan.events)
         cost = epoch_cost(seconds, waited, clips, self.net.device)
@@ -245,7 +250,7 @@ class _Training:
     ) -> tuple[Tensor, list[float], Tensor]:
         """Loss shares (S, F), each fold's last rate, and 0 where gathered gradients were used."""
         every = self.config.accumulate
-        shares = torch.ones(steps, len(plans))
+        shares = torch.ones(steps, len(plans), dtype=self.kind)
         keep = torch.ones(steps, len(plans), 1)
         table: list[list[Moment | None]] = [[None] * len(plans) for _ in range(steps)]
         last = [0.0] * len(plans)
@@ -295,12 +300,10 @@ class _Training:
         self.net.step(sizes, real)
         self.draws.start(sizes)
         scale = self.scales.repeat_interleave(most, dim=0)
-        clip = by_fold(to_clip(batch, device, scale), folds)
+        clip = by_fold(to_clip(batch, device, scale, self.kind), folds)
         with torch.autocast(device.type, self.half, enabled=self.half is not None):
             logits = forward(self.net, clip, self.draws)
-        losses = fold_losses(
-            logits.float(), target, real, self.weights, self.config.label_smoothing
-        )
+        losses = fold_losses(wide(logits), target, real, self.weights, self.config.label_smoothing)
         torch.autograd.backward((losses * share).sum())
         return losses.detach(), logits.detach().argmax(-1)
 
@@ -308,20 +311,30 @@ class _Training:
         """This fold's slice, as the plain loop would have saved it."""
         path = self.folds[number].resume
         assert path is not None
-        tensors = {f"model.{name}": t for name, t in self.net.state_of(number).items()}
-        tensors |= self.optimiser.state_of(number, self.numbers)
-        write_resume_point(path, tensors, resume_facts(result))
+        write_resume_point(path, self.state_of(number), resume_facts(result))
 
-    def resume(self, number: int) -> Fit:
+    def state_of(self, number: int) -> State:
+        """A fold's slice, as the plain loop would have it."""
+        tensors = {f"model.{name}": t for name, t in self.net.state_of(number).items()}
+        return tensors | self.optimiser.state_of(number, self.numbers)
+
+    def load(self, number: int, state: State) -> None:
+        """Set a fold's slice; raises KeyError or RuntimeError for another network's."""
+        self.net.load(number, {n.removeprefix("model."): t for n, t in state.items()})
+        self.optimiser.load(number, state, self.numbers)
+
+    def _store(self) -> None:
+        self.net.store([fold.model for fold in self.folds])
+
+    def resume(self, number: int, result: Fit) -> None:
         """Continue a fold from its own file, if there is one, whoever wrote it."""
         path = self.folds[number].resume
         if path is None or not path.exists():
-            return Fit()
+            return
         tensors, facts = read_resume_point(path)
         try:
-            self.net.load(number, {n.removeprefix("model."): t for n, t in tensors.items()})
-            self.optimiser.load(number, tensors, self.numbers)
-            return Fit(list(facts["history"]), list(facts["timings"]))
+            self.load(number, tensors)
+            result.history[:], result.timings[:] = facts["history"], facts["timings"]
         except (KeyError, RuntimeError) as error:
             raise no_resume_point(path, str(error)) from error
 
@@ -388,7 +401,8 @@ def predict_fused(
                 batch = clips.batch(
                     rows.reshape(count * most, -1), events.reshape(-1), config, change
                 )
-                clip = to_clip(batch, device, units.repeat_interleave(most, dim=0))
+                scale = units.repeat_interleave(most, dim=0)
+                clip = to_clip(batch, device, scale, type_of(model))
                 with torch.autocast(device.type, half, enabled=half is not None):
                     logits = forward(net, by_fold(clip, count))
                 total[:, start : start + most] += logits.double().cpu()

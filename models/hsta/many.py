@@ -1,9 +1,12 @@
-"""Training and testing folds of HSTA: one alone by the plain loop, several as one program."""
+"""Folds of HSTA trained and tested, one alone or several as one program, and both compared."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +18,8 @@ from models.hsta.fused import fit_fused, predict_fused
 from models.hsta.network import HSTA
 from models.hsta.settings import HstaTrainConfig
 from models.hsta.training import Fit, FoldTraining, fit_one, fusable, predict
-from models.stacked.trace import Trace
+from models.stacked.proof import PROBES, Outputs, Rivals, fused_loop, nudged
+from models.stacked.trace import Loop, Trace, follow
 
 
 def fit(
@@ -50,10 +54,25 @@ def fit_many(
     to rounding, and whether `watch` looks on its way or not (positions are those in `folds`).
     Raises TrainingError naming the fold and the clips when a loss stops being finite.
     """
+    results, loops = loops_of(folds, config, device, watch)
+    for loop in loops:
+        follow(loop, trace)
+    return results
+
+
+def loops_of(
+    folds: Sequence[FoldTraining],
+    config: HstaTrainConfig,
+    device: torch.device,
+    watch: Watch | None = None,
+) -> tuple[list[Fit], list[Loop]]:
+    """What `fit_many` returns, empty, and its loops, which fill it when they are followed."""
+    results = [Fit() for _ in folds]
     alone = folds[0].multi_label or not fusable(folds[0].model, config)
     if len(folds) == 1 or alone:
-        return [fit_one(f, config, device, trace, watch, n) for n, f in enumerate(folds)]
-    return fit_fused(folds, config, device, trace, watch)
+        pairs = enumerate(zip(folds, results, strict=True))
+        return results, [fit_one(f, config, device, fit, watch, n) for n, (f, fit) in pairs]
+    return results, [fit_fused(folds, config, device, results, watch)]
 
 
 def predict_many(
@@ -85,3 +104,45 @@ def predict_many(
         )
         for model, own, seed, scale in zip(models, positions, seeds, scales, strict=True)
     ]
+
+
+def rivals(
+    folds: Sequence[FoldTraining],
+    at: int,
+    config: HstaTrainConfig,
+    tested: Sequence[Sequence[int]],
+    device: torch.device,
+    kind: torch.dtype = torch.float32,
+) -> Rivals:
+    """Fold `at` alone, twice, and beside the others, in float32 or float64, on copies.
+
+    `tested`: each fold's positions in the bank to be asked. Raises ConfigError where the folds are
+    not one program.
+    """
+    config = config.model_copy(update={"precision": "fp32"})  # no autocast
+    own = [replace(fold, model=copy.deepcopy(fold.model).to(kind)) for fold in folds]
+    alone = replace(folds[at], model=copy.deepcopy(folds[at].model).to(kind))
+    twin = replace(alone, model=cast(HSTA, nudged(copy.deepcopy(alone.model))))
+    [first], [second], whole = (
+        loops_of(group, config, device)[1] for group in ([alone], [twin], own)
+    )
+
+    def outputs(few: bool) -> list[Outputs]:
+        asked = [list(part[:PROBES] if few else part) for part in tested]
+        found: list[Outputs] = []
+        for group in ([alone], own) if few else ([alone], [twin], own):
+            chances = predict_many(
+                [fold.model for fold in group],
+                folds[0].bank,
+                asked if group is own else [asked[at]],
+                config,
+                seeds=[fold.seed for fold in group],
+                device=device,
+                scales=[fold.scale for fold in group],
+            )
+            found.append([chances[at if group is own else 0]])
+            if group is not own:
+                group[0].model.train()
+        return found
+
+    return Rivals(first, second, fused_loop(whole, folds[at].who), at, outputs)

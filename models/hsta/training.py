@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,9 +26,11 @@ from models.epoch_record import Watch
 from models.fitting import (
     autocast_type,
     load_resume_point,
+    load_training_state,
     save_resume_point,
     seed_everything,
     seed_of,
+    training_state,
 )
 from models.hsta.clips import Batch, ClipBank, Scale, draw_batch, to_clip
 from models.hsta.epochs import (
@@ -43,8 +45,9 @@ from models.hsta.input import MIRROR
 from models.hsta.network import HSTA
 from models.hsta.settings import HstaTrainConfig
 from models.layers.dropout import set_generator
+from models.layers.selective_scan import wide
 from models.progress import Pace
-from models.stacked.trace import Trace
+from models.stacked.trace import Loop, State, Step
 from models.targets import bits_of
 
 logger = logging.getLogger(__name__)
@@ -202,18 +205,21 @@ def fit_one(
     fold: FoldTraining,
     config: HstaTrainConfig,
     device: torch.device,
-    trace: Trace | None = None,
+    result: Fit,
     watch: Watch | None = None,
     position: int = 0,
-) -> Fit:
-    """The plain loop: one network, torch's AdamW. `position`: of the fold, for the watch."""
+) -> Loop:
+    """The plain loop: one network, torch's AdamW; what it leaves is added to the empty `result`.
+
+    `position`: of the fold, for the watch.
+    """
     model, bank, positions, who = fold.model, fold.bank, fold.positions, fold.who
     model.to(device).train()
     model.activation_checkpointing = config.activation_checkpointing
     optimiser = make_optimiser(model, config)
     half = autocast_type(config.precision, device)
     scaler = torch.amp.GradScaler(device.type, enabled=half is torch.float16)
-    result, first, resume = Fit(), 0, fold.resume
+    first, resume = 0, fold.resume
     if resume is not None and resume.exists():
         facts = load_resume_point(resume, model, optimiser)
         first, result.history = int(facts["epoch"]) + 1, list(facts["history"])
@@ -228,41 +234,45 @@ def fit_one(
     forward: Callable[[Tensor], Tensor] = torch.compile(model) if config.compile else model
     scale = torch.tensor(fold.scale, dtype=torch.float32, device=device)
     step = _Step(
-        forward, optimiser, scaler, half, weights, config, device, scale, trace,
-        multi_label=fold.multi_label,
-    )  # fmt: skip
+        forward, model, optimiser, scaler, half, weights, config, device, scale, fold.multi_label
+    )
     pace = Pace("clips", (config.epochs - first) * epoch_clips(len(positions), config))
-    for epoch in range(first, config.epochs):
-        seed_everything(fold.seed, epoch)
-        if generator is not None:
-            generator.manual_seed(seed_of(fold.seed, epoch))
-        rng = np.random.default_rng([fold.seed, epoch])
-        order = epoch_order(fold.labels, config, rng)
-        at = [[positions[i] for i in part] for part in order]
-        batches: Iterable[Batch] = (
-            draw_batch(bank, part, model.config.num_frames, config.input, rng, augment=True)
-            for part in at
-        )
-        if device.type == "cuda":
-            batches = ahead((batch.pinned() for batch in batches), depth=3)
-        facts = _run_epoch(step, batches, epoch, len(at), who)
-        if step.stopped:
-            break
-        cost = facts.pop("cost")
-        result.timings.append({"epoch": epoch, **cost})
-        result.history.append({"epoch": epoch, **facts})
-        if watch is not None and (due := watch.due([(position, epoch + 1)])):
-            watch.look(due)
-            model.train()
-        if resume is not None and config.resume_every and (epoch + 1) % config.resume_every == 0:
-            record = resume_facts(result)
-            record["scaler"] = scaler.state_dict() if scaler.is_enabled() else {}
-            save_resume_point(resume, model, optimiser, record)
-        tell(fold, config, result, pace)
-    set_generator(model, None)
+    try:
+        for epoch in range(first, config.epochs):
+            seed_everything(fold.seed, epoch)
+            if generator is not None:
+                generator.manual_seed(seed_of(fold.seed, epoch))
+            rng = np.random.default_rng([fold.seed, epoch])
+            order = epoch_order(fold.labels, config, rng)
+            at = [[positions[i] for i in part] for part in order]
+            batches: Iterable[Batch] = (
+                draw_batch(bank, part, model.config.num_frames, config.input, rng, augment=True)
+                for part in at
+            )
+            if device.type == "cuda":
+                batches = ahead((batch.pinned() for batch in batches), depth=3)
+            facts = yield from _run_epoch(step, batches, epoch, len(at), who)
+            cost = facts.pop("cost")
+            result.timings.append({"epoch": epoch, **cost})
+            result.history.append({"epoch": epoch, **facts})
+            if watch is not None and (due := watch.due([(position, epoch + 1)])):
+                watch.look(due)
+                model.train()
+            every = config.resume_every
+            if resume is not None and every and (epoch + 1) % every == 0:
+                record = resume_facts(result)
+                record["scaler"] = scaler.state_dict() if scaler.is_enabled() else {}
+                save_resume_point(resume, model, optimiser, record)
+            tell(fold, config, result, pace)
+    finally:
+        set_generator(model, None)
     if result.timings:
         logger.info("%s: last epoch %s", who, pace_of(result.timings[-1]))
-    return result
+
+
+def type_of(model: nn.Module) -> torch.dtype:
+    """What a network's weights are kept in."""
+    return next(model.parameters()).dtype
 
 
 def epoch_clips(count: int, config: HstaTrainConfig) -> int:
@@ -300,6 +310,7 @@ class _Step:
     """One batch forward and backward, one update per `accumulate` batches."""
 
     forward: Callable[[Tensor], Tensor]
+    model: HSTA
     optimiser: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     half: torch.dtype | None
@@ -307,20 +318,27 @@ class _Step:
     config: HstaTrainConfig
     device: torch.device
     scale: Tensor
-    trace: Trace | None = None
-    stopped: bool = False
     multi_label: bool = False
+
+    def made(self, loss: Tensor) -> Step:
+        """What the loop shows after the step."""
+        return Step(loss[None], [True], self._state_of, self._load, lambda: None)
+
+    def _state_of(self, _: int) -> State:
+        return training_state(self.model, self.optimiser)
+
+    def _load(self, _: int, state: State) -> None:
+        load_training_state(state, self.model, self.optimiser)
 
     def backward(self, batch: Batch, share: float) -> tuple[Tensor, Tensor]:
         """Loss of the batch and its predictions; gradients are added, weighted by `share`."""
-        clip = to_clip(batch, self.device, self.scale)
+        clip = to_clip(batch, self.device, self.scale, type_of(self.model))
         target = batch.labels.to(self.device, non_blocking=True)
-        weights = None if self.weights is None else self.weights.to(self.device)
+        weights = None if self.weights is None else self.weights.to(self.device, clip.dtype)
         with torch.autocast(self.device.type, self.half, enabled=self.half is not None):
             logits = self.forward(clip)
-        loss = self._loss(logits.float(), target, weights)
+        loss = self._loss(wide(logits), target, weights)
         torch.autograd.backward(self.scaler.scale(loss * share))
-        self.stopped = self.trace is not None and self.trace.note(loss[None], [True])
         if self.multi_label:
             places = torch.arange(logits.shape[1], device=logits.device)
             return loss.detach(), ((logits.detach() >= 0).long() << places).sum(1)
@@ -351,7 +369,7 @@ class _Step:
 
 def _run_epoch(
     step: _Step, batches: Iterable[Batch], epoch: int, count: int, who: str
-) -> dict[str, Any]:
+) -> Generator[Step, None, dict[str, Any]]:
     """All batches of an epoch. Losses stay on the device; they are looked at now and then."""
     accumulate = step.config.accumulate
     per_epoch = math.ceil(count / accumulate)
@@ -369,8 +387,7 @@ def _run_epoch(
         if (number + 1) % accumulate == 0 or last:
             rate = learning_rate(epoch * per_epoch + number // accumulate, per_epoch, step.config)
             step.update(rate)
-        if step.stopped:
-            break
+        yield step.made(done[-1][2])
         if last or number - checked >= CHECK_EVERY:
             check_finite(done[checked:], checked, epoch, who)
             checked = number + 1
@@ -415,7 +432,7 @@ def predict(
             for mirrored in views:
                 batch.change = torch.tensor([MIRROR] * len(part)) if mirrored else None
                 with torch.autocast(device.type, half, enabled=half is not None):
-                    logits = model(to_clip(batch, device, units))
+                    logits = model(to_clip(batch, device, units, type_of(model)))
                 total[i : i + len(part)] += logits.double().cpu()
     mean = total / (draws * len(views))
     return (mean.sigmoid() if multi_label else mean.softmax(dim=1)).numpy()

@@ -7,7 +7,6 @@
 
 from __future__ import annotations
 
-import copy
 import logging
 import platform
 from collections.abc import Mapping, Sequence
@@ -29,7 +28,6 @@ from data.stages.workspace import Workspace
 from models.epoch_record import note_epoch, read_notes, watch_of
 from models.fitting import (
     discard_if_damaged,
-    exact_products,
     load_weights,
     save_weights,
     seed_everything,
@@ -45,18 +43,16 @@ from models.me_tst.curves import (
 from models.me_tst.epochs import write_epochs
 from models.me_tst.fused import predict_many
 from models.me_tst.labels import EMOTIONS, require_positives, sample_windows
-from models.me_tst.many import fit_many
+from models.me_tst.many import fit_many, rivals
 from models.me_tst.scores import score_table, unit_rows
 from models.me_tst.settings import DecodeConfig, MeTstTrainConfig
-from models.me_tst.stacked import biases_without_gradient
 from models.me_tst.training import FoldTraining, Windows, predict
 from models.recipe import Recipe
 from models.registry import find_network
 from models.runs.files import FoldJob, RunFiles, Sample, read_tables
 from models.scores.spotting import Protocol, VideoCurves, VideoResult, evaluate
 from models.spotting import CLASS_NAMES, half_width
-from models.stacked.proof import Proof, compare, find_fold
-from models.stacked.trace import Trace
+from models.stacked.proof import Proof, Rivals, find_fold, prove
 
 logger = logging.getLogger(__name__)
 
@@ -244,32 +240,21 @@ def decode_fold(recipe: Recipe, folder: Path) -> None:
 
 
 def prove_fold(jobs: Sequence[FoldJob], fold: str, steps: int = 100) -> Proof:
-    """Train fold `fold` alone and beside the other jobs' folds, `steps` steps each; compare.
+    """Train fold `fold` alone and beside the other jobs' folds; see `models.stacked.proof.prove`.
 
-    Compared are the losses of every step and, afterwards, the outputs on the test windows. Biases
-    without a gradient are frozen for it (see `biases_without_gradient`). Nothing is written.
+    Compared are losses, and spot probability and logits on the test windows. Biases without a
+    gradient are frozen for it (see `biases_without_gradient`). Nothing is written.
     """
-    pack = prepare(jobs)
-    at = find_fold([job.fold for job in jobs], fold)
-    for one in pack.folds:
-        frozen = set(biases_without_gradient(one.network))
-        for name, parameter in one.network.named_parameters():
-            parameter.requires_grad_(name not in frozen)
-    alone = replace(pack, folds=[copy.deepcopy(pack.folds[at])])
-    traces = Trace(0, steps), Trace(at, steps)
-    with exact_products():
-        for group, trace in zip((alone, pack), traces, strict=True):
-            fit_many(
-                group.trainings(files=False),
-                group.windows,
-                group.train_config,
-                strategy=group.strategy,
-                device=group.device,
-                trace=trace,
-            )
-        outputs = alone.predict()[0], pack.predict()[at]
-    losses = [trace.losses for trace in traces]
-    return compare(fold, len(jobs), losses[0], losses[1], outputs[0], outputs[1])
+    pack, at = prepare(jobs), find_fold([job.fold for job in jobs], fold)
+    trainings, tested = pack.trainings(files=False), [one.test_rows for one in pack.folds]
+
+    def of_type(kind: torch.dtype) -> Rivals:
+        return rivals(
+            trainings, at, pack.windows, pack.train_config, tested,
+            strategy=pack.strategy, device=pack.device, kind=kind,
+        )  # fmt: skip
+
+    return prove(fold, len(jobs), of_type, steps)
 
 
 def training_rows(

@@ -9,7 +9,7 @@ What a step needs from the host goes to the device once a round; losses come bac
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,52 +27,52 @@ from models.me_tst.stacked import drop_rates, forward
 from models.me_tst.training import FoldCourse, WindowTensors
 from models.stacked.optimiser import FoldAdam, Moment
 from models.stacked.stack import Stack
-from models.stacked.trace import Trace
+from models.stacked.trace import Loop, State, Step
 
 
 def fit_fused(
     courses: Sequence[FoldCourse],
     data: WindowTensors,
     device: torch.device,
-    trace: Trace | None = None,
     watch: Watch | None = None,
-) -> None:
-    """Train the networks of several courses in place, in eval mode afterwards."""
+) -> Loop:
+    """Train the networks of several courses in place; in eval mode when the loop ends."""
     networks = [course.fold.network.to(device) for course in courses]
     net = Stack(networks, device).train()
     optimiser = FoldAdam(net)
     for fold, course in enumerate(courses):
-        _resume(net, optimiser, course, fold)
+        _resume(net, optimiser, courses, fold)
         course.begin()
     masks = DepthMasks(drop_rates(networks[0]), device)
     weights = torch.from_numpy(np.stack([course.weights for course in courses]))
     weights = weights.to(device, data.motion.dtype)
-    saved, stopped = time.monotonic(), False
-    while not stopped and not all(course.done for course in courses):
-        active = [not course.done for course in courses]
-        sums, stopped = _round(net, courses, active, data, weights, masks, optimiser, trace)
-        if stopped:
-            break
-        means = sums.tolist()
-        due = time.monotonic() - saved > training.SECONDS_BETWEEN_SAVES
-        for fold, course in enumerate(courses):
-            if active[fold]:
-                count = len(course.fold.rows)
-                course.finish_epoch(means[fold][0] / count, means[fold][1] / count)
-        done = [(f, len(courses[f].history)) for f in range(len(courses)) if active[f]]
-        if watch is not None and (asked := watch.due(done)):
-            net.store(networks)
-            watch.look(asked)
-        for fold, course in enumerate(courses):
-            if active[fold] and due and course.fold.resume is not None:
-                _save(net, optimiser, course, fold)
-        saved = time.monotonic() if due else saved
-        for fold, course in enumerate(courses):
-            if active[fold]:
-                course.tell()
-    net.store(networks)
-    for network in networks:
-        network.eval()
+    saved = time.monotonic()
+    try:
+        while not all(course.done for course in courses):
+            active = [not course.done for course in courses]
+            sums = yield from _round(net, courses, active, data, weights, masks, optimiser)
+            means = sums.tolist()
+            due = time.monotonic() - saved > training.SECONDS_BETWEEN_SAVES
+            for fold, course in enumerate(courses):
+                if active[fold]:
+                    count = len(course.fold.rows)
+                    course.finish_epoch(means[fold][0] / count, means[fold][1] / count)
+            done = [(f, len(courses[f].history)) for f in range(len(courses)) if active[f]]
+            if watch is not None and (asked := watch.due(done)):
+                net.store(networks)
+                watch.look(asked)
+            for fold, course in enumerate(courses):
+                if active[fold] and due and course.fold.resume is not None:
+                    state = _state_of(net, optimiser, courses, fold)
+                    write_resume_point(course.fold.resume, state, course.facts())
+            saved = time.monotonic() if due else saved
+            for fold, course in enumerate(courses):
+                if active[fold]:
+                    course.tell()
+    finally:
+        net.store(networks)
+        for network in networks:
+            network.eval()
 
 
 @dataclass
@@ -115,9 +115,18 @@ def _round(
     weights: Tensor,
     masks: DepthMasks,
     optimiser: FoldAdam,
-    trace: Trace | None,
-) -> tuple[Tensor, bool]:
-    """An epoch of each active fold; sums of both losses (F, 2), and whether the trace says stop."""
+) -> Generator[Step, None, Tensor]:
+    """An epoch of each active fold; sums of both losses (F, 2)."""
+
+    def state_of(fold: int) -> State:
+        return _state_of(net, optimiser, courses, fold)
+
+    def load(fold: int, state: State) -> None:
+        _load(net, optimiser, courses, fold, state)
+
+    def store() -> None:
+        net.store([course.fold.network for course in courses])
+
     config = courses[0].config
     plan = _plan(courses, active, net.device)
     masks.draw(
@@ -147,9 +156,8 @@ def _round(
         net.gradients(optimiser.gradient)
         optimiser.step(step)
         sums += losses.detach() * real.sum(1, keepdim=True)
-        if trace is not None and trace.note(total, [own[step] > 0 for own in plan.sizes]):
-            return sums, True
-    return sums, False
+        yield Step(total, [own[step] > 0 for own in plan.sizes], state_of, load, store)
+    return sums
 
 
 def fold_losses(
@@ -180,23 +188,34 @@ def _numbers(network: nn.Module) -> dict[str, int]:
     return {name: number for number, (name, parameter) in named if parameter.requires_grad}
 
 
-def _save(net: Stack, optimiser: FoldAdam, course: FoldCourse, fold: int) -> None:
-    """This fold's slice, as the plain loop would have saved it."""
-    assert course.fold.resume is not None
+def _state_of(
+    net: Stack, optimiser: FoldAdam, courses: Sequence[FoldCourse], fold: int
+) -> dict[str, Tensor]:
+    """This fold's slice, as the plain loop would have it."""
     tensors = {f"model.{name}": t for name, t in net.state_of(fold).items()}
-    tensors |= optimiser.state_of(fold, _numbers(course.fold.network))
-    write_resume_point(course.fold.resume, tensors, course.facts())
+    return tensors | optimiser.state_of(fold, _numbers(courses[fold].fold.network))
 
 
-def _resume(net: Stack, optimiser: FoldAdam, course: FoldCourse, fold: int) -> None:
+def _load(
+    net: Stack, optimiser: FoldAdam, courses: Sequence[FoldCourse], fold: int, state: State
+) -> None:
+    """Set this fold's slice from what `_state_of`, or the plain loop, gave.
+
+    Raises KeyError or RuntimeError for another network's.
+    """
+    net.load(fold, {name.removeprefix("model."): t for name, t in state.items()})
+    optimiser.load(fold, state, _numbers(courses[fold].fold.network))
+
+
+def _resume(net: Stack, optimiser: FoldAdam, courses: Sequence[FoldCourse], fold: int) -> None:
     """Continue a fold from its own file, if there is one, whoever wrote it."""
+    course = courses[fold]
     path = course.fold.resume
     if path is None or not path.exists():
         return
     tensors, facts = read_resume_point(path)
     try:
-        net.load(fold, {n.removeprefix("model."): t for n, t in tensors.items()})
-        optimiser.load(fold, tensors, _numbers(course.fold.network))
+        _load(net, optimiser, courses, fold, tensors)
         course.restore(facts)
     except (KeyError, RuntimeError) as error:
         raise no_resume_point(path, str(error)) from error
@@ -222,6 +241,6 @@ def predict_many(
     at, parts = torch.from_numpy(padded).to(place), []
     for start in range(0, longest, batch_size):
         spot, logits = forward(net, shared[at[:, start : start + batch_size]])
-        parts.append((spot.float().cpu(), logits.float().cpu()))
+        parts.append((wide(spot).cpu(), wide(logits).cpu()))
     spots, scores = (torch.cat(part, dim=1).numpy() for part in zip(*parts, strict=True))
     return [(spots[f, : len(own)], scores[f, : len(own)]) for f, own in enumerate(rows)]

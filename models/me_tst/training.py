@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,13 +23,20 @@ from torch.nn import functional as F
 
 from data.errors import TrainingError
 from models.epoch_record import Watch
-from models.fitting import exact_products, load_resume_point, save_resume_point
+from models.fitting import (
+    exact_products,
+    load_resume_point,
+    load_training_state,
+    save_resume_point,
+    training_state,
+)
+from models.layers.selective_scan import wide
 from models.layers.stochastic_depth import DepthMasks, set_masks
 from models.me_tst.labels import class_weights, jitter_factors
 from models.me_tst.settings import MeTstTrainConfig
 from models.me_tst.stacked import drop_rates
 from models.progress import Pace
-from models.stacked.trace import Trace
+from models.stacked.trace import Loop, State, Step
 
 SECONDS_BETWEEN_SAVES = 15.0
 
@@ -189,11 +196,13 @@ def fit_one(
     course: FoldCourse,
     data: WindowTensors,
     device: torch.device,
-    trace: Trace | None,
     watch: Watch | None = None,
     position: int = 0,
-) -> None:
-    """The plain loop: one network, torch's Adam. `position`: of the fold, for the watch."""
+) -> Loop:
+    """The plain loop: one network, torch's Adam; it is in eval mode when the loop ends.
+
+    `position`: of the fold, for the watch.
+    """
     fold = course.fold
     network = fold.network.to(device).train()
     optimiser = torch.optim.Adam(network.parameters(), lr=course.config.max_lr)
@@ -202,23 +211,23 @@ def fit_one(
     weights = torch.from_numpy(course.weights).to(device, data.motion.dtype)
     masks = DepthMasks(drop_rates(network), device)
     set_masks(network, masks)
-    saved, stopped = time.monotonic(), False
+    saved = time.monotonic()
     course.begin()
-    while not course.done and not stopped:
-        masks.draw([course.sizes], [course.generator])
-        sums, stopped = _epoch(network, course, data, weights, masks, optimiser, trace)
-        if stopped:
-            break
-        course.finish_epoch(*(sums / len(fold.rows)).tolist())
-        if watch is not None and (due := watch.due([(position, len(course.history))])):
-            watch.look(due)
-            network.train()
-        if fold.resume is not None and time.monotonic() - saved > SECONDS_BETWEEN_SAVES:
-            save_resume_point(fold.resume, network, optimiser, course.facts())
-            saved = time.monotonic()
-        course.tell()
-    set_masks(network, None)
-    network.eval()
+    try:
+        while not course.done:
+            masks.draw([course.sizes], [course.generator])
+            sums = yield from _epoch(network, course, data, weights, masks, optimiser)
+            course.finish_epoch(*(sums / len(fold.rows)).tolist())
+            if watch is not None and (due := watch.due([(position, len(course.history))])):
+                watch.look(due)
+                network.train()
+            if fold.resume is not None and time.monotonic() - saved > SECONDS_BETWEEN_SAVES:
+                save_resume_point(fold.resume, network, optimiser, course.facts())
+                saved = time.monotonic()
+            course.tell()
+    finally:
+        set_masks(network, None)
+        network.eval()
 
 
 def _epoch(
@@ -228,9 +237,15 @@ def _epoch(
     weights: Tensor,
     masks: DepthMasks,
     optimiser: torch.optim.Optimizer,
-    trace: Trace | None,
-) -> tuple[Tensor, bool]:
-    """One pass; the sums over windows of both losses, and whether the trace says stop."""
+) -> Generator[Step, None, Tensor]:
+    """One pass; the sums over windows of both losses."""
+
+    def state_of(_: int) -> State:
+        return training_state(network, optimiser)
+
+    def load(_: int, state: State) -> None:
+        load_training_state(state, network, optimiser)
+
     config, device = course.config, data.motion.device
     order, jitter = course.draw()
     rows, factors = torch.from_numpy(order).to(device), torch.from_numpy(jitter).to(device)
@@ -255,9 +270,12 @@ def _epoch(
             group["betas"] = (beta1, group["betas"][1])
         optimiser.step()
         sums += losses.detach() * len(batch)
-        if trace is not None and trace.note(total[None], [True]):
-            return sums, True
-    return sums, False
+        yield Step(total[None], [True], state_of, load, _up_to_date)
+    return sums
+
+
+def _up_to_date() -> None:
+    """A network trained by the plain loop always is."""
 
 
 @exact_products()
@@ -271,6 +289,6 @@ def predict(
     for start in range(0, len(motion), batch_size):
         batch = torch.from_numpy(motion[start : start + batch_size]).to(device)
         spot, recog = network(batch[:, None])
-        spots.append(spot.float().cpu().numpy())
-        logits.append(recog.float().cpu().numpy())
+        spots.append(wide(spot).cpu().numpy())
+        logits.append(wide(recog).cpu().numpy())
     return np.concatenate(spots), np.concatenate(logits)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from data.datasets.composite import sources
 from data.schema import EVENTS
 
 if TYPE_CHECKING:
@@ -299,17 +300,18 @@ class Confusion:
 
 
 def confusions(predictions: pd.DataFrame, labels: list[str] | None = None) -> list[Confusion]:
-    """All datasets together, then each alone when there are several.
+    """All datasets (or databases of people) together, then each alone when there are several.
 
-    predictions: columns dataset, label, predicted; rows without either are left out.
+    predictions: columns dataset, person, label, predicted; rows without the last two are left out.
     """
     table = predictions.dropna(subset=["label", "predicted"])
     if table.empty:
         return []
     names = labels or sorted({*table.label.astype(str), *table.predicted.astype(str)})
     parts = [("All folds together", table)]
-    if table.dataset.nunique() > 1:
-        parts += [(f"{d} alone", part) for d, part in table.groupby("dataset")]
+    origin = sources(table)
+    if origin.nunique() > 1:
+        parts += [(f"{name} alone", part) for name, part in table.groupby(origin)]
     found = []
     for title, part in parts:
         counts = pd.crosstab(part.label.astype(str), part.predicted.astype(str))

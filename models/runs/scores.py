@@ -2,7 +2,8 @@
 
 Scopes beside the family's own (columns name scope value low high chance majority count note):
 
-    dataset:<name>   the pooled scores on one dataset's samples, where there are several
+    dataset:<name>   the pooled scores on one dataset's samples, where there are several; in one
+                     dataset of people of several databases (imported pictures), on each database's
     choice:<how>     the scores under each way of choosing the epoch, where epochs are recorded;
                      the last epoch's are the headline, those called optimistic are no results
     epoch:<n>        pooled scores after n epochs
@@ -17,14 +18,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from data.datasets.composite import cd6me_differences, is_megc2019, megc_differences
+from data.datasets.composite import (
+    cd6me_differences,
+    database_of,
+    is_megc2019,
+    megc_differences,
+    sources,
+)
 from data.errors import StoreError
 from data.stages.identity import stable_hash
 from models.contract import Counted
@@ -78,6 +85,13 @@ def _score_seed(run: RunFiles) -> _Seed:
                 continue
             rows += _rows(f"dataset:{dataset}", part, part.counts, draws)
             found.counts[f"dataset:{dataset}"] = (part, part.counts)
+    elif len(databases := sorted({database_of(person) for person in whole.people})) > 1:
+        for name in databases:
+            inside = [database_of(person) == name for person in whole.people]
+            people = [p for p, own in zip(whole.people, inside, strict=True) if own]
+            part = replace(whole, people=people, counts=whole.counts[inside])
+            rows += _rows(f"dataset:{name}", part, part.counts, draws)
+            found.counts[f"dataset:{name}"] = (part, part.counts)
     if recipe.epoch_scores.record:
         rows += _epoch_rows(run, family, whole, found)
     found.table = pd.concat([found.table, metric_table(rows)], ignore_index=True)
@@ -208,6 +222,9 @@ def sample_facts(run: RunFiles) -> dict[str, Any]:
     if len(recipe.data) > 1:
         for name in recipe.data:
             parts[name] = (tested[tested.dataset == name], micro[micro.dataset == name])
+    elif len(databases := sorted(set(sources(tested)))) > 1:
+        for name in databases:
+            parts[name] = (tested[sources(tested) == name], micro[sources(micro) == name])
     facts: dict[str, Any] = {
         "sample_digest": stable_hash(sorted(samples))[:12],
         "split": recipe.split.kind,

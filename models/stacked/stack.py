@@ -172,9 +172,10 @@ class Stack:
             return F.batch_norm(
                 x, mean.view(-1), var.view(-1), weight, bias, self.training, momentum, eps
             )
-        real = self.weight.t()[:, :, None, None]  # (B, F, 1, 1)
         apart = wide(x.view(len(x), self.folds, -1, x.shape[-1]))
-        own = self.weight.sum(1) * x.shape[-1]
+        weight_of = self.weight.to(apart.dtype)  # counts and their ratios as exact as the values
+        real = weight_of.t()[:, :, None, None]  # (B, F, 1, 1)
+        own = weight_of.sum(1) * x.shape[-1]
         number = own.clamp(min=1)[None, :, None, None]
         centre = (apart * real).sum((0, 3), keepdim=True) / number
         apart = apart - centre

@@ -23,7 +23,7 @@ ME_TST: dict[str, Callable[[], nn.Module]] = {
         MeTstConfig(dim=16, blocks=3, d_state=4, drop_path=0.3, share_trunk=False)
     ),
     "me_tst_plus": lambda: MeTstPlus(
-        MeTstPlusConfig(in_channels=10, dim=4, blocks=3, d_state=2, drop_path=0.3, share_trunk=True)
+        MeTstPlusConfig(in_channels=10, dim=4, blocks=2, d_state=2, drop_path=0.3, share_trunk=True)
     ),
 }
 DROPPING = SMALL.model_copy(

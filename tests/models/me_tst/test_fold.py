@@ -379,7 +379,8 @@ def test_a_pack_writes_each_fold_as_it_would_be_alone(
 def test_a_fold_of_a_pack_is_proved_to_be_its_own(workspace: Workspace) -> None:
     jobs = jobs_of(planned(workspace, recipe(train={"max_lr": 1e-3})))
     proof = prove_fold(jobs, "1", steps=8)
-    assert proof.holds and proof.steps == 8 and "beside 3 others: equal" in proof.sentence()
+    assert proof.holds and proof.free_double.steps == 8, proof.sentence()
+    assert "beside 3 others: the same" in proof.sentence()
     assert proof.fold == "1" and not jobs[1].out.exists()
     with pytest.raises(ConfigError, match="fold-00"):
         prove_fold(jobs, "fold-77")

@@ -1,13 +1,12 @@
-"""A fold trained beside others is the fold trained alone: unequal sizes, dropout on.
+"""A fold trained beside others is the fold trained alone, and a history or company changes nothing.
 
-The fold alone is the plain network under torch's own optimiser.
+The fold alone is the plain network under torch's own optimiser. What a proof says of right and of
+broken programs is in test_proof.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -15,142 +14,17 @@ import torch
 
 from data.errors import TrainingError
 from models.hsta import many as hsta
-from models.hsta import training as hsta_training
-from models.hsta.input import HstaInputConfig
 from models.hsta.training import HstaTrainConfig
-from models.me_tst import fused as me_tst_fused
-from models.me_tst.fused import predict_many
 from models.me_tst.many import fit_many
 from models.me_tst.settings import MeTstTrainConfig
-from models.me_tst.training import FoldTraining, Windows, predict
-from models.stacked.proof import TOLERANCE, compare
-from models.stacked.stack import Stack
-from models.stacked.trace import Trace
-from tests.fakes.folds import ME_TST, ROWS, gap, hsta_folds, me_tst_folds, toy_bank, toy_windows
+from models.me_tst.training import FoldTraining
+from tests.fakes.folds import ROWS, gap, hsta_folds, me_tst_folds, toy_bank, toy_windows
 
 CPU = torch.device("cpu")
 TRAIN = MeTstTrainConfig(epochs=40, max_lr=3e-4, batch_size=8)
 CLIPS = HstaTrainConfig(
     epochs=60, batch_size=8, base_lr=0.01, warmup_epochs=1, precision="fp32", resume_every=1
 )
-
-
-def traced(folds: Sequence[Any], fold: int, steps: int) -> list[torch.Tensor]:
-    """Losses of one of the folds over so many of its steps; the networks end there."""
-    trace = Trace(fold, steps)
-    # A hundred steps of a real fold are warm-up; beyond it these narrow networks are chaotic.
-    config = TRAIN.model_copy(update={"epochs": 400}) if steps >= 100 else TRAIN
-    fit_many(folds, toy_windows(), config, trace=trace)
-    return trace.losses
-
-
-@pytest.mark.parametrize(("kind", "steps"), [("me_tst", 25), ("me_tst_plus", 8)])
-def test_me_tst_losses_and_logits_of_a_fold(kind: str, steps: int) -> None:
-    prove_me_tst(kind, steps, fold=0)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", ["me_tst", "two_trunks"])
-@pytest.mark.parametrize("fold", range(4))
-def test_me_tst_every_fold_for_a_hundred_steps(kind: str, fold: int) -> None:
-    prove_me_tst(kind, 100, fold)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", list(ME_TST))
-@pytest.mark.parametrize("fold", range(4))
-def test_me_tst_in_double_precision_for_a_hundred_steps(kind: str, fold: int) -> None:
-    """The narrow ME-TST+ is chaotic: rounding grows a million times, in either precision."""
-    assert double_gap(kind, fold, 100) < 1e-7
-
-
-@pytest.mark.parametrize(("kind", "steps"), [("two_trunks", 12), ("me_tst_plus", 8)])
-def test_me_tst_in_double_precision(kind: str, steps: int) -> None:
-    assert double_gap(kind, 1, steps) < 1e-12
-
-
-def double_gap(kind: str, fold: int, steps: int) -> float:
-    """Largest difference of a fold's losses alone and beside others, all in float64."""
-    found = toy_windows()
-    windows = Windows(found.motion.astype(np.float64), found.spot.astype(np.float64), found.classes)
-    traces = Trace(0, steps), Trace(fold, steps)
-    for trace, chosen in zip(traces, (slice(fold, fold + 1), slice(None)), strict=True):
-        folds = me_tst_folds(kind)[chosen]
-        folds = [replace(one, network=one.network.double()) for one in folds]
-        fit_many(folds, windows, TRAIN, trace=trace)
-    assert traces[0].losses[0].dtype == torch.float64 and len(traces[1].losses) == steps
-    return float((torch.stack(traces[0].losses) - torch.stack(traces[1].losses)).abs().max())
-
-
-def prove_me_tst(kind: str, steps: int, fold: int) -> None:
-    alone, beside = me_tst_folds(kind)[fold], me_tst_folds(kind)
-    losses = traced([alone], 0, steps), traced(beside, fold, steps)
-    motion = toy_windows(12, seed=9).motion  # unseen
-    whole = [np.arange(12)] * 4
-    outputs = (
-        predict(alone.network, motion),
-        predict_many([f.network for f in beside], motion, whole),
-    )
-    proof = compare(alone.who, 4, *losses, outputs[0], outputs[1][fold])
-    assert proof.steps == steps and proof.holds, proof.sentence()
-    assert gap(alone.network, me_tst_folds(kind)[fold].network) > 1e-3  # it was trained
-
-
-CHANGES: list[dict[str, Any]] = [
-    {},
-    {
-        "accumulate": 2,
-        "clip_norm": 0.5,
-        "class_weights": "inverse",
-        "balanced": False,
-        "label_smoothing": 0.1,
-        "input": HstaInputConfig(
-            pixels="motion",
-            augment=True,
-            max_amplitude=0.5,
-            level=0.5,
-            test_mirror=True,
-            test_sampling="random",
-            test_draws=2,
-        ),
-    },
-]
-
-
-@pytest.mark.parametrize(("changes", "steps"), [(CHANGES[0], 20), (CHANGES[1], 12)])
-def test_hsta_losses_and_chances_of_a_fold(changes: dict[str, Any], steps: int) -> None:
-    prove_hsta(changes, steps, fold=2)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("changes", CHANGES)
-@pytest.mark.parametrize("fold", range(4))
-def test_hsta_every_fold_for_a_hundred_steps(changes: dict[str, Any], fold: int) -> None:
-    prove_hsta(changes, 100, fold)
-
-
-def prove_hsta(changes: dict[str, Any], steps: int, fold: int) -> None:
-    config, bank = CLIPS.model_copy(update={**changes, "epochs": 120}), toy_bank()
-    alone, beside = hsta_folds(bank, config)[fold], hsta_folds(bank, config)
-    traces = Trace(0, steps), Trace(fold, steps)
-    hsta.fit_many([alone], config, CPU, traces[0])
-    hsta.fit_many(beside, config, CPU, traces[1])
-    held_out = [[e for e in range(40) if e not in f.positions] for f in beside]
-    chances = hsta.predict_many(
-        [f.model for f in beside],
-        bank,
-        held_out,
-        config,
-        seeds=[f.seed for f in beside],
-        device=CPU,
-        scales=[f.scale for f in beside],
-    )
-    assert [len(c) for c in chances] == [len(h) for h in held_out]
-    one = hsta_training.predict(
-        alone.model, bank, held_out[fold], config, seed=alone.seed, device=CPU, scale=alone.scale
-    )
-    proof = compare(alone.who, 4, traces[0].losses, traces[1].losses, [one], [chances[fold]])
-    assert proof.steps == steps and proof.holds, proof.sentence()
 
 
 def test_histories_of_unequal_folds_are_those_of_the_folds_alone() -> None:
@@ -210,25 +84,6 @@ def test_a_loss_that_is_not_finite_names_the_fold_and_leaves_the_others() -> Non
     folds = [replace(f, rows=f.rows[f.rows != 1]) if i != 1 else f for i, f in enumerate(folds)]
     with pytest.raises(TrainingError, match=r"fold-01, epoch 0"):
         fit_many(folds, windows, TRAIN.model_copy(update={"epochs": 1}))
-
-
-def test_a_comparison_can_fail(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Padding that counts, masks of a neighbour: what a proof must find."""
-    alone = traced([me_tst_folds("me_tst")[0]], 0, 6)
-
-    def gap_of(fused: list[torch.Tensor]) -> float:
-        return compare("fold-00", 4, alone, fused, [np.zeros(1)], [np.zeros(1)]).loss_gap
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Stack, "step", lambda self, counts, weight: None)
-        assert gap_of(traced(me_tst_folds("me_tst"), 0, 6)) > TOLERANCE
-    with monkeypatch.context() as patch:
-        whole = me_tst_fused.fold_losses
-        patch.setattr(
-            me_tst_fused, "fold_losses", lambda *a: whole(*a[:-1], torch.ones_like(a[-1]))
-        )
-        assert gap_of(traced(me_tst_folds("me_tst"), 0, 6)) > TOLERANCE
-    assert gap_of(traced(me_tst_folds("me_tst"), 0, 6)) < 1e-5
 
 
 def test_a_network_without_a_stacked_form_is_trained_fold_after_fold() -> None:
