@@ -43,6 +43,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
+@pytest.mark.ci
 @pytest.mark.parametrize("recipe", ["ststnet_pictures", "flow_regression_pictures"])
 def test_a_recipe_scores_everybody_and_each_database(
     recipe: str, pictures: Path, tmp_path: Path
