@@ -43,8 +43,10 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.ci
-@pytest.mark.parametrize("recipe", ["ststnet_pictures", "flow_regression_pictures"])
+@pytest.mark.parametrize(
+    "recipe",
+    ["ststnet_pictures", pytest.param("flow_regression_pictures", marks=pytest.mark.ci)],
+)
 def test_a_recipe_scores_everybody_and_each_database(
     recipe: str, pictures: Path, tmp_path: Path
 ) -> None:
@@ -64,7 +66,6 @@ def test_a_recipe_scores_everybody_and_each_database(
 
 
 @pytest.mark.slow
-@pytest.mark.ci
 @pytest.mark.parametrize(
     ("config", "least"),
     # HSTA learns little of 42 pictures in 30 epochs: it must run, and beat naming one class
