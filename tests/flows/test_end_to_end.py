@@ -17,6 +17,8 @@ import h5py
 import pandas as pd
 import pytest
 
+pytestmark = [pytest.mark.slow, pytest.mark.ci]
+
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = ["--set", "train.epochs=2", "--set", "flow.size=64"]
 BRIEF = ["--set", "train.epochs=2"]
@@ -114,8 +116,6 @@ def test_deleted_part_is_redone_byte_for_byte(
     assert store_bytes(workspace) == before
 
 
-@pytest.mark.slow
-@pytest.mark.ci
 def test_kill_in_the_middle_then_a_rerun_equals_an_undisturbed_run(
     clips: tuple[Path, list[str]],
     smoke: dict[str, Path],
@@ -148,8 +148,6 @@ def test_kill_in_the_middle_then_a_rerun_equals_an_undisturbed_run(
     assert store_bytes(workspace) == store_bytes(undisturbed)
 
 
-@pytest.mark.slow
-@pytest.mark.ci
 def test_long_videos_end_in_intervals_and_strs(
     smoke: dict[str, Path], tmp_path: Path, cli: Callable[..., Any]
 ) -> None:

@@ -18,6 +18,8 @@ from models.steps import step_names
 from tasks.prefect_api import PrefectApi, Refused
 from tests.fakes.prefect_server import Server, until
 
+pytestmark = [pytest.mark.slow, pytest.mark.ci]
+
 EVIL = "http://evil.example"
 SMALL = ["--set", "train.epochs=2", "--set", "flow.size=64"]
 
@@ -38,8 +40,6 @@ def test_up_takes_the_next_port_on_loopback_and_deploys_every_stage(server: Serv
     ) == 1
 
 
-@pytest.mark.slow
-@pytest.mark.ci
 def test_up_again_changes_nothing_and_says_the_password(server: Server) -> None:
     before = server.status()
     said = server.cli("up", **server.env).stdout
@@ -47,8 +47,6 @@ def test_up_again_changes_nothing_and_says_the_password(server: Server) -> None:
     assert server.url in said and server.auth in said
 
 
-@pytest.mark.slow
-@pytest.mark.ci
 def test_full_run_shows_stages_chunks_and_pictures(
     server: Server, smoke: dict[str, Path], tmp_path: Path
 ) -> None:
@@ -86,8 +84,6 @@ def test_full_run_shows_stages_chunks_and_pictures(
     assert not list((server.home / "runs").glob("*.json")), "all was told: nothing is kept"
 
 
-@pytest.mark.slow
-@pytest.mark.ci
 def test_killed_run_is_closed_as_crashed_by_the_next(
     server: Server, smoke: dict[str, Path], tmp_path: Path
 ) -> None:
