@@ -79,11 +79,13 @@ def commit(folder: Path, moves: Sequence[tuple[Path, Path]], token: str) -> None
 
 
 def recover(folder: Path) -> None:
-    """Finish every change whose journal is in `folder`; call only while holding the workspace."""
+    """Finish every change whose journal is in `folder`; call only while holding the workspace.
+
+    A damaged journal is dropped: what it had begun is found by the digests of the files.
+    """
     for journal in sorted(folder.glob(JOURNAL.format(token="*"))):
         touched = {folder}
-        for old, new in json.loads(journal.read_text()):
-            temporary, final = folder / old, folder / new
+        for temporary, final in _moves(journal):
             if temporary.exists():
                 final.parent.mkdir(parents=True, exist_ok=True)
                 temporary.replace(final)
@@ -91,6 +93,17 @@ def recover(folder: Path) -> None:
         for place in touched:
             sync_folder(place)
         journal.unlink()
+
+
+def _moves(journal: Path) -> list[tuple[Path, Path]]:
+    """The renames of a journal, none of which leaves its folder."""
+    folder = journal.parent
+    try:
+        moves = [(folder / old, folder / new) for old, new in json.loads(journal.read_text())]
+        inside = [p.resolve().is_relative_to(folder.resolve()) for move in moves for p in move]
+    except (ValueError, TypeError, RuntimeError):
+        return []
+    return moves if all(inside) else []
 
 
 def write_table(table: pd.DataFrame, path: Path, token: str = "") -> None:

@@ -111,6 +111,20 @@ def test_files_that_belong_together_change_as_one(
     assert not list(folder.glob(".*"))
 
 
+@pytest.mark.parametrize(
+    "text", ["", "[[", "\xff", "{}", "[1]", '[["a"]]', "[[1, 2]]", '[[".old.tmp", "../stolen"]]']
+)
+def test_a_damaged_journal_of_a_commit_moves_nothing(tmp_path: Path, text: str) -> None:
+    workspace = Workspace(tmp_path / "ws")
+    folder = workspace.stage("d", "flow")
+    folder.mkdir(parents=True)
+    (folder / ".old.tmp").write_text("old")
+    (folder / ".commit-t.json").write_text(text, "latin-1")
+    with workspace.lock():
+        assert not (folder.parent / "stolen").exists()
+    assert not list(folder.glob(".commit-*"))
+
+
 @pytest.mark.parametrize("how", ["removed", "replaced", "taken over"])
 def test_a_lost_lock_stops_the_publication(tmp_path: Path, how: str) -> None:
     workspace = Workspace(tmp_path)
