@@ -6,6 +6,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -164,7 +165,10 @@ def check_dataset(
     try:
         dataset = open_dataset(name, root)
     except DatasetError as error:
-        guesses = guess_layouts(Path(where).expanduser(), besides=name)
+        folder = Path(where)
+        with suppress(RuntimeError):  # the home of nobody here: there is nothing to guess from
+            folder = folder.expanduser()
+        guesses = guess_layouts(folder, besides=name)
         return CheckReport(
             name,
             where,

@@ -221,3 +221,8 @@ def test_composite_of_real_layouts(tmp_path):
         "HS/s1_ne_01",
         "HS/s20_sur_02",
     }
+
+
+def test_the_home_of_nobody_is_a_finding_not_a_crash():
+    report = check_dataset("casme2", "~nosuch-person/x")
+    assert "no_such_folder" in report.error and not report.layouts
