@@ -6,12 +6,18 @@ import ast
 import subprocess
 import sys
 from pathlib import Path
+from typing import TypeGuard
 
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("data", "models", "tasks", "flows")
 SOURCES = sorted(p for name in PACKAGES for p in (ROOT / name).rglob("*.py"))
+
+# What runs, or lets run, code that stands in a file: modules, functions, arguments.
+PICKLERS = {"pickle", "dill", "cloudpickle", "joblib", "marshal", "shelve"}
+LOADERS = {f"yaml.{name}" for name in ("load", "load_all", "full_load", "unsafe_load")}
+UNSAFE = {"weights_only": False, "allow_pickle": True}
 
 
 def test_import_contracts_hold() -> None:
@@ -94,24 +100,40 @@ def test_source_files_stay_readable_and_documented(path: Path) -> None:
 
 
 def test_no_pickle_and_no_unsafe_loading() -> None:
-    """No pickle in or out, weights only, safe YAML: no source may contain these words.
-
-    They stand here to be looked for; this test loads nothing with them.
-    """
-    forbidden = (
-        "pickle.dump",  # what it writes runs code in whoever reads it
-        "pickle.load",  # searched for: reading a pickle runs code
-        "weights_only=False",  # searched for: torch would unpickle anything
-        "yaml.load(",  # searched for: only the safe loader makes plain values alone
-        "allow_pickle=True",  # NumPy's door to the same
-    )
+    """No pickle in or out, tensors as weights only, safe YAML."""
     found = [
-        f"{path.relative_to(ROOT)}: {word}"
+        f"{path.relative_to(ROOT)}:{node.lineno}"
         for path in SOURCES
-        for word in forbidden
-        if word in path.read_text()
+        for node in ast.walk(ast.parse(path.read_text()))
+        if _unsafe(node)
     ]
     assert not found
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        *(f"import numpy, {name} as harmless" for name in sorted(PICKLERS)),
+        *(f"from {name} import load" for name in sorted(PICKLERS)),
+        *(f"{name}(x)" for name in sorted(LOADERS)),
+        *(f"load(x, {name}={value})" for name, value in UNSAFE.items()),
+    ],
+)
+def test_what_would_be_unsafe_is_seen(code: str) -> None:
+    assert any(map(_unsafe, ast.walk(ast.parse(code))))
+    assert not any(map(_unsafe, ast.walk(ast.parse("f(x, weights_only=True); yaml.safe_load(x)"))))
+
+
+def _unsafe(node: ast.AST) -> TypeGuard[ast.stmt | ast.expr]:
+    """Whether this runs, or lets run, code that stands in a file."""
+    if isinstance(node, ast.Import):
+        return bool(PICKLERS & {alias.name.split(".")[0] for alias in node.names})
+    if isinstance(node, ast.ImportFrom):
+        return (node.module or "").split(".")[0] in PICKLERS
+    if not isinstance(node, ast.Call):
+        return False
+    values = {k.arg: k.value.value for k in node.keywords if isinstance(k.value, ast.Constant)}
+    return UNSAFE.items() & values.items() != set() or ast.unparse(node.func) in LOADERS
 
 
 def test_the_project_builds_no_importable_package() -> None:

@@ -25,14 +25,15 @@ import argparse
 import json
 import multiprocessing
 import os
-import pickle
 import resource
 import shutil
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from typing import Any
 
@@ -303,7 +304,7 @@ def phase_jobs(folder: Path) -> str:
             plan = step.plan(scope, force=True)
             jobs = step.jobs(scope, plan)
             made += len(jobs)
-            largest = max(largest, max(len(pickle.dumps(job)) for job in jobs[:3]))
+            largest = max(largest, max(len(ForkingPickler.dumps(job)) for job in jobs[:3]))
     return f"{made} chunks, {largest / 1e6:.1f} MB each to send"
 
 
@@ -352,10 +353,12 @@ def phase_chunk(folder: Path) -> str:
         step = find_step("align")
         scope = scope_of(step)
         plan = step.plan(scope, force=True)
-        job = pickle.dumps(step.jobs(scope, plan)[0])
+        job = ForkingPickler.dumps(step.jobs(scope, plan)[0])
         del plan
+    here, there = multiprocessing.Pipe()
+    threading.Thread(target=here.send_bytes, args=(job,), daemon=True).start()
     start = time.process_time()
-    chunk = pickle.loads(job)  # our own bytes of a moment ago, as a process pool hands them over
+    chunk = there.recv()  # as a worker gets it
     inputs: ChunkInputs = chunk.inputs
     units = chunk.units[:200]
     for unit in units:
