@@ -89,10 +89,18 @@ def write_gallery(
     )
     drawn = _read_drawn(folder)
     named: set[Path] = set()
+    cards_of: dict[str, dict[str, list[Card]]] = {v: {s: [] for s in stages} for v in owner}
+    for card in (card for own in cards.values() for card in own):
+        cards_of[card.video][card.stage].append(card)
+    marks_of = {v: rows.to_dict("records") for v, rows in events.groupby("video")}
+    notes_of = ledger.groupby("unit").indices
     try:
         for number, video in enumerate(sorted(owner), start=1):
-            own = {s: [c for c in cards[s] if c.video == video] for s in stages}
-            _draw_video(folder, opened, own, video, video in free, drawn, recordings, ledger)
+            own = cards_of[video]
+            units = {card.unit for part in own.values() for card in part} | {video}
+            noted = ledger.iloc[sorted(n for unit in units for n in notes_of.get(unit, ()))]
+            marks = marks_of.get(video, [])
+            _draw_video(folder, opened, own, video, video in free, drawn, marks, noted)
             named |= _files_of(folder, video, own)
             if progress is not None:
                 progress(number, len(owner), video)
@@ -164,17 +172,16 @@ def _draw_video(
     video: str,
     with_face: bool,
     drawn: dict[str, str],
-    recordings: Recordings,
-    ledger: pd.DataFrame,
+    marks: list[dict[str, Any]],
+    noted: pd.DataFrame,
 ) -> None:
-    """Pictures and the page of one video; both are kept when nothing of them changed."""
+    """Pictures and the page of one video; both are kept when nothing of them changed.
+
+    `marks`: its events, `noted`: its rows of the ledgers.
+    """
     name = page_name(video)
-    units = {card.unit for cards in own.values() for card in cards} | {video}
-    rows = ledger[ledger.unit.isin(units)]
-    said = [(r.stage, r.unit, r.reason, r.detail, r.action) for r in rows.itertuples(index=False)]
+    said = [(r.stage, r.unit, r.reason, r.detail, r.action) for r in noted.itertuples(index=False)]
     facts = [[c.stage, c.unit, c.key, c.status] for cards in own.values() for c in cards]
-    events = recordings.table("events")
-    marks = events[events.video == video].to_dict("records")
     shown = json.dumps([facts, with_face, said, marks, 2], default=str)
     digest = hashlib.sha256(shown.encode()).hexdigest()[:16]
     place = folder / "videos" / name

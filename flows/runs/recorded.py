@@ -14,7 +14,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from data.errors import ApexflowError
 from data.pictures.drawing import markdown_text
 from data.pictures.gallery import NAME as GALLERY
 from data.pictures.gallery import galleries, write_gallery
@@ -94,9 +93,11 @@ def _draw_galleries(context: RunContext) -> None:
         try:
             if len(Recordings(context.workspace, dataset).table("videos")) <= DRAWN:
                 told = partial(context.executor.progress, f"gallery-{dataset}")
-                write_gallery(context.workspace, dataset, progress=told)
-        except (ApexflowError, OSError) as error:  # the run itself is done
+                faces = context.request.with_faces
+                write_gallery(context.workspace, dataset, with_faces=faces, progress=told)
+        except Exception as error:  # the run itself is done: nothing about pictures may fail it
             logger.warning("gallery of %s not drawn: %s", dataset, error)
+            logger.debug("where it came from", exc_info=True)
 
 
 def links(context: RunContext, records: Sequence[StepRecord]) -> str:

@@ -235,10 +235,15 @@ def unit_rows(
                 there[unit] += 1
                 found[unit] += number in hit
     return [
-        metric_row("spotting_recall", f"unit:AU{unit}", found[unit] / n, count=n,
-             note=f"{found[unit]} of {n} events found")
+        metric_row(
+            "spotting_recall",
+            f"unit:AU{unit}",
+            found[unit] / n,
+            count=n,
+            note=f"{found[unit]} of {n} events found",
+        )
         for unit, n in sorted(there.items())
-    ]  # fmt: skip
+    ]
 
 
 def _megc(results: Sequence[VideoResult]) -> list[dict[str, Any]]:

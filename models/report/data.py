@@ -140,9 +140,7 @@ def accounts(run: RunFiles) -> list[Account]:
             "all" if len(recipe.data) > 1 else recipe.data[0],
             "train",
             f"{column}s",
-            len(
-                kept | dropped
-            ),  # a sample may be dropped for two reasons, or train and not be tested
+            len(kept | dropped),  # one may be dropped for two reasons, or train and not be tested
             len(kept),
             reasons(ledger),
         )

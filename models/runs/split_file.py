@@ -1,9 +1,9 @@
 """split.json of a run: who is trained on and who is held out, fold by fold.
 
 Sides hold samples only, not what a published list names in vain. Small splits list both sides of
-every fold. A split of ours with more than MOST ids on its sides
-lists every event once (`events`) and, a fold, who is tested and who is left out of training: the
-file grows with the events, not with events times folds.
+every fold. A split of ours with more than MOST ids on its sides lists every event once (`events`)
+and, a fold, who is tested and who is left out of training: the file grows with the events, not with
+events times folds.
 """
 
 from __future__ import annotations
